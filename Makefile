@@ -1,8 +1,154 @@
-# kgen: `make` builds build/kgen; `make demo` and `make test` also install what is missing.
+# kgen: `make` builds build/kgen. `make demo` and `make test` also install what is missing (setup.sh prints the command).
+#
+#   make                the program, build/kgen
+#   make demo           packages, a small model, the program, and an answered prompt
+#   make test           everything that is proved, ending in one line of counts; ONLY="base cli" runs those tests alone
+#   make asan | tsan    the C tests under AddressSanitizer + UBSan | ThreadSanitizer
+#   make fuzz           every parser's fuzz target for FUZZ_SECONDS each
+#   make install        PREFIX=/usr/local, DESTDIR=: the program, its man pages and shell completion
+#   make setup          only the packages and the models
+#   make bench-peers    kgen beside its rivals on this machine
+#
+# B is the build directory (the sanitizers have their own below it), WERROR= turns warnings back into warnings.
+
+B ?= build
 CC = gcc
-LLVM_CONFIG ?= llvm-config-22
+CLANG ?= clang-22
 CFLAGS ?= -O2 -g
-BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE -Wall -Wextra -I. -fno-strict-aliasing -fvisibility=hidden -pthread
-LLVM_CFLAGS = -I$(shell $(LLVM_CONFIG) --includedir)
-LLVM_LIBS = $(shell $(LLVM_CONFIG) --libdir)/libLLVM-22.so
-LUA_CFLAGS = $(shell pkg-config --cflags lua5.4)
+WERROR ?= -Werror
+PREFIX ?= /usr/local
+FUZZ_SECONDS ?= 600
+LLVM_CONFIG ?= llvm-config-22
+
+ifeq (,$(filter -j%,$(MAKEFLAGS)))
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# Empty before setup.sh has run: no target that needs them is built in that same make.
+LLVM_CFLAGS := $(addprefix -I,$(shell $(LLVM_CONFIG) --includedir 2>/dev/null))
+LLVM_LIBDIR := $(shell $(LLVM_CONFIG) --libdir 2>/dev/null)
+LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
+
+BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -I. -fno-strict-aliasing -ffp-contract=off \
+              -fvisibility=hidden -pthread
+LDLIBS = -Wl,--as-needed $(addprefix -L,$(LLVM_LIBDIR)) -lLLVM-22 -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
+         -lxxhash -lhwloc -lm -ldl -pthread
+
+LIB_C := $(sort $(wildcard codegen/*.c dsl/*.c runtime/*.c) \
+         $(filter-out verify/test_% verify/fuzz_%,$(wildcard verify/*.c)))
+CLI_C := $(sort $(wildcard cli/*.c))
+TEST_C := $(sort $(wildcard verify/test_*.c))
+FUZZ_C := $(sort $(wildcard verify/fuzz_*.c))
+LUA_SOURCES := $(sort $(wildcard kernels.lua models/*.lua) $(filter-out dsl/embed.lua,$(shell find dsl -name '*.lua')))
+
+LIB_O := $(LIB_C:%.c=$(B)/obj/%.o) $(if $(wildcard dsl/host.h),$(B)/obj/lua_sources.o)
+CLI_O := $(CLI_C:%.c=$(B)/obj/%.o)
+TESTS := $(TEST_C:verify/%.c=$(B)/%)
+FUZZERS := $(FUZZ_C:verify/%.c=$(B)/%)
+
+all: $(B)/kgen
+
+# Only these see the headers of LLVM and of Lua; verify/test_layers.sh holds the rest to it.
+$(B)/obj/codegen/llvm_%.o $(B)/obj/codegen/target_%.o: EXTRA_CFLAGS = $(LLVM_CFLAGS)
+$(B)/obj/dsl/%.o: EXTRA_CFLAGS = $(LUA_CFLAGS)
+
+# Files whose text is a value above, rewritten only when it changed: what is made from it is then made again.
+$(B)/flags: VALUE = $(CC) $(BASE_CFLAGS) $(CFLAGS) $(LLVM_CFLAGS) $(LUA_CFLAGS)
+$(B)/objects: VALUE = $(LIB_O) $(CLI_O)
+$(B)/luas: VALUE = $(LUA_SOURCES)
+$(B)/flags $(B)/objects $(B)/luas: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VALUE)' | cmp -s - $@ || echo '$(VALUE)' > $@
+
+$(B)/obj/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(EXTRA_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+# The Lua sources travel inside the program as bytes.
+$(B)/gen/lua_sources.c: dsl/embed.lua $(LUA_SOURCES) $(B)/luas
+	@mkdir -p $(@D)
+	lua5.4 dsl/embed.lua $@ $(LUA_SOURCES)
+
+$(B)/obj/lua_sources.o: $(B)/gen/lua_sources.c $(B)/flags
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/libkgen.a: $(LIB_O) $(B)/objects
+	@rm -f $@
+	ar rcs $@ $(LIB_O)
+
+$(B)/kgen: $(CLI_O) $(B)/libkgen.a $(B)/objects
+	$(CC) $(CFLAGS) $(CLI_O) $(B)/libkgen.a $(LDLIBS) -o $@
+
+$(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
+	$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
+
+$(B)/fuzz_%: $(B)/obj/verify/fuzz_%.o $(B)/libkgen.a
+	$(CC) $(CFLAGS) -fsanitize=fuzzer $< $(B)/libkgen.a $(LDLIBS) -o $@
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include verify/ptxvm/Makefile.inc
+
+setup:
+	./setup.sh all
+
+demo:
+	./setup.sh demo
+	$(MAKE) $(B)/kgen
+	$(B)/kgen run -m build/models/smollm2-135m-instruct-q4_1.gguf -p "What is the capital of France?" -n 64
+
+# A test that does not build counts as failed, so the build carries on past it and run_tests.sh has the last word.
+SCRIPTS = $(sort $(wildcard verify/test_*.lua verify/test_*.sh))
+PTXVM_TESTS = $(if $(wildcard verify/ptxvm/Makefile.inc),ptxvm-test)
+test:
+	./setup.sh test
+	-$(MAKE) --keep-going $(B)/kgen $(TESTS)
+	@verify/run_tests.sh --build $(B) --only "$(ONLY)" $(TESTS) $(SCRIPTS) $(PTXVM_TESTS:%=make:%) \
+	    $(if $(FUZZ_C),verify/run_fuzz.sh)
+
+asan tsan:
+	./setup.sh test
+	-$(MAKE) --keep-going $@-build
+	@verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%)
+
+asan-build:
+	$(MAKE) --keep-going B=$(B)/asan tests \
+	    CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+tsan-build:
+	$(MAKE) --keep-going B=$(B)/tsan tests CFLAGS="-O1 -g -fsanitize=thread -fno-omit-frame-pointer"
+
+fuzz-build:
+	$(MAKE) B=$(B)/fuzz CC=$(CLANG) fuzzers \
+	    CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined"
+
+fuzz:
+	./setup.sh test
+	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
+
+tests: $(B)/kgen $(TESTS)
+fuzzers: $(FUZZERS)
+
+bench-peers: $(B)/kgen
+	bench/peers.sh
+
+install: $(B)/kgen
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	    $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 $(B)/kgen $(DESTDIR)$(PREFIX)/bin/kgen
+	$(B)/kgen help --man > $(DESTDIR)$(PREFIX)/share/man/man1/kgen.1
+	for c in $$($(B)/kgen help --names); do \
+	    $(B)/kgen help --man $$c > $(DESTDIR)$(PREFIX)/share/man/man1/kgen-$$c.1 || exit 1; done
+	$(B)/kgen completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/kgen
+	$(B)/kgen completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_kgen
+	$(B)/kgen completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/kgen.fish
+
+# The models stay: they are large and their hashes are checked.
+clean:
+	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
+
+.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests fuzzers bench-peers install clean FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:
