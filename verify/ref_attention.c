@@ -1,0 +1,65 @@
+/* ref_attention: the two kernels that know positions: rotary embedding and attention. */
+#include <math.h>
+#include "codegen/base.h"
+#include "verify/ref.h"
+
+void ref_rope(const struct ref_rope *p, const int64_t *pos, size_t n_tok, size_t n_heads, size_t head_dim, double *x) {
+    if (p->rot_dim % 2 || p->rot_dim > head_dim) bug("rot_dim %zu of head_dim %zu", p->rot_dim, head_dim);
+    size_t half = p->rot_dim / 2;
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t i = 0; i < half; i++) {
+            double angle = (double)pos[t] * p->pos_scale * pow(p->base, -2.0 * (double)i / (double)p->rot_dim);
+            if (p->factors) angle /= p->factors[i];
+            double c = cos(angle), s = sin(angle);
+            size_t first = p->style == REF_ROPE_NORM ? 2 * i : i;
+            size_t second = p->style == REF_ROPE_NORM ? 2 * i + 1 : i + half;
+            for (size_t h = 0; h < n_heads; h++) {
+                double *head = x + (t * n_heads + h) * head_dim;
+                double a = head[first], b = head[second];
+                head[first] = a * c - b * s;
+                head[second] = a * s + b * c;
+            }
+        }
+}
+
+/* One query of one head over keys begin .. end-1. k, v point at the key head's first element of key 0; `stride` is the
+ * distance of consecutive keys in elements. weights: scratch of `end` doubles. */
+static void attend(const struct ref_attention *p, const double *q, const double *k, const double *v, size_t stride,
+                   size_t begin, size_t end, double *weights, double *out, double *mag) {
+    double max = -INFINITY, sum = 0;
+    for (size_t j = begin; j < end; j++) {
+        double dot = 0;
+        for (size_t i = 0; i < p->head_dim; i++) dot += q[i] * k[j * stride + i];
+        double score = dot * p->scale;
+        if (p->cap > 0) score = p->cap * tanh(score / p->cap);
+        weights[j] = score;
+        max = fmax(max, score);
+    }
+    for (size_t j = begin; j < end; j++) sum += weights[j] = exp(weights[j] - max);
+    for (size_t i = 0; i < p->head_dim; i++) {
+        double acc = 0, acc_abs = 0;
+        for (size_t j = begin; j < end; j++) {
+            acc += weights[j] / sum * v[j * stride + i];
+            acc_abs += weights[j] / sum * fabs(v[j * stride + i]);
+        }
+        out[i] = acc;
+        if (mag) mag[i] = acc_abs;
+    }
+}
+
+void ref_attention(const struct ref_attention *p, const double *q, size_t n_tok, const double *k, const double *v,
+                   size_t n_keys, double *out, double *mag) {
+    if (!p->n_kv || p->n_heads % p->n_kv) bug("%zu query heads do not divide into %zu key heads", p->n_heads, p->n_kv);
+    if (p->start + n_tok > n_keys) bug("queries end at position %zu, keys at %zu", p->start + n_tok, n_keys);
+    size_t group = p->n_heads / p->n_kv, stride = p->n_kv * p->head_dim;
+    double *weights = mem_new(n_keys * sizeof *weights);
+    for (size_t t = 0; t < n_tok; t++) {
+        size_t end = p->start + t + 1;
+        size_t begin = p->window && end > p->window ? end - p->window : 0;
+        for (size_t h = 0; h < p->n_heads; h++) {
+            size_t at = (t * p->n_heads + h) * p->head_dim, kv = h / group * p->head_dim;
+            attend(p, q + at, k + kv, v + kv, stride, begin, end, weights, out + at, mag ? mag + at : NULL);
+        }
+    }
+    mem_free(weights);
+}
