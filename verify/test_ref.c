@@ -281,10 +281,10 @@ static void quantize_q8_equals_numpy(void **state) {
     struct vectors v;
     vectors_open(&v, "verify/data/ref/kernels.bin");
     struct record x = vectors_find(&v, "q8.x"), codes = vectors_find(&v, "q8.codes"), d = vectors_find(&v, "q8.d");
-    int8_t got_codes[6 * 41];
-    float got_d[6 * 2];
-    assert_int_equal(x.bytes, 6 * 41 * sizeof(float));
-    ref_quantize_q8(x.data, 6, 41, got_codes, got_d, NULL);
+    int8_t got_codes[16 * 41];
+    float got_d[16 * 2];
+    assert_int_equal(x.bytes, 16 * 41 * sizeof(float));
+    ref_quantize_q8(x.data, 16, 41, got_codes, got_d, NULL);
     assert_int_equal(codes.bytes, sizeof got_codes);
     assert_int_equal(d.bytes, sizeof got_d);
     assert_memory_equal(got_codes, codes.data, codes.bytes);

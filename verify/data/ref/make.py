@@ -121,7 +121,11 @@ def kernels():
 
     # Magnitudes from zero over subnormal to huge, and a last block of nine.
     x = rng.normal(0, 1, (6, 41)) * np.array([0, 1e-44, 3e-38, 1e-5, 1, 1e37])[:, None]
-    x = x.astype(np.float32)
+    # Rows whose every value is as near to a rounding tie as float32 gets, where any other formula shows.
+    amax = rng.uniform(0.5, 2, (10, 1))
+    ties = (rng.integers(-127, 127, (10, 41)) + 0.5) / 127 * amax
+    ties[:, [0, 40]] = amax  # one in each block
+    x = np.concatenate([x, ties]).astype(np.float32)
     codes, scales = quantize_q8(x)
     yield from [("q8.x", x), ("q8.codes", codes), ("q8.d", scales)]
 
