@@ -1,0 +1,307 @@
+#include "runtime/sample.h"
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* A fused multiply-add rounds once where two operations round twice; contracting would make tokens depend on the
+ * machine. */
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC optimize("fp-contract=off")
+#endif
+
+/* ln 2 in two parts: multiples of the first by an integer under 2^21 are exact (Cody, Waite: Software Manual for the
+ * Elementary Functions, 1980). */
+static const double LN2_HIGH = 0x1.62e42fee00000p-1, LN2_LOW = 0x1.a39ef35793c76p-33, LOG2_E = 0x1.71547652b82fep+0;
+
+/* e^x for x <= 0. libm's differs between machines in the last bit, which can move a draw to another token. */
+static double exp_same(double x) {
+    if (x < -745) return 0;
+    static const double inverse_factorial[] = {
+        1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800,
+    };
+    double n = rint(x * LOG2_E);
+    double r = (x - n * LN2_HIGH) - n * LN2_LOW; /* |r| <= ln 2 / 2: Taylor's remainder r^14/14! is under 2^-56 */
+    double sum = 0;
+    for (int i = 13; i >= 0; i--) sum = sum * r + inverse_factorial[i];
+    return ldexp(sum, (int)n);
+}
+
+/* ln x for finite x > 0: with x = m * 2^e and s = (m-1)/(m+1), ln m = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 0.172. */
+static double log_same(double x) {
+    int exponent;
+    double m = frexp(x, &exponent);
+    if (m < M_SQRT1_2) {
+        m *= 2;
+        exponent--;
+    }
+    double s = (m - 1) / (m + 1), square = s * s, sum = 0;
+    for (int i = 23; i > 0; i -= 2) sum = sum * square + 1.0 / i;
+    return exponent * LN2_HIGH + (exponent * LN2_LOW + 2 * s * sum);
+}
+
+/* The n-th number of a seed, uniform in [0, 1): a hash of both (splitmix64's finalizer, Steele, Lea, Flood 2014), so
+ * that there is no state to lose. */
+static double uniform(uint64_t seed, uint64_t n) {
+    uint64_t z = seed;
+    for (int round = 0; round < 2; round++) {
+        z += 0x9e3779b97f4a7c15u;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+        z ^= z >> 31;
+        if (round == 0) z += n * 0x9e3779b97f4a7c15u;
+    }
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+struct sample_params sample_defaults(void) {
+    return (struct sample_params){
+        .temp = 0.8f, .top_k = 40, .typical_p = 1, .top_p = 0.95f, .min_p = 0.05f, .repeat = 1, .last_n = 64};
+}
+
+static bool has_penalties(const struct sample_params *p) {
+    return p->last_n && (p->repeat != 1 || p->frequency != 0 || p->presence != 0);
+}
+
+static bool check_params(const struct sample_params *p, size_t n_vocab, struct err *e) {
+    const struct {
+        const char *name;
+        float value, low, high;
+    } ranges[] = {
+        {"temperature", p->temp, 0, FLT_MAX},
+        {"typical-p", p->typical_p, 0, 1},
+        {"top-p", p->top_p, 0, 1},
+        {"min-p", p->min_p, 0, 1},
+        {"repeat penalty", p->repeat, FLT_MIN, FLT_MAX},
+        {"frequency penalty", p->frequency, -FLT_MAX, FLT_MAX},
+        {"presence penalty", p->presence, -FLT_MAX, FLT_MAX},
+    };
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (!(ranges[i].value >= ranges[i].low && ranges[i].value <= ranges[i].high))
+            return err_set(e, ERR_USAGE, "sampling: %s must be a number from %g to %g, found %g", ranges[i].name,
+                           ranges[i].low, ranges[i].high, ranges[i].value);
+    if (p->last_n < -1)
+        return err_set(e, ERR_USAGE, "sampling: the penalties' window must be -1 (all) or more tokens, found %d",
+                       p->last_n);
+    if (!n_vocab || n_vocab > INT32_MAX) return err_set(e, ERR_INPUT, "sampling: a vocabulary of %zu tokens", n_vocab);
+    for (size_t i = 0; i < p->n_bias; i++) {
+        if (p->bias[i].token < 0 || (size_t)p->bias[i].token >= n_vocab)
+            return err_set(e, ERR_USAGE, "sampling: logit bias for token %d; the vocabulary ends at %zu",
+                           p->bias[i].token, n_vocab - 1);
+        if (!(p->bias[i].add <= FLT_MAX))
+            return err_set(e, ERR_USAGE, "sampling: logit bias of token %d must be finite or -inf, found %g",
+                           p->bias[i].token, p->bias[i].add);
+    }
+    return true;
+}
+
+bool sample_open(struct sampler *s, const struct sample_params *params, size_t n_vocab, struct err *e) {
+    memset(s, 0, sizeof *s);
+    if (!check_params(params, n_vocab, e)) return false;
+    s->params = *params;
+    s->params.bias = NULL; /* the caller's; ours is s->bias */
+    s->n_vocab = n_vocab;
+    bool penalties = has_penalties(params), greedy = params->temp == 0;
+    size_t n_candidates = params->top_k > 0 && (size_t)params->top_k < n_vocab ? (size_t)params->top_k : n_vocab;
+    bool ok = (!params->n_bias || (s->bias = mem_try(params->n_bias, sizeof *s->bias))) &&
+              (!(params->n_bias || penalties) || (s->adjusted = mem_try(n_vocab, sizeof *s->adjusted))) &&
+              (greedy || (s->candidates = mem_try(n_candidates, sizeof *s->candidates))) &&
+              (!penalties || (s->counts = mem_try(n_vocab, sizeof *s->counts))) &&
+              (!penalties || params->last_n < 0 || (s->recent = mem_try((size_t)params->last_n, sizeof *s->recent)));
+    if (!ok) {
+        sample_close(s);
+        return err_set(e, ERR_MEMORY, "sampling: no memory for %zu candidates and a window of %d tokens", n_candidates,
+                       params->last_n);
+    }
+    if (params->n_bias) memcpy(s->bias, params->bias, params->n_bias * sizeof *s->bias);
+    return true;
+}
+
+void sample_close(struct sampler *s) {
+    mem_free(s->bias);
+    mem_free(s->adjusted);
+    mem_free(s->candidates);
+    mem_free(s->counts);
+    mem_free(s->recent);
+    memset(s, 0, sizeof *s);
+}
+
+void sample_accept(struct sampler *s, int32_t token) {
+    if (token < 0 || (size_t)token >= s->n_vocab) bug("token %d of a vocabulary of %zu", token, s->n_vocab);
+    if (s->recent) {
+        int32_t *slot = &s->recent[s->n_accepted % (uint64_t)s->params.last_n];
+        if (s->n_accepted >= (uint64_t)s->params.last_n) s->counts[*slot]--;
+        *slot = token;
+    }
+    if (s->counts) s->counts[token]++;
+    s->n_accepted++;
+}
+
+/* What no choice should be built on, and the index of the first such logit. */
+static bool check_logits(const struct sampler *s, const float *logits, struct err *e) {
+    bool bad = false;
+    for (size_t i = 0; i < s->n_vocab; i++) bad |= !(logits[i] <= FLT_MAX); /* no early exit: this loop is vectorized */
+    if (!bad) return true;
+    size_t at = 0;
+    while (logits[at] <= FLT_MAX) at++;
+    return err_set(
+        e, ERR_INPUT,
+        "sampling after %llu tokens: the logit of token %zu is %s, expected a number; the model's output is not "
+        "usable (kgen verify checks its kernels)",
+        (unsigned long long)s->n_accepted, at, isnan(logits[at]) ? "NaN" : "+inf");
+}
+
+/* The logits after bias and penalties: the caller's array where there are none. */
+static const float *adjust(struct sampler *s, const float *logits) {
+    if (!s->adjusted) return logits;
+    const struct sample_params *p = &s->params;
+    float *out = memcpy(s->adjusted, logits, s->n_vocab * sizeof *out);
+    for (size_t i = 0; i < p->n_bias; i++) out[s->bias[i].token] += s->bias[i].add;
+    for (size_t i = 0; s->counts && i < s->n_vocab; i++) {
+        if (!s->counts[i] || out[i] == -INFINITY) continue;
+        out[i] = out[i] > 0 ? out[i] / p->repeat : out[i] * p->repeat;
+        out[i] -= (float)s->counts[i] * p->frequency + p->presence;
+    }
+    return out;
+}
+
+static bool before(const struct sample_candidate *a, const struct sample_candidate *b) {
+    return a->rank > b->rank || (a->rank == b->rank && a->token < b->token);
+}
+
+/* Heaps of candidates: with `last` the root is the one that comes last of all in order, otherwise the first. */
+static void sift_down(struct sample_candidate *c, size_t n, size_t at, bool last) {
+    struct sample_candidate moving = c[at];
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && before(&c[child + 1], &c[child]) != last) child++;
+        if (before(&c[child], &moving) == last) break;
+        c[at] = c[child];
+    }
+    c[at] = moving;
+}
+
+static void heapify(struct sample_candidate *c, size_t n, bool last) {
+    for (size_t i = n / 2; i-- > 0;) sift_down(c, n, i, last);
+}
+
+/* The top-k candidates (every possible one where top_k is off), in no order; their number. One pass: the worst of the k
+ * best so far is the root of a heap, and most logits lose against it at once. */
+static size_t select_top_k(struct sampler *s, const float *logits) {
+    size_t k = s->params.top_k > 0 ? (size_t)s->params.top_k : s->n_vocab, n = 0;
+    struct sample_candidate *c = s->candidates;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        if (logits[i] == -INFINITY) continue;
+        struct sample_candidate next = {0, logits[i], logits[i], (int32_t)i};
+        if (n < k) {
+            c[n++] = next;
+            if (n == k && k < s->n_vocab) heapify(c, n, true);
+        } else if (logits[i] > c[0].logit) { /* equal logits: the lower id is there already */
+            c[0] = next;
+            sift_down(c, n, 0, true);
+        }
+    }
+    return n;
+}
+
+/* Sets every weight to exp((logit - the largest) / temp); their sum. */
+static double weigh(struct sample_candidate *c, size_t n, double temp) {
+    double max = -INFINITY, total = 0;
+    for (size_t i = 0; i < n; i++) max = c[i].logit > max ? c[i].logit : max;
+    for (size_t i = 0; i < n; i++) total += c[i].weight = exp_same((c[i].logit - max) / temp);
+    return total;
+}
+
+/* Keeps the first candidates in rank order whose weights reach `mass`, at least one, and puts them in front in that
+ * order; their number. Costs n + kept * log n. */
+static size_t keep_mass(struct sample_candidate *c, size_t n, double mass) {
+    heapify(c, n, false);
+    size_t left = n;
+    for (double sum = 0; left > 0 && (left == n || sum < mass);) {
+        struct sample_candidate first = c[0];
+        c[0] = c[--left];
+        sift_down(c, left, 0, false);
+        c[left] = first;
+        sum += first.weight;
+    }
+    /* The kept ones are at the end in reverse. Reversing everything brings them to the front in order. */
+    for (size_t i = 0, j = n; i + 1 < j; i++) {
+        struct sample_candidate swap = c[--j];
+        c[j] = c[i];
+        c[i] = swap;
+    }
+    return n - left;
+}
+
+/* Meister et al.: Locally Typical Sampling, 2022: order by the distance of -ln p from the entropy. */
+static size_t keep_typical(struct sample_candidate *c, size_t n, double p) {
+    double total = weigh(c, n, 1), max = -INFINITY, entropy = 0;
+    for (size_t i = 0; i < n; i++) max = c[i].logit > max ? c[i].logit : max;
+    double log_total = log_same(total);
+    for (size_t i = 0; i < n; i++) entropy += c[i].weight / total * (log_total - (c[i].logit - max));
+    for (size_t i = 0; i < n; i++) c[i].rank = -fabs(log_total - (c[i].logit - max) - entropy);
+    return keep_mass(c, n, p * total);
+}
+
+/* Holtzman et al.: The Curious Case of Neural Text Degeneration, 2020. */
+static size_t keep_top_p(struct sample_candidate *c, size_t n, double p) {
+    double total = weigh(c, n, 1);
+    for (size_t i = 0; i < n; i++) c[i].rank = c[i].logit;
+    return keep_mass(c, n, p * total);
+}
+
+/* Nguyen et al.: Turning Up the Heat: Min-p Sampling, 2024. The likeliest token has weight 1. */
+static size_t keep_min_p(struct sample_candidate *c, size_t n, double p) {
+    size_t kept = 0;
+    weigh(c, n, 1);
+    for (size_t i = 0; i < n; i++)
+        if (c[i].weight >= p) c[kept++] = c[i];
+    return kept;
+}
+
+static int32_t draw(struct sampler *s, size_t n) {
+    struct sample_candidate *c = s->candidates;
+    double rest = weigh(c, n, s->params.temp) * uniform(s->params.seed, s->n_drawn);
+    size_t chosen = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (c[i].weight == 0) continue;
+        chosen = i; /* the last possible one also takes what rounding left over */
+        rest -= c[i].weight;
+        if (rest < 0) break;
+    }
+    return c[chosen].token;
+}
+
+static size_t argmax(const float *logits, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+bool sample_next(struct sampler *s, const float *logits, int32_t *token, struct err *e) {
+    const struct sample_params *p = &s->params;
+    if (!check_logits(s, logits, e)) return false;
+    const float *adjusted = adjust(s, logits);
+    if (adjusted != logits && !check_logits(s, adjusted, e)) return err_prefix(e, "after bias and penalties");
+    size_t n = 0;
+    if (p->temp == 0) {
+        *token = (int32_t)argmax(adjusted, s->n_vocab);
+        n = adjusted[*token] > -INFINITY;
+    } else {
+        n = select_top_k(s, adjusted);
+    }
+    if (!n)
+        return err_set(e, ERR_INPUT,
+                       "sampling after %llu tokens: every one of %zu logits is -inf, so no token is possible",
+                       (unsigned long long)s->n_accepted, s->n_vocab);
+    if (p->temp > 0) {
+        if (p->typical_p < 1) n = keep_typical(s->candidates, n, p->typical_p);
+        if (p->top_p < 1) n = keep_top_p(s->candidates, n, p->top_p);
+        if (p->min_p > 0) n = keep_min_p(s->candidates, n, p->min_p);
+        *token = draw(s, n);
+    }
+    s->n_drawn++;
+    return true;
+}
