@@ -1,0 +1,141 @@
+/* llvm_compile: the LLVM half of codegen_emit: module, passes, text or object; and the handlers for what LLVM says. */
+#include "codegen/llvm_compile.h"
+
+#include "codegen/llvm_emit.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/ErrorHandling.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TRIPLE "x86_64-unknown-linux-gnu"
+
+/* The flat IR comes in with common subexpressions shared and loops rotated; this is all that still pays. */
+#define LLVM_PASSES "function(early-cse,loop-simplify,lcssa,loop-mssa(licm),instsimplify)"
+
+/* ---- what LLVM says ---- */
+
+static void on_fatal(const char *reason) {
+    fprintf(stderr, "kgen: LLVM gave up: %s\nkgen: this is a bug in kgen's code generator; please report the kernel\n",
+            reason);
+    abort();
+}
+
+static void start_once(void) {
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+    LLVMInstallFatalErrorHandler(on_fatal);
+}
+
+void llvm_start(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, start_once);
+}
+
+bool llvm_fail_message(struct err *e, const char *what, char *message) {
+    err_set(e, ERR_COMPILE, "%s: %s", what, message ? message : "no reason given");
+    if (message) LLVMDisposeMessage(message);
+    return false;
+}
+
+bool llvm_fail(struct err *e, const char *what, LLVMErrorRef error) {
+    char *message = LLVMGetErrorMessage(error);
+    err_set(e, ERR_COMPILE, "%s: %s", what, message);
+    LLVMDisposeErrorMessage(message);
+    return false;
+}
+
+/* Keeps the first error of a context; remarks and warnings are not for users of kernels. */
+static void on_diagnostic(LLVMDiagnosticInfoRef info, void *first) {
+    struct err *e = first;
+    if (LLVMGetDiagInfoSeverity(info) != LLVMDSError || e->code) return;
+    llvm_fail_message(e, "LLVM", LLVMGetDiagInfoDescription(info));
+}
+
+/* ---- one compilation ---- */
+
+static LLVMTargetMachineRef new_machine(const struct target *t, struct err *e) {
+    LLVMTargetRef target;
+    char *message = NULL;
+    if (LLVMGetTargetFromTriple(TRIPLE, &target, &message)) {
+        llvm_fail_message(e, "LLVM has no target " TRIPLE, message);
+        return NULL;
+    }
+    LLVMTargetMachineRef tm = LLVMCreateTargetMachine(target, TRIPLE, t->cpu, t->cpu_features, LLVMCodeGenLevelDefault,
+                                                      LLVMRelocPIC, LLVMCodeModelSmall);
+    if (!tm) err_set(e, ERR_COMPILE, "LLVM refuses the cpu %s with features %s", t->cpu, t->cpu_features);
+    return tm;
+}
+
+static bool run_passes(LLVMModuleRef module, LLVMTargetMachineRef tm, struct err *e) {
+    LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+    LLVMErrorRef error = LLVMRunPasses(module, LLVM_PASSES, tm, options);
+    LLVMDisposePassBuilderOptions(options);
+    return !error || llvm_fail(e, "LLVM's passes", error);
+}
+
+static bool check_module(LLVMModuleRef module, struct err *e) {
+    char *message = NULL;
+    if (LLVMVerifyModule(module, LLVMReturnStatusAction, &message))
+        return llvm_fail_message(e, "LLVM rejects the module", message);
+    LLVMDisposeMessage(message);
+    return true;
+}
+
+static bool write_code(LLVMModuleRef module, LLVMTargetMachineRef tm, bool object, struct buf *out, struct err *e) {
+    char *message = NULL;
+    LLVMMemoryBufferRef code = NULL;
+    if (LLVMTargetMachineEmitToMemoryBuffer(tm, module, object ? LLVMObjectFile : LLVMAssemblyFile, &message, &code))
+        return llvm_fail_message(e, "LLVM cannot emit code", message);
+    buf_add(out, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
+    LLVMDisposeMemoryBuffer(code);
+    return true;
+}
+
+static bool compile(LLVMModuleRef module, LLVMTargetMachineRef tm, enum codegen_stage stage, struct buf *out,
+                    struct err *e) {
+    if (!check_module(module, e) || !run_passes(module, tm, e)) return false;
+    if (stage != STAGE_LLVM) return write_code(module, tm, stage == STAGE_OBJ, out, e);
+    char *text = LLVMPrintModuleToString(module);
+    buf_puts(out, text);
+    LLVMDisposeMessage(text);
+    return true;
+}
+
+bool llvm_compile(const struct ir_module *m, const struct target *t, enum codegen_stage stage, struct buf *out,
+                  struct err *e) {
+    llvm_start();
+    LLVMTargetMachineRef tm = new_machine(t, e);
+    if (!tm) return false;
+    LLVMSetTargetMachineAsmVerbosity(tm, stage == STAGE_ASM);
+    struct err said = {0};
+    LLVMContextRef ctx = LLVMContextCreate();
+    LLVMContextSetDiagnosticHandler(ctx, on_diagnostic, &said);
+    LLVMModuleRef module = LLVMModuleCreateWithNameInContext("kgen", ctx);
+    LLVMSetTarget(module, TRIPLE);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
+    LLVMSetModuleDataLayout(module, layout);
+    LLVMDisposeTargetData(layout);
+    llvm_emit_module(ctx, module, m, t);
+    bool ok = compile(module, tm, stage, out, e);
+    if (ok && said.code) {
+        *e = said;
+        ok = false;
+    }
+    LLVMDisposeModule(module);
+    LLVMContextDispose(ctx);
+    LLVMDisposeTargetMachine(tm);
+    return ok;
+}
+
+void llvm_version(char *text, size_t cap) {
+    unsigned major, minor, patch;
+    LLVMGetVersion(&major, &minor, &patch);
+    snprintf(text, cap, "%u.%u.%u", major, minor, patch);
+}

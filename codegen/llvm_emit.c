@@ -1,0 +1,480 @@
+/* llvm_emit: one function of verified flat IR to one LLVM function. Explicit vectors, no fast-math flags, no
+ * contraction: what rounds and when is exactly what docs/ir.md says. Nothing emitted here may become a call. */
+#include "codegen/llvm_emit.h"
+
+#include "codegen/f16.h"
+
+#include <string.h>
+
+/* ---- types, constants, intrinsics ---- */
+
+LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t) {
+    LLVMTypeRef s = NULL;
+    switch ((enum ir_scalar)t.scalar) {
+    case IR_F32:
+        s = LLVMFloatTypeInContext(em->ctx);
+        break;
+    case IR_PTR:
+        s = LLVMPointerTypeInContext(em->ctx, 0);
+        break;
+    default:
+        s = LLVMIntTypeInContext(em->ctx, ir_scalar_bits(t.scalar));
+    }
+    return t.lanes > 1 ? LLVMVectorType(s, t.lanes) : s;
+}
+
+static LLVMValueRef lane_const(struct emitter *em, struct ir_type t, uint64_t bits) {
+    if (t.scalar == IR_F32)
+        return LLVMConstBitCast(LLVMConstInt(LLVMInt32TypeInContext(em->ctx), bits, 0), llvm_type(em, ir_type_lane(t)));
+    return LLVMConstInt(llvm_type(em, ir_type_lane(t)), bits, 0);
+}
+
+static LLVMValueRef vector_const(struct emitter *em, struct ir_type t, const uint64_t *bits) {
+    LLVMValueRef lanes[IR_MAX_LANES];
+    for (unsigned i = 0; i < t.lanes; i++) lanes[i] = lane_const(em, t, bits[i]);
+    return LLVMConstVector(lanes, t.lanes);
+}
+
+LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits) {
+    if (t.lanes == 1) return lane_const(em, t, bits);
+    uint64_t all[IR_MAX_LANES];
+    for (unsigned i = 0; i < t.lanes; i++) all[i] = bits;
+    return vector_const(em, t, all);
+}
+
+LLVMValueRef llvm_bitcast(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+    return LLVMBuildBitCast(em->b, v, llvm_type(em, t), "");
+}
+
+LLVMValueRef llvm_call(struct emitter *em, const char *name, LLVMTypeRef overload, unsigned n, LLVMValueRef *args) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    if (!id) bug("LLVM has no intrinsic %s", name);
+    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, &overload, overload ? 1 : 0);
+    return LLVMBuildCall2(em->b, LLVMGlobalGetValueType(f), f, args, n, "");
+}
+
+static LLVMValueRef call_on(struct emitter *em, const char *name, LLVMValueRef a) {
+    return llvm_call(em, name, LLVMTypeOf(a), 1, &a);
+}
+
+/* ---- lanes ---- */
+
+static LLVMValueRef shuffle2(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n) {
+    LLVMValueRef mask[IR_MAX_LANES];
+    for (unsigned i = 0; i < n; i++) mask[i] = LLVMConstInt(LLVMInt32TypeInContext(em->ctx), index[i], 0);
+    return LLVMBuildShuffleVector(em->b, a, b, LLVMConstVector(mask, n), "");
+}
+
+LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n) {
+    unsigned have = LLVMGetVectorSize(LLVMTypeOf(v)), index[IR_MAX_LANES];
+    for (unsigned i = 0; i < n; i++) index[i] = first + i < have ? first + i : have; /* `have`: a lane of the zeros */
+    return shuffle2(em, v, LLVMConstNull(LLVMTypeOf(v)), index, n);
+}
+
+static LLVMValueRef concat(struct emitter *em, LLVMValueRef a, LLVMValueRef b, unsigned half) {
+    unsigned index[IR_MAX_LANES];
+    for (unsigned i = 0; i < 2 * half; i++) index[i] = i;
+    return shuffle2(em, a, b, index, 2 * half);
+}
+
+static LLVMValueRef i32_const(struct emitter *em, unsigned k) {
+    return LLVMConstInt(LLVMInt32TypeInContext(em->ctx), k, 0);
+}
+
+static LLVMValueRef insert(struct emitter *em, LLVMValueRef vec, LLVMValueRef lane, unsigned k) {
+    return LLVMBuildInsertElement(em->b, vec, lane, i32_const(em, k), "");
+}
+
+static LLVMValueRef splat(struct emitter *em, LLVMValueRef lane, struct ir_type t) {
+    LLVMValueRef one = insert(em, LLVMGetPoison(llvm_type(em, t)), lane, 0);
+    unsigned index[IR_MAX_LANES] = {0};
+    return shuffle2(em, one, LLVMGetPoison(llvm_type(em, t)), index, t.lanes);
+}
+
+static LLVMValueRef emit_iota(struct emitter *em, struct ir_type t) {
+    uint64_t all[IR_MAX_LANES];
+    for (unsigned i = 0; i < t.lanes; i++) all[i] = i;
+    return vector_const(em, t, all);
+}
+
+static LLVMValueRef emit_concat(struct emitter *em, LLVMValueRef a, LLVMValueRef b, struct ir_type t) {
+    if (t.lanes > 2) return concat(em, a, b, t.lanes / 2);
+    return insert(em, insert(em, LLVMGetPoison(llvm_type(em, t)), a, 0), b, 1);
+}
+
+static LLVMValueRef emit_shuffle(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
+    unsigned index[IR_MAX_LANES];
+    for (unsigned i = 0; i < op->type.lanes; i++) index[i] = op->lanes[i];
+    return shuffle2(em, v, LLVMGetPoison(LLVMTypeOf(v)), index, op->type.lanes);
+}
+
+/* ---- arithmetic ---- */
+
+/* a < b ? a : b and its mirror: what minps and maxps compute, also for NaNs and zeros. */
+static LLVMValueRef choose(struct emitter *em, LLVMRealPredicate p, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSelect(em->b, LLVMBuildFCmp(em->b, p, a, b, ""), a, b, "");
+}
+
+static LLVMValueRef choose_int(struct emitter *em, LLVMIntPredicate p, LLVMValueRef a, LLVMValueRef b) {
+    return LLVMBuildSelect(em->b, LLVMBuildICmp(em->b, p, a, b, ""), a, b, "");
+}
+
+static LLVMValueRef emit_reduce(struct emitter *em, LLVMValueRef v, struct ir_type from, bool sum) {
+    bool is_float = from.scalar == IR_F32;
+    for (unsigned n = from.lanes; n > 1; n /= 2) {
+        LLVMValueRef a, b;
+        if (n > 2) {
+            a = llvm_lanes(em, v, 0, n / 2);
+            b = llvm_lanes(em, v, n / 2, n / 2);
+        } else {
+            a = LLVMBuildExtractElement(em->b, v, i32_const(em, 0), "");
+            b = LLVMBuildExtractElement(em->b, v, i32_const(em, 1), "");
+        }
+        if (sum)
+            v = is_float ? LLVMBuildFAdd(em->b, a, b, "") : LLVMBuildAdd(em->b, a, b, "");
+        else
+            v = is_float ? choose(em, LLVMRealOGT, a, b) : choose_int(em, LLVMIntSGT, a, b);
+    }
+    return v;
+}
+
+/* dot4 in registers the target's instruction is declared for: a longer vector in parts, a shorter one padded. */
+static LLVMValueRef emit_dot4(struct emitter *em, LLVMValueRef *a, const struct ir_op *op) {
+    unsigned n = op->type.lanes, width;
+    const struct dot4_impl *impl = target_dot4(em->target, (unsigned)op->imm, &width);
+    if (n < 4) {
+        for (int i = 0; i < 3; i++) a[i] = llvm_lanes(em, a[i], 0, 4);
+        return llvm_lanes(em, impl->emit(em, a[0], a[1], a[2], 4), 0, n);
+    }
+    if (n <= width) return impl->emit(em, a[0], a[1], a[2], n);
+    LLVMValueRef part[IR_MAX_LANES];
+    unsigned n_parts = n / width;
+    for (unsigned i = 0; i < n_parts; i++)
+        part[i] = impl->emit(em, llvm_lanes(em, a[0], i * width, width), llvm_lanes(em, a[1], i * width, width),
+                             llvm_lanes(em, a[2], i * width, width), width);
+    for (unsigned have = width; n_parts > 1; n_parts /= 2, have *= 2)
+        for (unsigned i = 0; i < n_parts / 2; i++) part[i] = concat(em, part[2 * i], part[2 * i + 1], have);
+    return part[0];
+}
+
+static LLVMValueRef emit_fma(struct emitter *em, LLVMValueRef *a) {
+    if (em->target->fma) return llvm_call(em, "llvm.fma", LLVMTypeOf(a[0]), 3, a);
+    return LLVMBuildFAdd(em->b, LLVMBuildFMul(em->b, a[0], a[1], ""), a[2], "");
+}
+
+static LLVMValueRef emit_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+    if (!(em->target->features & FEAT_AVX2)) return x86_soft_fpext(em, v, t);
+    LLVMTypeRef half = LLVMHalfTypeInContext(em->ctx);
+    v = LLVMBuildBitCast(em->b, v, t.lanes > 1 ? LLVMVectorType(half, t.lanes) : half, "");
+    return LLVMBuildFPExt(em->b, v, llvm_type(em, t), "");
+}
+
+static LLVMValueRef emit_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+    if (!(em->target->features & FEAT_AVX2)) return x86_soft_fptrunc(em, v, t);
+    LLVMTypeRef half = LLVMHalfTypeInContext(em->ctx);
+    v = LLVMBuildFPTrunc(em->b, v, t.lanes > 1 ? LLVMVectorType(half, t.lanes) : half, "");
+    return llvm_bitcast(em, v, t);
+}
+
+static LLVMValueRef emit_frint(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+    return em->target->features & FEAT_AVX2 ? call_on(em, "llvm.roundeven", v) : x86_soft_frint(em, v, t);
+}
+
+/* ---- memory ---- */
+
+static void mark_invariant(struct emitter *em, LLVMValueRef load) {
+    LLVMValueRef empty = LLVMMetadataAsValue(em->ctx, LLVMMDNodeInContext2(em->ctx, NULL, 0));
+    LLVMSetMetadata(load, em->invariant_load, empty);
+}
+
+static LLVMValueRef byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off) {
+    return LLVMBuildGEP2(em->b, LLVMInt8TypeInContext(em->ctx), base, &off, 1, "");
+}
+
+static LLVMValueRef address(struct emitter *em, ir_value base, ir_value off, int64_t c) {
+    LLVMValueRef p = byte_offset(em, em->values[base], em->values[off]);
+    return c ? byte_offset(em, p, LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)c, 1)) : p;
+}
+
+static LLVMValueRef emit_load(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), address(em, op->args[0], op->args[1], op->imm), "");
+    LLVMSetAlignment(v, op->align);
+    if (op->inv) mark_invariant(em, v);
+    return v;
+}
+
+static void emit_store(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef s = LLVMBuildStore(em->b, em->values[op->args[0]], address(em, op->args[1], op->args[2], op->imm));
+    LLVMSetAlignment(s, op->align);
+}
+
+static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef args[3] = {em->values[op->args[0]], address(em, op->args[2], op->args[3], op->imm),
+                            em->values[op->args[1]]};
+    LLVMTypeRef overload[2] = {LLVMTypeOf(args[0]), LLVMTypeOf(args[1])};
+    unsigned id = LLVMLookupIntrinsicID("llvm.masked.store", strlen("llvm.masked.store"));
+    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, overload, 2);
+    LLVMValueRef call = LLVMBuildCall2(em->b, LLVMGlobalGetValueType(f), f, args, 3, "");
+    unsigned kind = LLVMGetEnumAttributeKindForName("align", strlen("align"));
+    LLVMAddCallSiteAttribute(call, 2, LLVMCreateEnumAttribute(em->ctx, kind, op->align));
+}
+
+/* args[K] and dims[K]: the arrays do not change while the function runs. */
+static LLVMValueRef emit_param_load(struct emitter *em, unsigned param, struct ir_type t, int64_t k) {
+    LLVMValueRef off = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)k * 8, 0);
+    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, t), byte_offset(em, LLVMGetParam(em->func, param), off), "");
+    LLVMSetAlignment(v, 8);
+    mark_invariant(em, v);
+    return v;
+}
+
+static LLVMValueRef emit_stack(struct emitter *em, const struct ir_op *op) {
+    LLVMBasicBlockRef here = LLVMGetInsertBlock(em->b);
+    LLVMPositionBuilderAtEnd(em->b, em->allocas);
+    LLVMTypeRef bytes = LLVMArrayType2(LLVMInt8TypeInContext(em->ctx), (uint64_t)op->imm);
+    LLVMValueRef v = LLVMBuildAlloca(em->b, bytes, "");
+    LLVMSetAlignment(v, op->align);
+    LLVMPositionBuilderAtEnd(em->b, here);
+    return v;
+}
+
+/* ---- control ---- */
+
+static void emit_block(struct emitter *em, const struct ir_block *b);
+
+static LLVMBasicBlockRef new_block(struct emitter *em) {
+    return LLVMAppendBasicBlockInContext(em->ctx, em->func, "");
+}
+
+/* Emitted rotated, test at the end, so that loop-invariant code motion may hoist loads out of the body:
+ *   before: if (lo < hi) enter else done;  enter: -> body;  body: ... if (i + step < hi) body else leave;  leave ->
+ * done */
+static void emit_for(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef lo = em->values[op->args[0]], hi = em->values[op->args[1]];
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), enter = new_block(em), body = new_block(em);
+    LLVMBasicBlockRef leave = new_block(em), done = new_block(em);
+    LLVMBuildCondBr(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, lo, hi, ""), enter, done);
+    LLVMPositionBuilderAtEnd(em->b, enter);
+    LLVMBuildBr(em->b, body);
+    LLVMPositionBuilderAtEnd(em->b, body);
+    for (uint32_t i = 0; i <= op->n_results; i++) {
+        LLVMValueRef init = i ? em->values[op->args[i + 1]] : lo;
+        LLVMValueRef phi = LLVMBuildPhi(em->b, LLVMTypeOf(init), "");
+        LLVMAddIncoming(phi, &init, &enter, 1);
+        em->values[op->inner[i]] = phi;
+    }
+    emit_block(em, op->body);
+    LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
+    LLVMValueRef next = LLVMBuildNSWAdd(em->b, em->values[op->inner[0]], step, "");
+    LLVMBasicBlockRef latch = LLVMGetInsertBlock(em->b);
+    LLVMBuildCondBr(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, next, hi, ""), body, leave);
+    LLVMAddIncoming(em->values[op->inner[0]], &next, &latch, 1);
+    LLVMPositionBuilderAtEnd(em->b, leave);
+    LLVMBuildBr(em->b, done);
+    LLVMPositionBuilderAtEnd(em->b, done);
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        LLVMValueRef last = em->values[op->body->last->args[i]], init = em->values[op->args[i + 2]];
+        LLVMAddIncoming(em->values[op->inner[i + 1]], &last, &latch, 1);
+        LLVMValueRef phi = LLVMBuildPhi(em->b, LLVMTypeOf(init), "");
+        LLVMAddIncoming(phi, (LLVMValueRef[]){init, last}, (LLVMBasicBlockRef[]){before, leave}, 2);
+        em->values[op->results[i]] = phi;
+    }
+}
+
+static void emit_if(struct emitter *em, const struct ir_op *op) {
+    LLVMBasicBlockRef then = new_block(em), done = new_block(em);
+    LLVMBuildCondBr(em->b, em->values[op->args[0]], then, done);
+    LLVMPositionBuilderAtEnd(em->b, then);
+    emit_block(em, op->body);
+    LLVMBuildBr(em->b, done);
+    LLVMPositionBuilderAtEnd(em->b, done);
+}
+
+static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
+    LLVMBuilderRef b = em->b;
+    struct ir_type t = op->type;
+    LLVMValueRef a[4] = {0};
+    for (uint32_t i = 0; i < op->n_args && i < 4; i++) a[i] = em->values[op->args[i]];
+    switch (op->code) {
+    case IR_ARG:
+        return emit_param_load(em, 0, t, op->imm);
+    case IR_DIM:
+        return emit_param_load(em, 1, t, op->imm);
+    case IR_BEGIN:
+        return LLVMGetParam(em->func, 2);
+    case IR_END:
+        return LLVMGetParam(em->func, 3);
+    case IR_WS:
+        return LLVMGetParam(em->func, 4);
+    case IR_STACK:
+        return emit_stack(em, op);
+    case IR_CONST:
+        return llvm_const(em, t, (uint64_t)op->imm);
+    case IR_IOTA:
+        return emit_iota(em, t);
+    case IR_SPLAT:
+        return splat(em, a[0], t);
+    case IR_EXTRACT:
+        return LLVMBuildExtractElement(b, a[0], i32_const(em, (unsigned)op->imm), "");
+    case IR_CONCAT:
+        return emit_concat(em, a[0], a[1], t);
+    case IR_SLICE:
+        return llvm_lanes(em, a[0], (unsigned)op->imm, t.lanes);
+    case IR_SHUFFLE:
+        return emit_shuffle(em, a[0], op);
+    case IR_ADD:
+        return LLVMBuildAdd(b, a[0], a[1], "");
+    case IR_SUB:
+        return LLVMBuildSub(b, a[0], a[1], "");
+    case IR_MUL:
+        return LLVMBuildMul(b, a[0], a[1], "");
+    case IR_AND:
+        return LLVMBuildAnd(b, a[0], a[1], "");
+    case IR_OR:
+        return LLVMBuildOr(b, a[0], a[1], "");
+    case IR_XOR:
+        return LLVMBuildXor(b, a[0], a[1], "");
+    case IR_SHL:
+        return LLVMBuildShl(b, a[0], a[1], "");
+    case IR_LSHR:
+        return LLVMBuildLShr(b, a[0], a[1], "");
+    case IR_ASHR:
+        return LLVMBuildAShr(b, a[0], a[1], "");
+    case IR_UDIV:
+        return LLVMBuildUDiv(b, a[0], a[1], "");
+    case IR_UREM:
+        return LLVMBuildURem(b, a[0], a[1], "");
+    case IR_SMIN:
+        return choose_int(em, LLVMIntSLT, a[0], a[1]);
+    case IR_SMAX:
+        return choose_int(em, LLVMIntSGT, a[0], a[1]);
+    case IR_IEQ:
+        return LLVMBuildICmp(b, LLVMIntEQ, a[0], a[1], "");
+    case IR_INE:
+        return LLVMBuildICmp(b, LLVMIntNE, a[0], a[1], "");
+    case IR_ILT:
+        return LLVMBuildICmp(b, LLVMIntSLT, a[0], a[1], "");
+    case IR_ILE:
+        return LLVMBuildICmp(b, LLVMIntSLE, a[0], a[1], "");
+    case IR_FEQ:
+        return LLVMBuildFCmp(b, LLVMRealOEQ, a[0], a[1], "");
+    case IR_FLT:
+        return LLVMBuildFCmp(b, LLVMRealOLT, a[0], a[1], "");
+    case IR_FLE:
+        return LLVMBuildFCmp(b, LLVMRealOLE, a[0], a[1], "");
+    case IR_SELECT:
+        return LLVMBuildSelect(b, a[0], a[1], a[2], "");
+    case IR_FADD:
+        return LLVMBuildFAdd(b, a[0], a[1], "");
+    case IR_FSUB:
+        return LLVMBuildFSub(b, a[0], a[1], "");
+    case IR_FMUL:
+        return LLVMBuildFMul(b, a[0], a[1], "");
+    case IR_FDIV:
+        return LLVMBuildFDiv(b, a[0], a[1], "");
+    case IR_FMIN:
+        return choose(em, LLVMRealOLT, a[0], a[1]);
+    case IR_FMAX:
+        return choose(em, LLVMRealOGT, a[0], a[1]);
+    case IR_FMA:
+        return emit_fma(em, a);
+    case IR_FNEG:
+        return LLVMBuildFNeg(b, a[0], "");
+    case IR_FABS:
+        return call_on(em, "llvm.fabs", a[0]);
+    case IR_FSQRT:
+        return call_on(em, "llvm.sqrt", a[0]);
+    case IR_FRINT:
+        return emit_frint(em, a[0], t);
+    case IR_FPEXT:
+        return emit_fpext(em, a[0], t);
+    case IR_FPTRUNC:
+        return emit_fptrunc(em, a[0], t);
+    case IR_SITOFP:
+        return LLVMBuildSIToFP(b, a[0], llvm_type(em, t), "");
+    case IR_FPTOSI:
+        return LLVMBuildFPToSI(b, a[0], llvm_type(em, t), "");
+    case IR_ZEXT:
+        return LLVMBuildZExt(b, a[0], llvm_type(em, t), "");
+    case IR_SEXT:
+        return LLVMBuildSExt(b, a[0], llvm_type(em, t), "");
+    case IR_TRUNC:
+        return LLVMBuildTrunc(b, a[0], llvm_type(em, t), "");
+    case IR_BITCAST:
+        return llvm_bitcast(em, a[0], t);
+    case IR_DOT4:
+        return emit_dot4(em, a, op);
+    case IR_HSUM:
+    case IR_HMAX:
+        return emit_reduce(em, a[0], em->f->values[op->args[0]].type, op->code == IR_HSUM);
+    case IR_LOAD:
+        return emit_load(em, op);
+    default:
+        bug("flat IR operation %d has no value", op->code);
+    }
+}
+
+static void emit_block(struct emitter *em, const struct ir_block *b) {
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        switch (op->code) {
+        case IR_STORE:
+            emit_store(em, op);
+            break;
+        case IR_STOREM:
+            emit_masked_store(em, op);
+            break;
+        case IR_FOR:
+            emit_for(em, op);
+            break;
+        case IR_IF:
+            emit_if(em, op);
+            break;
+        case IR_YIELD: /* emit_for reads it */
+            break;
+        default:
+            em->values[op->results[0]] = emit_value(em, op);
+        }
+    }
+}
+
+/* ---- functions ---- */
+
+static void set_attribute(struct emitter *em, const char *key, const char *value) {
+    LLVMAttributeRef a = LLVMCreateStringAttribute(em->ctx, key, (unsigned)strlen(key), value, (unsigned)strlen(value));
+    LLVMAddAttributeAtIndex(em->func, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, a);
+}
+
+static void set_flag(struct emitter *em, const char *name) {
+    unsigned kind = LLVMGetEnumAttributeKindForName(name, strlen(name));
+    LLVMAddAttributeAtIndex(em->func, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                            LLVMCreateEnumAttribute(em->ctx, kind, 0));
+}
+
+static void emit_func(struct emitter *em) {
+    LLVMTypeRef ptr = LLVMPointerTypeInContext(em->ctx, 0), i64 = LLVMInt64TypeInContext(em->ctx);
+    LLVMTypeRef type = LLVMFunctionType(LLVMVoidTypeInContext(em->ctx), (LLVMTypeRef[]){ptr, ptr, i64, i64, ptr}, 5, 0);
+    em->func = LLVMAddFunction(em->module, em->f->name, type);
+    set_flag(em, "nounwind");
+    set_attribute(em, "target-cpu", em->target->cpu);
+    set_attribute(em, "target-features", em->target->cpu_features);
+    if (em->target->lanes == 16) {
+        set_attribute(em, "prefer-vector-width", "512");
+        set_attribute(em, "min-legal-vector-width", "512");
+    }
+    em->values = mem_new(em->f->n_values * sizeof *em->values);
+    em->allocas = new_block(em);
+    LLVMBasicBlockRef body = new_block(em);
+    LLVMPositionBuilderAtEnd(em->b, body);
+    emit_block(em, em->f->body);
+    LLVMBuildRetVoid(em->b);
+    LLVMPositionBuilderAtEnd(em->b, em->allocas);
+    LLVMBuildBr(em->b, body);
+    mem_free(em->values);
+}
+
+void llvm_emit_module(LLVMContextRef ctx, LLVMModuleRef module, const struct ir_module *m, const struct target *t) {
+    struct emitter em = {.target = t, .ctx = ctx, .module = module, .b = LLVMCreateBuilderInContext(ctx)};
+    em.invariant_load = LLVMGetMDKindIDInContext(ctx, "invariant.load", 14);
+    for (em.f = m->first; em.f; em.f = em.f->next) emit_func(&em);
+    LLVMDisposeBuilder(em.b);
+}

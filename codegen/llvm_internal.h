@@ -1,0 +1,45 @@
+/* llvm_internal: what the files that speak to LLVM share. Included by llvm_*.c and target_*.c only. */
+#ifndef KGEN_LLVM_INTERNAL_H
+#define KGEN_LLVM_INTERNAL_H
+
+#include "codegen/codegen.h"
+#include "codegen/ir.h"
+#include "codegen/target.h"
+
+#include <llvm-c/Core.h>
+#include <llvm-c/Error.h>
+
+/* The emission of one function. */
+struct emitter {
+    const struct target *target;
+    const struct ir_func *f;
+    LLVMContextRef ctx;
+    LLVMModuleRef module;
+    LLVMBuilderRef b;
+    LLVMValueRef func;
+    LLVMBasicBlockRef allocas; /* the entry block: only stack allocations and a branch */
+    LLVMValueRef *values;      /* per ir_value */
+    unsigned invariant_load;   /* metadata kind */
+};
+
+LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t); /* f16 is i16: LLVM never computes with half */
+LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits); /* in every lane */
+LLVMValueRef llvm_call(struct emitter *em, const char *name, LLVMTypeRef overload, unsigned n, LLVMValueRef *args);
+LLVMValueRef llvm_bitcast(struct emitter *em, LLVMValueRef v, struct ir_type t);
+
+/* The lanes first, first+1, ... of v; lanes outside v are zero. */
+LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n);
+
+/* Conversions without F16C: the integer steps of codegen/f16.h on vectors or scalars. */
+LLVMValueRef x86_soft_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);
+LLVMValueRef x86_soft_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t);
+LLVMValueRef x86_soft_frint(struct emitter *em, LLVMValueRef v, struct ir_type t);
+
+/* Puts LLVM's message into *e behind `what` and frees it; returns false. The one place an LLVM error is consumed. */
+bool llvm_fail(struct err *e, const char *what, LLVMErrorRef error);
+bool llvm_fail_message(struct err *e, const char *what, char *message); /* one that LLVMDisposeMessage frees */
+
+/* Initializes the x86 target and installs the fatal error handler, once a process. */
+void llvm_start(void);
+
+#endif

@@ -1,0 +1,59 @@
+/* target: the machines code can be compiled for, by name, and the instructions each declares.
+ *
+ * A target belongs to a class. The class fixes everything results depend on (lanes, fused or separate multiply-add), so
+ * that two targets of one class compute the same bits; cpu and features only let LLVM pick better instructions.
+ * LLVM's types appear as incomplete structs: including this header needs no LLVM.
+ */
+#ifndef KGEN_TARGET_H
+#define KGEN_TARGET_H
+
+#include "codegen/base.h"
+
+enum target_feature {
+    FEAT_SSE2 = 1 << 0,
+    FEAT_AVX2 = 1 << 1,    /* with FMA, F16C, BMI: the level x86-64-v3 */
+    FEAT_AVX512 = 1 << 2,  /* F, BW, CD, DQ, VL: the level x86-64-v4 */
+    FEAT_VNNI = 1 << 3,    /* AVX512-VNNI */
+    FEAT_AVXVNNI = 1 << 4, /* the VEX form, 128 and 256 bits */
+};
+
+struct target {
+    const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native */
+    const char *class_name; /* x86-64, x86-64-v3 or x86-64-v4: for tunables and for what results depend on */
+    unsigned lanes;         /* f32 lanes of a register */
+    unsigned n_vregs;       /* vector registers */
+    unsigned features;      /* enum target_feature */
+    bool fma;               /* the op fma rounds once */
+    const char *cpu;        /* LLVM's names; class_name, cpu and cpu_features together identify the code generated */
+    const char *cpu_features;
+};
+
+/* Finds a target by name; the strings it points to live as long as the process. *e lists the known names. */
+bool target_find(const char *name, struct target *out, struct err *e);
+
+/* The names in order; NULL past the last. */
+const char *target_name(size_t i);
+
+/* Whether this machine can execute t's code. */
+bool target_runs_here(const struct target *t);
+
+/* One way of doing dot4 (docs/ir.md). `meaning` is the instruction sequence's own arithmetic on arrays, with its
+ * intermediate widths and saturations; within max_umax it equals the op. `emit` builds it for exactly one register of
+ * `lanes` i32 lanes. The table is in order of preference: a lowering takes the first legal row. */
+struct emitter;
+struct LLVMOpaqueValue;
+struct dot4_impl {
+    const char *name;
+    unsigned requires;  /* all of these features */
+    unsigned max_lanes; /* i32 lanes of the widest register it is declared for; 4 is the least */
+    unsigned max_umax;
+    void (*meaning)(int32_t *out, const int32_t *acc, const uint32_t *u, const uint32_t *s, unsigned lanes);
+    struct LLVMOpaqueValue *(*emit)(struct emitter *em, struct LLVMOpaqueValue *acc, struct LLVMOpaqueValue *u,
+                                    struct LLVMOpaqueValue *s, unsigned lanes);
+};
+const struct dot4_impl *target_dot4_row(size_t i); /* NULL past the last */
+
+/* The first legal row for t and umax; there always is one. *lanes is the widest register it may use on t. */
+const struct dot4_impl *target_dot4(const struct target *t, unsigned umax, unsigned *lanes);
+
+#endif
