@@ -238,6 +238,7 @@ bool text_read(const struct text_options *t, struct buf *out, bool *given, struc
 /* Refuses a missing -m. */
 bool engine_check(const struct engine_options *o, struct err *e);
 
-extern const struct command command_completion, command_doctor, command_help, command_inspect, command_tokenize;
+extern const struct command command_bench, command_completion, command_doctor, command_emit, command_help,
+    command_inspect, command_perplexity, command_run, command_tokenize, command_verify;
 
 #endif
