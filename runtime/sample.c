@@ -3,13 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* A fused multiply-add rounds once where two operations round twice; contracting would make tokens depend on the
- * machine. */
-#ifdef __clang__
-#pragma STDC FP_CONTRACT OFF
-#else
-#pragma GCC optimize("fp-contract=off")
-#endif
+/* Everything here relies on the Makefile's -ffp-contract=off: a fused multiply-add rounds once where two operations
+ * round twice, and tokens would depend on the machine. */
 
 /* ln 2 in two parts: multiples of the first by an integer under 2^21 are exact (Cody, Waite: Software Manual for the
  * Elementary Functions, 1980). */
