@@ -521,7 +521,7 @@ static bool grow_tensors(struct gguf *g, uint64_t n, struct err *e) {
 static bool read_part(struct gguf *g, uint32_t index, struct err *e) {
     struct part *p = &g->parts[index];
     struct reader r = {.g = g, .part = p, .index = index, .e = e};
-    uint64_t n_tensors, n_keys;
+    uint64_t n_tensors = 0, n_keys = 0;
     size_t first = g->n_tensors;
     bool ok = read_header(&r, &n_tensors, &n_keys);
     if (ok) {
