@@ -432,7 +432,7 @@ end
 --- A callable with its own scope: parameters, varargs, kwargs and caller; it returns the text of `body`.
 local function macro(st_defining, name, params, body)
   local home = st_defining.scope
-  return value.callable("macro " .. name, function(st, args, kw)
+  local self = value.callable("macro " .. name, function(st, args, kw)
     local line = st.line
     local result = captured(st, function()
       scoped(st, home, function()
@@ -462,6 +462,8 @@ local function macro(st_defining, name, params, body)
     st.line = line
     return result
   end)
+  self.vars = { name = name }
+  return self
 end
 
 function EXEC.macro(st, node) st.scope.vars[node.name] = macro(st, node.name, node.params, node.body) end

@@ -241,15 +241,18 @@ filter("reverse", {}, function(st, v)
   return type(v) == "string" and table.concat(out) or value.new_list(out)
 end)
 
---- v.a.b.0 for attribute=; a comma separates several, which give a tuple.
-local function attribute_getter(st, path)
+--- v.a.b.0 for attribute=; `default` replaces what is undefined on the way.
+local function attribute_getter(st, path, default)
   if type(path) == "number" then
     return function(v) return methods.item(st, v, path) end
   end
   local parts = text.split(string_arg(st, path, nil, "attribute"), ".", -1, false)
   for i, part in ipairs(parts) do parts[i] = part:find("^%d+$") and math.tointeger(tonumber(part)) or part end
   return function(v)
-    for _, part in ipairs(parts) do v = methods.item(st, v, part) end
+    for _, part in ipairs(parts) do
+      v = methods.item(st, v, part)
+      if default ~= nil and value.is_undefined(v) then v = default end
+    end
     return v
   end
 end
@@ -343,11 +346,7 @@ filter("map", nil, function(st, v, args, kw)
   local each
   local attribute = value.get(kw, "attribute")
   if attribute ~= nil then
-    local get, default = attribute_getter(st, attribute), value.get(kw, "default")
-    function each(x)
-      local found = get(x)
-      return (default ~= nil and value.is_undefined(found)) and default or found
-    end
+    each = attribute_getter(st, attribute, value.get(kw, "default"))
   else
     local name = string_arg(st, args[1], nil, "map: the filter's name")
     local more = rest_args(args, 2)

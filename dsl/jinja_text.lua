@@ -142,8 +142,7 @@ function M.split(s, sep, max, from_right)
   if max < 0 or #words <= max then return words end
   if from_right then
     local keep = #words - max
-    local head = sub(s, 1, starts[keep] + #words[keep] - 1)
-    if M.strip(head, nil, true, true) ~= "" then out[1] = M.strip(head, nil, true, true) end
+    out[1] = sub(s, 1, starts[keep] + #words[keep] - 1)
     for k = keep + 1, #words do out[#out + 1] = words[k] end
     return out
   end

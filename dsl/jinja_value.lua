@@ -307,7 +307,7 @@ local function json_string(s, ensure_ascii)
     if code >= 0x10000 then
       local low = code - 0x10000
       out[i] = ("\\u%04x\\u%04x"):format(0xD800 + (low >> 10), 0xDC00 + (low & 0x3FF))
-    elseif code >= 0x80 then
+    elseif code >= 0x7F then
       out[i] = ("\\u%04x"):format(code)
     end
   end
