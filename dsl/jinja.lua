@@ -25,8 +25,8 @@ local M = {}
 --- macro calls, bytes of the output and of any one string.
 local DEFAULTS = { steps = 5000000, depth = 200, bytes = 16 << 20 }
 
---- A template's own size; the largest real ones have some 20 KB.
-local MAX_SOURCE = 1 << 20
+--- A template's own size: the largest real ones have some 20 KB, and the syntax tree takes up to 400 bytes a byte.
+local MAX_SOURCE = 256 << 10
 
 M.none, M.list, M.map, M.from_plain = value.none, value.list, value.map, value.from_plain
 

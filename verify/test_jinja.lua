@@ -79,22 +79,23 @@ local function refused(name, source, expected, limits, context)
   local found = not fine and type(message) == "string" and #message < 1000 and message:find("^template line %d+: ")
     and message:find(expected)
   ok(found, name .. ": error with its line", tostring(message):sub(1, 300))
-  ok(seconds < SECONDS and bytes < 600e6, name .. ": bounded", ("%.1f s, %.0f MB"):format(seconds, bytes / 1e6))
+  ok(seconds < SECONDS and bytes < 150e6, name .. ": bounded", ("%.1f s, %.0f MB"):format(seconds, bytes / 1e6))
 end
 
-local many = 1000000
+local many = 200000
+refused("a million brackets", "{{ " .. ("["):rep(1000000), "at most")
 refused("brackets never closed", "x\n{{ " .. ("["):rep(many) .. " }}", "^template line 2: unexpected '}'")
 refused("nested brackets", "x\n{{ " .. ("["):rep(many // 2) .. ("]"):rep(many // 2) .. " }}",
   "^template line 2: nested deeper")
 refused("nested parentheses", "{{ " .. ("("):rep(many // 2) .. "1" .. (")"):rep(many // 2) .. "}}", "nested deeper")
 refused("nested not", "{{ " .. ("not "):rep(many // 5) .. "1 }}", "nested deeper")
 refused("nested minus", "{{ " .. ("-"):rep(many) .. "1 }}", "nested deeper")
-refused("nested conditional", "{{ " .. ("1 if 1 else "):rep(80000) .. "1 }}", "nested deeper")
-refused("nested blocks", ("{% if 1 %}"):rep(100000), "nested deeper")
-refused("nested dicts in tests", "{{ " .. ("1 is eq "):rep(100000) .. "}}", "line 1")
-refused("long sum", "{{ 1" .. ("+1"):rep(500000) .. " }}", "nested deeper")
-refused("long attribute chain", "{{ x" .. (".a"):rep(500000) .. " }}", "nested deeper")
-refused("long filter chain", "{{ x" .. ("|e"):rep(500000) .. " }}", "nested deeper")
+refused("nested conditional", "{{ " .. ("1 if 1 else "):rep(20000) .. "1 }}", "nested deeper")
+refused("nested blocks", ("{% if 1 %}"):rep(20000), "nested deeper")
+refused("nested dicts in tests", "{{ " .. ("1 is eq "):rep(20000) .. "}}", "line 1")
+refused("long sum", "{{ 1" .. ("+1"):rep(100000) .. " }}", "nested deeper")
+refused("long attribute chain", "{{ x" .. (".a"):rep(100000) .. " }}", "nested deeper")
+refused("long filter chain", "{{ x" .. ("|e"):rep(100000) .. " }}", "nested deeper")
 refused("endless loops", "\n{% for a in range(99999) %}{% for b in range(99999) %}\n{{ a }}{% endfor %}{% endfor %}",
   "^template line %d: stopped after 5000000 steps", {})
 refused("loops without output", ("{% for a in range(99999) %}"):rep(6) .. ("{% endfor %}"):rep(6), "stopped after")
