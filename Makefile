@@ -8,6 +8,7 @@
 #   make install        PREFIX=/usr/local, DESTDIR=: the program, its man pages and shell completion
 #   make setup          only the packages and the models
 #   make bench-peers    kgen beside its rivals on this machine
+#   make docs           docs/commands.md from the tables of the commands
 #
 # B is the build directory (the sanitizers have their own below it), WERROR= turns warnings back into warnings.
 
@@ -133,6 +134,10 @@ fuzzers: $(FUZZERS)
 bench-peers: $(B)/kgen
 	bench/peers.sh
 
+# The tables of commands and settings; verify/test_cli.sh holds the file to the program.
+docs: $(B)/kgen
+	$(B)/kgen help --markdown > docs/commands.md
+
 install: $(B)/kgen
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
@@ -149,6 +154,7 @@ install: $(B)/kgen
 clean:
 	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
 
-.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests fuzzers bench-peers install clean FORCE
+.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests fuzzers bench-peers docs install clean \
+        FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

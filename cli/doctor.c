@@ -19,7 +19,7 @@ static json_t *compiler(json_t *advice) {
     json_t *o = json_object(), *list = json_array();
     struct target native;
     struct err e;
-    json_object_set_new(o, "llvm", json_string(codegen_version()));
+    json_object_set_new(o, "version", json_string(codegen_version()));
     if (target_find("native", &native, &e)) {
         json_object_set_new(o, "processor", json_string(native.cpu));
         json_object_set_new(o, "code_class", json_string(native.class_name));

@@ -57,6 +57,7 @@ static json_t *element(const struct gguf_value *v, uint64_t i) {
 
 /* At most `limit` elements; a longer array becomes {"type", "n", "first"}. */
 static json_t *value_json(const struct gguf_value *v, uint64_t limit) {
+    if (!v->is_array) return v->type == GGUF_STRING ? json_text(v->data, v->bytes) : element(v, 0);
     json_t *list = json_array();
     uint64_t n = v->n < limit ? v->n : limit;
     if (v->type == GGUF_STRING) {
@@ -65,11 +66,6 @@ static json_t *value_json(const struct gguf_value *v, uint64_t limit) {
             json_array_append_new(list, json_text(it.data, it.len));
     } else {
         for (uint64_t i = 0; i < n; i++) json_array_append_new(list, element(v, i));
-    }
-    if (!v->is_array) {
-        json_t *one = json_incref(json_array_get(list, 0));
-        json_decref(list);
-        return one;
     }
     if (n == v->n) return list;
     return json_pack("{s:s, s:o, s:o}", "type", gguf_value_type_name(v->type), "n", integer(v->n), "first", list);
@@ -163,15 +159,38 @@ static bool print_json(const struct inspect_options *o, const struct gguf *g, st
                       e);
 }
 
-static void print_strings(const struct gguf_value *v, uint64_t limit) {
+static void print_string(const char *text, uint64_t n, bool whole) {
     enum { MAX_SHOWN = 200 };
-    struct gguf_strings it = gguf_strings_begin(v);
-    for (uint64_t i = 0; i < limit && gguf_strings_next(&it); i++) {
-        fputs(i ? ", \"" : "\"", stdout);
-        size_t n = it.len < MAX_SHOWN || limit == UINT64_MAX ? it.len : MAX_SHOWN;
-        print_safe(stdout, it.data, n);
-        fputs(n < it.len ? "\"…" : "\"", stdout);
+    uint64_t shown = whole || n < MAX_SHOWN ? n : MAX_SHOWN;
+    putchar('"');
+    print_safe(stdout, text, shown);
+    fputs(shown < n ? "\"…" : "\"", stdout);
+}
+
+static void print_scalar(const struct gguf_value *v, uint64_t i) {
+    if (v->type == GGUF_F32 || v->type == GGUF_F64)
+        printf("%.9g", gguf_value_f64(v, i));
+    else if (v->type == GGUF_BOOL)
+        fputs(gguf_value_u64(v, i) ? "true" : "false", stdout);
+    else if (v->type == GGUF_U64)
+        printf("%llu", (unsigned long long)gguf_value_u64(v, i));
+    else
+        printf("%lld", (long long)gguf_value_u64(v, i));
+}
+
+static void print_array(const struct gguf_value *v, bool whole) {
+    uint64_t n = whole || v->n < 6 ? v->n : 6;
+    struct gguf_strings it = {0};
+    if (v->type == GGUF_STRING) it = gguf_strings_begin(v);
+    printf("%s[%llu] ", gguf_value_type_name(v->type), (unsigned long long)v->n);
+    for (uint64_t i = 0; i < n; i++) {
+        if (i) fputs(", ", stdout);
+        if (v->type != GGUF_STRING)
+            print_scalar(v, i);
+        else if (gguf_strings_next(&it))
+            print_string(it.data, it.len, whole);
     }
+    if (n < v->n) fputs(", …", stdout);
 }
 
 static void print_metadata(const struct inspect_options *o, const struct gguf *g) {
@@ -179,22 +198,16 @@ static void print_metadata(const struct inspect_options *o, const struct gguf *g
     for (size_t i = 0; i < gguf_n_keys(g); i++) {
         const struct gguf_key *k = gguf_key_at(g, i);
         const struct gguf_value *v = &k->value;
-        uint64_t limit = o->whole ? UINT64_MAX : 6, n = v->n < limit ? v->n : limit;
         fputs("  ", stdout);
         print_safe(stdout, k->name, strlen(k->name));
         printf("%*s  ", strlen(k->name) < 40 ? (int)(40 - strlen(k->name)) : 0, "");
-        if (v->is_array) printf("%s[%llu] ", gguf_value_type_name(v->type), (unsigned long long)v->n);
-        if (v->type == GGUF_STRING) print_strings(v, v->is_array ? limit : o->whole ? UINT64_MAX : 1);
-        for (uint64_t j = 0; v->type != GGUF_STRING && j < n; j++) {
-            if (j) fputs(", ", stdout);
-            if (v->type == GGUF_F32 || v->type == GGUF_F64)
-                printf("%.9g", gguf_value_f64(v, j));
-            else if (v->type == GGUF_BOOL)
-                fputs(gguf_value_u64(v, j) ? "true" : "false", stdout);
-            else
-                printf("%lld", (long long)gguf_value_u64(v, j));
-        }
-        puts(n < v->n ? ", …" : "");
+        if (v->is_array)
+            print_array(v, o->whole);
+        else if (v->type == GGUF_STRING)
+            print_string(v->data, v->bytes, o->whole);
+        else
+            print_scalar(v, 0);
+        putchar('\n');
     }
 }
 

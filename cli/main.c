@@ -95,7 +95,7 @@ int main(int argc, char **argv) {
     const char *name = argv[1];
     struct err e;
     if (strcmp(name, "--version") == 0)
-        printf("kgen %s, LLVM %s\n", KGEN_VERSION, codegen_version());
+        printf("kgen %s, %s\n", KGEN_VERSION, codegen_version());
     else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         help_overview(stdout);
     else {

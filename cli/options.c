@@ -206,19 +206,17 @@ static bool take_long(const struct slots *slots, const char *arg, struct cursor 
     return unknown_long(slots, arg + 2, n, p, e);
 }
 
-/* "-t4", "-t 4", "-ij" (flags in one word). */
+/* "-t4", "-t 4", "-ij" (flags in one word). "-threads" is a slip for "--threads", not "-t hreads". */
 static bool take_letters(const struct slots *slots, const char *arg, struct cursor *at, struct parsed *p,
                          struct err *e) {
+    size_t n = strcspn(arg + 1, "=");
+    if (n > 2 && find_long(slots, arg + 1, n))
+        return err_set(e, ERR_USAGE, "unknown option %s: did you mean -%s?", arg, arg);
     for (const char *c = arg + 1; *c && !p->help; c++) {
         char shown[3] = {'-', *c, 0};
         struct slot *s = find_letter(slots, *c);
-        if (!s) {
-            if (*c == 'h') return p->help = true;
-            /* "-threads" is more likely a slip for "--threads" than letters in one word. */
-            if (find_long(slots, arg + 1, strcspn(arg + 1, "=")))
-                return err_set(e, ERR_USAGE, "unknown option %s: did you mean -%s?", arg, arg);
-            return err_set(e, ERR_USAGE, "unknown option %s in %s", shown, arg);
-        }
+        if (!s && *c == 'h') return p->help = true;
+        if (!s) return err_set(e, ERR_USAGE, "unknown option %s%s%s", shown, arg[2] ? " in " : "", arg[2] ? arg : "");
         bool flag = s->option->type == OPTION_FLAG;
         if (!take(s, shown, flag || !c[1] ? NULL : c + 1, at, p, e)) return false;
         if (!flag) break;
