@@ -1,0 +1,203 @@
+-- Addresses: where an element of an array lies, in each layout, and how its stored form becomes a value.
+--
+-- Layouts: dense (row-major), packed weights (dsl/formats.lua), activation records in the workspace, paged KV cache.
+
+local E = require "dsl.expr"
+local formats = require "dsl.formats"
+
+local M = {}
+
+local function i(x) return E.int(x) end
+local add, mul, div, mod = E.iadd, E.imul, E.idiv, E.imod
+
+M.PAGE = 256 -- keys a page of the KV cache, and a chunk of the attention fold: chunk boundaries fix the association
+M.TILE = 32 -- keys a tile: within a page, K is stored [tile][i][key of the tile] so that keys lie across the lanes
+
+-- base: whose pointer; inv: the memory is constant while the function runs.
+local function ld(base, storage, off, inv, max_align)
+  local ty = ({ f32 = "f32", f16 = "f16" })[storage] or "i32"
+  if storage == "i8" or storage == "i16" then ty = storage end
+  if storage == "i64" then ty = "i64" end
+  local n = E.node("ld", ty, { off }, base .. "|" .. storage)
+  n.base, n.storage, n.inv, n.max_align = base, storage, inv, max_align
+  return n
+end
+M.ld = ld
+
+-- An index stored as i32.
+local function ld_index(base, off)
+  local n = E.node("ld", "i64", { off }, base .. "|index")
+  n.base, n.storage, n.inv = base, "i32", true
+  return n
+end
+
+-- A 32-bit integer expression in lanes or not.
+local function iconst(x) return E.node("const", "i32", {}, x) end
+local function i32op(op, a, b) return E.node(op, "i32", { a, b }) end
+M.i32op, M.iconst = i32op, iconst
+
+local function to_f32(n)
+  if n.ty == "f16" then return E.cast("fpext", "f32", n) end
+  if n.ty == "i32" then return E.cast("sitofp", "f32", n) end
+  return n
+end
+M.to_f32 = to_f32
+
+local function and_mask(n, m) return i32op("iand", n, iconst(m)) end
+local function shr(n, k) return k == 0 and n or i32op("ilshr", n, iconst(k)) end
+local function shl(n, k) return k == 0 and n or i32op("ishl", n, iconst(k)) end
+
+-- Dense arrays ------------------------------------------------------------------------------------------------------
+
+local function dense_offset(array, idx, size)
+  local off, stride = i(0), size
+  for k = #idx, 1, -1 do
+    off = add(off, mul(idx[k], i(stride)))
+    local n = array.dims[k].size
+    if k > 1 then stride = stride * n end
+  end
+  return off
+end
+
+-- Paged arrays [kv head, key, i]: the element's byte offset in the pool.
+local function paged_offset(array, idx, size)
+  local nkv, hd = array.dims[1].size, array.dims[3].size
+  local h, key, e = idx[1], idx[2], idx[3]
+  local page = ld_index("pages", mul(div(key, i(M.PAGE)), i(4)))
+  local base = add(mul(page, i(nkv * M.PAGE * hd * size)), mul(h, i(M.PAGE * hd * size)))
+  local in_page = mod(key, i(M.PAGE))
+  if array.layout == "keys" then
+    local tile, t = div(in_page, i(M.TILE)), mod(in_page, i(M.TILE))
+    return add(base, add(mul(tile, i(M.TILE * hd * size)), add(mul(e, i(M.TILE * size)), mul(t, i(size)))))
+  end
+  return add(base, add(mul(in_page, i(hd * size)), mul(e, i(size))))
+end
+
+local function plain_size(array)
+  local s = ({ f32 = 4, f16 = 2, i32 = 4 })[array.fmt]
+  if not s then error({ kernel_error = ("array '%s' cannot be %s"):format(array.name, array.fmt) }) end
+  return s
+end
+
+function M.offset(array, idx)
+  if array.layout == "dense" then
+    local off = dense_offset(array, idx, plain_size(array))
+    if array.ws then off = add(off, array.ws) end
+    return off
+  end
+  return paged_offset(array, idx, plain_size(array))
+end
+
+function M.page_bytes(array) return array.dims[1].size * M.PAGE * array.dims[3].size * plain_size(array) end
+
+-- Packed weights ----------------------------------------------------------------------------------------------------
+
+local function packed_base(array, r, k)
+  local L, def = array.packed, array.def
+  local tile_bytes = formats.tile_bytes(def, L.lanes, array.dims[#array.dims].size)
+  local base = mul(div(r, i(L.lanes)), i(tile_bytes))
+  return add(base, mul(div(k, i(def.block)), i(L.block_bytes))), mod(r, i(L.lanes))
+end
+
+local function chunk_base(array, base, k)
+  local L, def = array.packed, array.def
+  local c = div(mod(k, i(def.block)), i(L.chunk))
+  return add(add(base, i(L.head_bytes)), mul(c, i(L.chunk_bytes)))
+end
+
+local function load_field(array, field, storage_bytes, off, lane)
+  local storage
+  if field.type == "f16" or field.type == "f32" then storage = field.type
+  else storage = storage_bytes == 1 and "i8" or "i16" end
+  local n = ld(array.name, storage, add(off, mul(lane, i(storage_bytes))), true)
+  if storage == "f16" or storage == "f32" then return to_f32(n) end
+  return E.cast("sitofp", "f32", E.cast(field.signed and "sext" or "zext", "i32", n))
+end
+
+-- The integer code words: a plane word of row r holding group g (elements 4g … 4g+3 of the chunk), as four bytes.
+local function plane_groups(array, r, k4) -- k4: index of the group's first element
+  local L = array.packed
+  local base, lane = packed_base(array, r, k4)
+  base = chunk_base(array, base, k4)
+  local e = E.int_const(mod(k4, i(L.chunk)))
+  if not e then error({ kernel_error = "the position inside a block is not known at compile time" }) end
+  local g = e // 4
+  local out
+  for _, p in ipairs(L.planes) do
+    local s = p.slot[g]
+    local word = ld(array.name, "i32", add(base, add(i(p.at + s.word * 4 * L.lanes), mul(lane, i(4)))), true)
+    local v = shr(word, s.shift)
+    if p.width < 8 then v = and_mask(v, ((1 << p.width) - 1) * 0x01010101) end
+    v = shl(v, p.shift)
+    out = out and i32op("ior", out, v) or v
+  end
+  return out
+end
+M.plane_groups = plane_groups
+
+-- One field of a packed element as float32.
+function M.packed_field(array, fname, r, k)
+  local L, def = array.packed, array.def
+  local f = def.fields[fname]
+  local base, lane = packed_base(array, r, k)
+  if L.float then
+    return load_field(array, f, L.elem_bytes, base, lane)
+  end
+  if L.head[fname] then
+    return load_field(array, f, math.max(1, f.width // 8), add(base, i(L.head[fname])), lane)
+  end
+  if f.per > 1 then
+    base = chunk_base(array, base, k)
+    local j = div(mod(k, i(L.chunk)), i(f.per))
+    return load_field(array, f, f.store_bytes, add(base, add(i(L.fine[fname]), mul(j, i(L.lanes * f.store_bytes)))), lane)
+  end
+  local e = E.int_const(mod(k, i(4)))
+  local word = plane_groups(array, r, add(k, i(e), -1))
+  local v = and_mask(shr(word, 8 * e), (1 << f.width) - 1)
+  if L.bias > 0 then v = i32op("iadd32", v, iconst(-L.bias)) end
+  return to_f32(v)
+end
+
+-- Activation records ------------------------------------------------------------------------------------------------
+
+-- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values
+-- (only those that some reader asked for are written).
+function M.record_layout(rec)
+  local n, def = rec.n, rec.def
+  local at = 0
+  rec.fields = {}
+  local function put(name, bytes)
+    rec.fields[name] = at
+    at = at + (bytes + 15) // 16 * 16
+  end
+  if rec.fmt == "q8" then
+    if n % 32 ~= 0 then error({ kernel_error = ("q8 needs a width divisible by 32, got %d"):format(n) }) end
+    put("q", n)
+    put("d", n // def.block * 4)
+  else
+    put("x", 4 * n)
+  end
+  for _, g in ipairs { 32, 16 } do
+    put("sum" .. g, (n + g - 1) // g * 4)
+    put("isum" .. g, (n + g - 1) // g * 4)
+  end
+  rec.stride = (at + 63) // 64 * 64
+end
+
+function M.record_base(rec, t) return add(rec.ws, mul(t, i(rec.stride))) end
+
+function M.record_field(rec, fname, t, k)
+  local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
+  if fname == "q" then return to_f32(E.cast("sext", "i32", ld("ws", "i8", add(base, k), true))) end
+  if fname == "x" then return ld("ws", "f32", add(base, mul(k, i(4))), true) end
+  local per = fname == "d" and rec.def.block or tonumber(fname:match("%d+$"))
+  rec.demand[fname] = true
+  return ld("ws", fname:match("^isum") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))), true)
+end
+
+-- Four consecutive codes as one 32-bit word.
+function M.record_codes4(rec, t, k)
+  return ld("ws", "i32", add(add(M.record_base(rec, t), i(rec.fields.q)), k), true)
+end
+
+return M

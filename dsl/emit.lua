@@ -1,0 +1,509 @@
+-- Emission: lowered expressions to flat IR text (docs/ir.md).
+--
+-- Placement is by dependence: a value is written in the outermost scope that binds everything it depends on, so loop
+-- invariants leave their loops by construction. Lists of values are emitted in step: operand by operand across the whole
+-- list, so that the instances of an unrolled loop share loads and their chains interleave; loops that meet at the same
+-- place over the same range become one loop with several carries.
+
+local E = require "dsl.expr"
+
+local M = {}
+M.__index = M
+
+function M.new() return setmetatable({ out = {}, next_id = 0 }, M) end
+
+local function name(self)
+  self.next_id = self.next_id + 1
+  return "%" .. self.next_id
+end
+
+local function push_scope(self, binds)
+  local parent = self.scope
+  self.scope = { parent = parent, binds = binds, memo = {}, lines = {}, depth = parent and parent.depth + 1 or 1 }
+  return self.scope
+end
+
+local function line(scope, fmt, ...) scope.lines[#scope.lines + 1] = fmt:format(...) end
+
+local function splice(into, scope)
+  for _, l in ipairs(scope.lines) do into.lines[#into.lines + 1] = "  " .. l end
+end
+
+local function place(self, n)
+  local s = self.scope
+  while s.parent do
+    for v in pairs(s.binds) do if n.deps[v] then return s end end
+    s = s.parent
+  end
+  return s
+end
+
+local function at_scope(self, scope, f)
+  local saved = self.scope
+  self.scope = scope
+  f()
+  self.scope = saved
+end
+
+-- IR type of a node's value; index expressions become i32 in lanes.
+local function ir_type(n)
+  local ty = n.ty
+  if ty == "bool" then ty = "i1" end
+  if n.lane then
+    if ty == "i64" then ty = "i32" end
+    return ty .. "x" .. n.lane
+  end
+  return ty
+end
+M.ir_type = ir_type
+
+local function memo_get(self, n)
+  local s = place(self, n)
+  return s.memo[n], s
+end
+
+local function def(self, scope, ty, fmt, ...)
+  local v = name(self)
+  scope.lines[#scope.lines + 1] = v .. ":" .. ty .. " = " .. fmt:format(...)
+  return v
+end
+
+local function const_text(n)
+  if n.ty == "f32" then return n.imm end
+  return tostring(n.imm)
+end
+
+-- The value of n as an operand for a consumer with `lanes` lanes (nil: scalar).
+local function operand(self, n, lanes)
+  local v, s = memo_get(self, n)
+  if not v then error("internal: operand not emitted: " .. n.op) end
+  if not lanes or n.lane then return v end
+  local key = n.id .. ":" .. lanes
+  local hit = s.memo[key]
+  if hit then return hit end
+  local ty = n.ty == "bool" and "i1" or n.ty
+  if n.op == "const" then
+    hit = def(self, s, ty .. "x" .. lanes, "const %s", const_text(n))
+  else
+    if ty == "i64" then
+      v = def(self, s, "i32", "trunc %s", v)
+      ty = "i32"
+    end
+    hit = def(self, s, ty .. "x" .. lanes, "splat %s", v)
+  end
+  s.memo[key] = hit
+  return hit
+end
+
+local function low_bit(x) return x == 0 and 64 or math.min(64, x & -x) end
+
+-- Splits an address into constant, scalar part, and the lane's coefficient.
+local function address(off)
+  local const, terms = E.terms_of(off)
+  local rest, lane, align = E.int(0), 0, low_bit(const)
+  for a, c in pairs(terms) do
+    if a.op == "lane" then
+      lane = c
+    else
+      if a.lane then return nil end
+      rest = E.iadd(rest, E.imul(a, E.int(c)))
+      align = math.min(align, low_bit(c))
+    end
+  end
+  return const, rest, lane, align
+end
+M.address = address
+
+local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8 }
+M.sizes = sizes
+
+local binary_ops = { fadd = "fadd", fsub = "fsub", fmul = "fmul", fdiv = "fdiv", fmax = "fmax", fmin = "fmin",
+  iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
+local compare_ops = { ilt = "ilt", ile = "ile", ieq = "ieq", flt = "flt", fle = "fle", feq = "feq" }
+local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frint", fpext = "fpext", fptrunc = "fptrunc",
+  sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast" }
+
+-- Which operands must be emitted first.
+local function operands_of(n)
+  if n.op == "ld" or n.op == "sld" then
+    local _, rest = address(n.op == "ld" and n.args[1] or n.args[2])
+    if not rest then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
+      "' is not contiguous along the lanes here; change the map or the layout" }) end
+    if n.op == "sld" then return { n.args[1], rest } end
+    return { rest }
+  end
+  if n.op == "lin" and n.lane then
+    local _, rest = address(n)
+    if rest then return { rest } end
+    return n.args
+  end
+  if n.op == "lin" and #n.args > 1 then return {} end
+  return n.args
+end
+
+local emit_op = {}
+
+function emit_op.const(self, s, n) return def(self, s, n.ty == "bool" and "i1" or n.ty, "const %s", const_text(n)) end
+function emit_op.dim(self, s, n) return def(self, s, "i64", "dim %d", self.dim_index[n.imm]) end
+function emit_op.lane(self, s, n) return def(self, s, "i32x" .. n.imm, "iota") end
+
+function emit_op.lin(self, s, n)
+  if n.lane then
+    local const, rest, coef = address(n)
+    if const then
+      local base = def(self, s, "i32", "trunc %s", operand(self, rest))
+      local L = "i32x" .. n.lane
+      local v = def(self, s, L, "splat %s", base)
+      local io = def(self, s, L, "iota")
+      if coef ~= 1 then io = def(self, s, L, "mul %s, %s", io, def(self, s, L, "const %d", coef)) end
+      v = def(self, s, L, "add %s, %s", v, io)
+      if const ~= 0 then v = def(self, s, L, "add %s, %s", v, def(self, s, L, "const %d", const)) end
+      return v
+    end
+    local L = "i32x" .. n.lane
+    local v = def(self, s, L, "const %d", n.const)
+    for i, a in ipairs(n.args) do
+      local t = def(self, s, L, "mul %s, %s", operand(self, a, n.lane), def(self, s, L, "const %d", n.coefs[i]))
+      v = def(self, s, L, "add %s, %s", v, t)
+    end
+    return v
+  end
+  if #n.args == 0 then return def(self, s, "i64", "const %d", n.const) end
+  -- The term bound innermost is added last, so that the others leave its loop.
+  local inner, depth = 1, -1
+  for i, a in ipairs(n.args) do
+    local d = place(self, a).depth
+    if d > depth then inner, depth = i, d end
+  end
+  local rest = E.int(n.const)
+  for i, a in ipairs(n.args) do
+    if i ~= inner then rest = E.iadd(rest, E.imul(a, E.int(n.coefs[i]))) end
+  end
+  local a = n.args[inner]
+  self:values { a }
+  local t = operand(self, a)
+  if n.coefs[inner] ~= 1 then
+    local k = E.int(n.coefs[inner])
+    self:values { k }
+    t = def(self, s, "i64", "mul %s, %s", t, operand(self, k))
+  end
+  if E.int_const(rest) == 0 then return t end
+  self:values { rest }
+  return def(self, s, "i64", "add %s, %s", operand(self, rest), t)
+end
+
+function emit_op.imul(self, s, n)
+  return def(self, s, ir_type(n), "mul %s, %s", operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
+function emit_op.idiv(self, s, n)
+  return def(self, s, ir_type(n), "udiv %s, %s", operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
+function emit_op.imod(self, s, n)
+  return def(self, s, ir_type(n), "urem %s, %s", operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
+function emit_op.imin(self, s, n)
+  return def(self, s, ir_type(n), "smin %s, %s", operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
+function emit_op.imax(self, s, n)
+  return def(self, s, ir_type(n), "smax %s, %s", operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
+
+function emit_op.idivup(self, s, n)
+  local x = def(self, s, "i64", "add %s, %s", operand(self, n.args[1]), def(self, s, "i64", "const %d", n.imm - 1))
+  return def(self, s, "i64", "udiv %s, %s", x, def(self, s, "i64", "const %d", n.imm))
+end
+
+function emit_op.itof(self, s, n)
+  local v = operand(self, n.args[1])
+  if not n.lane then v = def(self, s, "i32", "trunc %s", v) end
+  return def(self, s, ir_type(n), "sitofp %s", v)
+end
+
+function emit_op.fma(self, s, n)
+  local L = n.lane
+  return def(self, s, ir_type(n), "fma %s, %s, %s", operand(self, n.args[2], L), operand(self, n.args[3], L),
+    operand(self, n.args[1], L))
+end
+
+function emit_op.select(self, s, n)
+  local c = n.args[1]
+  return def(self, s, ir_type(n), "select %s, %s, %s", operand(self, c, c.lane), operand(self, n.args[2], n.lane),
+    operand(self, n.args[3], n.lane))
+end
+
+function emit_op.dot4(self, s, n)
+  local L = n.lane
+  return def(self, s, ir_type(n), "dot4 %s, %s, %s umax=%d", operand(self, n.args[1], L), operand(self, n.args[2], L),
+    operand(self, n.args[3], L), n.imm)
+end
+
+function emit_op.ld(self, s, n)
+  local off = n.args[1]
+  local const, rest, lane, align = address(off)
+  local ty, size = n.storage, sizes[n.storage]
+  if n.lane then
+    if lane ~= size then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
+      "' is not contiguous along the lanes here; change the map or the layout" }) end
+    ty = ty .. "x" .. n.lane
+  end
+  local v = def(self, s, ty, "load %s, %s, %d align %d%s", self.base(n.base, n), operand(self, rest), const,
+    math.max(1, math.min(align, n.max_align or 64)), n.inv and " inv" or "")
+  if n.ty == "i64" and n.storage == "i32" and not n.lane then v = def(self, s, "i64", "sext %s", v) end
+  return v
+end
+
+-- Loads from a vector materialized in the function's own stack memory.
+function emit_op.sld(self, s, n)
+  local const, rest, lane, align = address(n.args[2])
+  local ty = n.lane and "f32x" .. n.lane or "f32"
+  if n.lane and lane ~= 4 then error({ kernel_error = "a vec() value is not read along the lanes here" }) end
+  return def(self, s, ty, "load %s, %s, %d align %d", operand(self, n.args[1]), operand(self, rest), const, align)
+end
+
+-- A materialized vector: its lane vectors, stored to stack memory; the value is the pointer.
+function emit_op.mat(self, s, n)
+  local root = s
+  while root.parent do root = root.parent end
+  local bytes = 0
+  for _, v in ipairs(n.args) do bytes = bytes + 4 * (v.lane or 1) end
+  local p = def(self, root, "ptr", "stack %d align 64", bytes)
+  local zero = E.int(0)
+  self:values { zero }
+  local at = 0
+  for _, v in ipairs(n.args) do
+    line(s, "store %s, %s, %s, %d align %d", operand(self, v, n.imm ~= 1 and n.imm or nil), p, operand(self, zero), at,
+      low_bit(at))
+    at = at + 4 * (v.lane or n.imm)
+  end
+  return p
+end
+
+function emit_op.hsum(self, s, n) return def(self, s, n.ty, "hsum %s", operand(self, n.args[1], n.imm)) end
+function emit_op.hmax(self, s, n) return def(self, s, n.ty, "hmax %s", operand(self, n.args[1], n.imm)) end
+function emit_op.extract(self, s, n)
+  local a = n.args[1]
+  local v = def(self, s, a.ty == "i64" and "i32" or a.ty, "extract %s, %d", operand(self, a), n.imm)
+  if a.ty == "i64" then v = def(self, s, "i64", "sext %s", v) end
+  return v
+end
+function emit_op.res(self, _, n)
+  local group = memo_get(self, n.args[1])
+  return group[n.imm]
+end
+
+local function emit_one(self, n)
+  local s = place(self, n)
+  if s.memo[n] then return end
+  local f = emit_op[n.op]
+  local v
+  if f then
+    v = f(self, s, n)
+  elseif binary_ops[n.op] then
+    v = def(self, s, ir_type(n), "%s %s, %s", binary_ops[n.op], operand(self, n.args[1], n.lane),
+      operand(self, n.args[2], n.lane))
+  elseif compare_ops[n.op] then
+    v = def(self, s, ir_type(n), "%s %s, %s", compare_ops[n.op], operand(self, n.args[1], n.lane),
+      operand(self, n.args[2], n.lane))
+  elseif unary_ops[n.op] then
+    v = def(self, s, ir_type(n), "%s %s", unary_ops[n.op], operand(self, n.args[1], n.lane))
+  else
+    error("internal: no emission for " .. n.op)
+  end
+  s.memo[n] = v
+end
+
+-- Loops with equal ranges in one place: one IR loop.
+local function emit_loops(self, loops)
+  local first = loops[1]
+  local s = place(self, first)
+  at_scope(self, s, function()
+    local lo, hi = first.args[1], first.args[2]
+    self:values { lo, hi }
+    local width = first.n_carry
+    for i = 1, width do
+      local inits = {}
+      for j, l in ipairs(loops) do inits[j] = l.args[2 + i] end
+      self:values(inits)
+    end
+    local binds = { [first.binds] = true }
+    local iv = name(self)
+    local carries, header = {}, {}
+    for _, l in ipairs(loops) do
+      for i = 1, width do
+        local c = l.carries[i]
+        binds[c] = true
+        local v = name(self)
+        carries[c] = v
+        header[#header + 1] = ("%s:%s = %s"):format(v, ir_type(c), operand(self, l.args[2 + i], c.lane))
+      end
+    end
+    local body = push_scope(self, binds)
+    body.memo[first.binds] = iv
+    for c, v in pairs(carries) do body.memo[c] = v end
+    for i = 1, width do
+      local nexts = {}
+      for j, l in ipairs(loops) do nexts[j] = l.args[2 + width + i] end
+      self:values(nexts)
+    end
+    local yields = {}
+    for _, l in ipairs(loops) do
+      for i = 1, width do
+        yields[#yields + 1] = operand(self, l.args[2 + width + i], l.carries[i].lane)
+      end
+    end
+    line(body, "yield %s", table.concat(yields, ", "))
+    self.scope = s
+    line(s, "for %s = %s to %s step 1 carry %s", iv, operand(self, lo), operand(self, hi), table.concat(header, ", "))
+    splice(s, body)
+    local results = {}
+    for _, l in ipairs(loops) do
+      local mine = {}
+      for i = 1, width do
+        mine[i] = name(self)
+        results[#results + 1] = mine[i]
+      end
+      s.memo[l] = mine
+    end
+    line(s, "end -> %s", table.concat(results, ", "))
+  end)
+end
+
+-- Emits every node of the list (and what it needs), in step.
+function M:values(list)
+  local pending, seen = {}, {}
+  for _, n in ipairs(list) do
+    if not seen[n] and not memo_get(self, n) then
+      seen[n] = true
+      pending[#pending + 1] = n
+    end
+  end
+  if #pending == 0 then return end
+  -- Same operation and operand count: in step; otherwise group by group, in order of appearance.
+  local groups, index = {}, {}
+  for _, n in ipairs(pending) do
+    local key = n.op .. #n.args
+    if n.op == "loop" then key = ("loop%d,%d,%d,%d"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry) end
+    if not index[key] then
+      groups[#groups + 1] = {}
+      index[key] = #groups
+    end
+    table.insert(groups[index[key]], n)
+  end
+  for _, g in ipairs(groups) do
+    if g[1].op == "loop" then
+      local by_place, order = {}, {}
+      for _, n in ipairs(g) do
+        local s = place(self, n)
+        if not by_place[s] then
+          by_place[s] = {}
+          order[#order + 1] = s
+        end
+        table.insert(by_place[s], n)
+      end
+      for _, s in ipairs(order) do emit_loops(self, by_place[s]) end
+    else
+      local ops, width = {}, 0
+      for j, n in ipairs(g) do
+        ops[j] = operands_of(n)
+        width = math.max(width, #ops[j])
+      end
+      if g[1].op == "mat" then
+        for j in ipairs(g) do self:values(ops[j]) end
+      else
+        for i = 1, width do
+          local column = {}
+          for j in ipairs(g) do column[#column + 1] = ops[j][i] end
+          self:values(column)
+        end
+      end
+      for _, n in ipairs(g) do emit_one(self, n) end
+    end
+  end
+end
+
+-- A loop over [lo, hi) in steps, without carries; body(var value) emits stores.
+function M:each(var, lo, hi, step, body)
+  self:values { lo, hi }
+  local s = self.scope
+  local lo_v, hi_v = operand(self, lo), operand(self, hi)
+  local iv = name(self)
+  local scope = push_scope(self, { [var] = true })
+  scope.memo[var] = iv
+  body()
+  self.scope = s
+  line(s, "for %s = %s to %s step %d", iv, lo_v, hi_v, step)
+  splice(s, scope)
+  line(s, "end")
+end
+
+-- stores: list of {base = array, off = node, value = node, storage = type, mask = node or nil}
+function M:stores(list)
+  local vals, offs = {}, {}
+  for i, st in ipairs(list) do
+    vals[i] = st.value
+    local _, rest = address(st.off)
+    if not rest then error({ kernel_error = "a store is not contiguous along the lanes; change the map" }) end
+    offs[#offs + 1] = rest
+    if st.mask then offs[#offs + 1] = st.mask end
+  end
+  self:values(vals)
+  self:values(offs)
+  for _, st in ipairs(list) do
+    local const, rest, lane, align = address(st.off)
+    local width = st.lanes or st.value.lane
+    local ty = st.storage
+    if width and lane ~= sizes[ty] then
+      error({ kernel_error = "a store to '" .. tostring(st.name) .. "' is not contiguous along the lanes; change the map" })
+    end
+    local v = operand(self, st.value, width)
+    local s = self.scope
+    local vty = ty .. (width and "x" .. width or "")
+    local from = st.value.ty
+    if ty == "f16" and from == "f32" then v = def(self, s, vty, "fptrunc %s", v) end
+    if ty == "i32" and from == "i64" and not width then v = def(self, s, vty, "trunc %s", v) end
+    if (ty == "i8" or ty == "i16") and from == "i32" then v = def(self, s, vty, "trunc %s", v) end
+    align = math.min(align, st.max_align or 64)
+    if st.mask then
+      line(s, "storem %s, %s, %s, %s, %d align %d", v, operand(self, st.mask, width), self.base(st.base), operand(self, rest),
+        const, align)
+    else
+      line(s, "store %s, %s, %s, %d align %d", v, self.base(st.base), operand(self, rest), const, align)
+    end
+  end
+end
+
+-- Opens a function; bases are pointers named by what they address.
+function M:func(fname, dim_index, arg_index)
+  self.next_id = 0
+  self.scope = nil
+  local root = push_scope(self, {})
+  self.root = root
+  self.dim_index = dim_index
+  local bases = {}
+  self.base = function(id)
+    if not bases[id] then
+      if id == "ws" then
+        bases[id] = def(self, root, "ptr", "ws")
+      else
+        bases[id] = def(self, root, "ptr", "arg %d", arg_index[id] or error("internal: no argument " .. tostring(id)))
+      end
+    end
+    return bases[id]
+  end
+  self.range = { E.node("begin", "i64", {}), E.node("finish", "i64", {}) }
+  self.fname = fname
+  return self.range[1], self.range[2]
+end
+
+function emit_op.begin(self, s) return def(self, s, "i64", "begin") end
+function emit_op.finish(self, s) return def(self, s, "i64", "end") end
+
+function M:close()
+  self.out[#self.out + 1] = "func @" .. self.fname
+  for _, l in ipairs(self.root.lines) do self.out[#self.out + 1] = "  " .. l end
+  self.out[#self.out + 1] = "end"
+end
+
+function M:text() return "kgen-ir 1\n" .. table.concat(self.out, "\n") .. "\n" end
+
+return M

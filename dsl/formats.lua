@@ -1,0 +1,233 @@
+-- The registry of block formats and what is derived from a declaration: byte size, decode, packed layout.
+--
+-- A declaration (dsl/formats/NAME.lua) is a table:
+--   ggml    the type's number in GGUF files
+--   block   elements a block
+--   bytes   bytes a block
+--   fields  name -> { per = elements that share one value (1: the codes), type = "f16"|"f32"|"i8"|"u",
+--                     at = byte offset (for typed fields), or
+--                     bits = function(j) -> list of {byte, shift, width}, lowest bits first, of the j-th value }
+--   value   function(f) -> the element as an expression in the fields
+--
+-- Derived packed layout for `lanes` rows side by side (see docs/architecture.md): per block, the fields shared by the
+-- whole block, then per chunk its finer fields, then its codes; lanes innermost. A chunk is the smallest run of elements
+-- whose 32-bit code words are read by no other element, so that packing moves whole words.
+
+local M = { list = {} }
+local registry = {}
+
+local function fail_define(name, msg) error(("format '%s': %s"):format(name, msg), 0) end
+
+function M.define(name, def)
+  def.name = name
+  for _, k in ipairs { "block", "bytes", "fields", "value" } do
+    if def[k] == nil then fail_define(name, "needs '" .. k .. "'") end
+  end
+  def.order = {}
+  for fname, f in pairs(def.fields) do
+    f.name = fname
+    f.per = f.per or 1
+    if def.block % f.per ~= 0 then fail_define(name, ("field '%s': %d does not divide the block"):format(fname, f.per)) end
+    if f.per == 1 then
+      if def.code then fail_define(name, "has two code fields") end
+      def.code = f
+    end
+    def.order[#def.order + 1] = fname
+  end
+  -- Coarse fields first, then by position in the block, so that layouts do not depend on table order.
+  table.sort(def.order, function(a, b)
+    local x, y = def.fields[a], def.fields[b]
+    if x.per ~= y.per then return x.per > y.per end
+    if (x.at or 0) ~= (y.at or 0) then return (x.at or 0) < (y.at or 0) end
+    return a < b
+  end)
+  for _, fname in ipairs(def.order) do
+    local f = def.fields[fname]
+    if f.bits then
+      f.width = 0
+      for _, s in ipairs(f.bits(0)) do f.width = f.width + s[3] end
+      f.signed = f.signed or false
+    else
+      f.width = ({ f16 = 16, f32 = 32, i8 = 8, bf16 = 16 })[f.type] or fail_define(name, "field '" .. fname .. "': type?")
+      f.signed = f.type == "i8"
+    end
+  end
+  registry[name] = def
+  M.list[#M.list + 1] = name
+  return def
+end
+
+function M.get(name, fail)
+  local f = registry[name]
+  if not f then
+    table.sort(M.list);
+    (fail or error)(("unknown format '%s'; known: %s"):format(tostring(name), table.concat(M.list, " ")))
+  end
+  return f
+end
+
+function M.is_float(def) return def.code.type == "f32" or def.code.type == "f16" or def.code.type == "bf16" end
+
+-- The code planes: a code of w bits is split into power-of-two planes, low bits first (6 = 4 + 2).
+local function planes(width)
+  local out, at = {}, 0
+  while at < width do
+    local w = 8
+    while w > width - at do w = w // 2 end
+    out[#out + 1] = { width = w, shift = at }
+    at = at + w
+  end
+  return out
+end
+
+-- Groups of four consecutive elements and the source word each plane slice comes from.
+-- Returns {group -> {byte, shift}} when the four bytes lie in one aligned-as-four run at one shift, else nil.
+local function word_slices(def, plane)
+  local f = def.code
+  local out = {}
+  for g = 0, def.block // 4 - 1 do
+    local first
+    for b = 0, 3 do
+      local k, bit, byte, shift = 4 * g + b, 0, nil, nil
+      if f.bits then
+        for _, s in ipairs(f.bits(k)) do
+          if bit == plane.shift and s[3] >= plane.width then byte, shift = s[1], s[2] end
+          bit = bit + s[3]
+        end
+      else
+        byte, shift = f.at + k, 0
+      end
+      if not byte then return nil end
+      if b == 0 then
+        first = { byte, shift }
+      elseif byte ~= first[1] + b or shift ~= first[2] then
+        return nil
+      end
+    end
+    out[g] = first
+  end
+  return out
+end
+
+-- Elements of a chunk, and which groups share a word of each plane.
+-- plane.words: list of {source byte or nil, groups = {[slot] = group}} in a chunk; plane.slot[group] = {word, shift}.
+local function code_layout(def)
+  local layout = { planes = planes(def.code.width) }
+  local chunk = math.min(def.block, 32)
+  local sources = {}
+  for i, p in ipairs(layout.planes) do
+    sources[i] = word_slices(def, p)
+    local per_word = 8 // p.width
+    if sources[i] then
+      -- Grow the chunk until every source word's groups are inside one chunk.
+      local span = {}
+      for g, s in pairs(sources[i]) do
+        span[s[1]] = span[s[1]] or {}
+        table.insert(span[s[1]], g)
+      end
+      for _, gs in pairs(span) do
+        if #gs ~= per_word then sources[i] = nil break end
+        table.sort(gs)
+        while gs[1] // (chunk // 4) ~= gs[#gs] // (chunk // 4) do chunk = chunk * 2 end
+      end
+    end
+    if not sources[i] then chunk = math.max(chunk, math.min(def.block, 4 * per_word)) end
+  end
+  layout.chunk = chunk
+  local groups = chunk // 4
+  for i, p in ipairs(layout.planes) do
+    local per_word = 8 // p.width
+    p.words, p.slot = {}, {}
+    local by_source = {}
+    for g = 0, groups - 1 do
+      local src = sources[i] and sources[i][g]
+      local word, slot
+      if src then
+        word = by_source[src[1]]
+        if not word then
+          word = #p.words
+          p.words[word + 1] = { source = src[1], groups = {} }
+          by_source[src[1]] = word
+        end
+        slot = src[2] // p.width
+      else
+        word, slot = g // per_word, g % per_word
+        p.words[word + 1] = p.words[word + 1] or { groups = {} }
+      end
+      p.words[word + 1].groups[slot] = g
+      p.slot[g] = { word = word, shift = slot * p.width }
+    end
+    -- Whether the same words serve the other chunks at a constant distance in the source block.
+    if sources[i] then
+      local step
+      for c = 1, def.block // chunk - 1 do
+        for g = 0, groups - 1 do
+          local d = sources[i][c * groups + g][1] - sources[i][g][1]
+          step = step or {}
+          step[c] = step[c] or d
+          if step[c] ~= d or sources[i][c * groups + g][2] ~= sources[i][g][2] then fail_define(def.name, "uneven chunks") end
+        end
+      end
+      p.chunk_step = step or {}
+    end
+  end
+  return layout
+end
+
+-- The packed layout for a number of lanes; all offsets in bytes within a tile of `lanes` rows.
+-- { lanes, chunk, head = {field -> offset in block}, head_bytes, fine = {field -> offset in chunk}, codes = offset in chunk,
+--   chunk_bytes, block_bytes } ; float formats are one chunk of plain elements, k-major.
+function M.layout(def, lanes)
+  def.layouts = def.layouts or {}
+  if def.layouts[lanes] then return def.layouts[lanes] end
+  local L = { lanes = lanes, def = def, head = {}, fine = {} }
+  local function align(n) local a = math.min(64, lanes * 4) return (n + a - 1) // a * a end
+  if M.is_float(def) then
+    L.float, L.chunk = true, 1
+    L.elem_bytes = def.code.width // 8
+    L.block_bytes = lanes * L.elem_bytes
+    def.layouts[lanes] = L
+    return L
+  end
+  local codes = code_layout(def)
+  L.chunk, L.planes = codes.chunk, codes.planes
+  -- A code kept unsigned for the integer dot: signed codes have their top bit flipped.
+  L.bias = def.code.signed and 1 << (def.code.width - 1) or 0
+  local at = 0
+  for _, name in ipairs(def.order) do
+    local f = def.fields[name]
+    if f.per >= def.block and f.per > 1 and def.block > L.chunk then
+      L.head[name] = at
+      at = at + lanes * math.max(1, f.width // 8)
+    end
+  end
+  L.head_bytes = align(at)
+  at = 0
+  for _, name in ipairs(def.order) do
+    local f = def.fields[name]
+    if f.per > 1 and not L.head[name] then
+      f.store_bytes = f.width <= 8 and 1 or f.width // 8
+      L.fine[name] = at
+      at = at + lanes * f.store_bytes * math.max(1, L.chunk // f.per)
+    end
+  end
+  L.codes = align(at)
+  at = L.codes
+  for _, p in ipairs(L.planes) do
+    p.at = at
+    at = at + #p.words * 4 * lanes
+  end
+  L.chunk_bytes = align(at)
+  L.block_bytes = L.head_bytes + def.block // L.chunk * L.chunk_bytes
+  def.layouts[lanes] = L
+  return L
+end
+
+-- Bytes of one tile (lanes rows of n elements), and of a matrix.
+function M.tile_bytes(def, lanes, n)
+  local L = M.layout(def, lanes)
+  return (L.block_bytes * (n // def.block) + 63) // 64 * 64
+end
+function M.packed_bytes(def, lanes, rows, n) return M.tile_bytes(def, lanes, n) * ((rows + lanes - 1) // lanes) end
+
+return M

@@ -1,0 +1,14 @@
+-- q8: the activation format: 32 elements share one float32 scale. Not a file format.
+-- encode: how values become fields; x(e) is the e-th value of a block, `amax` its largest magnitude.
+return {
+  block = 32, bytes = 36, activation = true,
+  fields = {
+    d = { per = 32, at = 32, type = "f32" },
+    q = { at = 0, type = "i8" },
+  },
+  value = function(f) return f.d * f.q end,
+  encode = function(x, amax, op)
+    local inv = op.select(op.lt(0, amax), 127 / amax, 0)
+    return { d = amax / 127, q = function(e) return op.round(x(e) * inv) end }
+  end,
+}

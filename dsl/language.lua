@@ -1,0 +1,565 @@
+-- The language kernels are written in: what kernels.lua sees, and the tracing of a kernel's body into expressions.
+--
+-- A body is run once per specialization. Device loops (`each`) run their body once with a symbolic index; arrays are
+-- indexed by expressions; a store records (array, indices, value, enclosing axes). Nothing is mutated, so the order of
+-- statements carries no meaning beyond naming.
+
+local E = require "dsl.expr"
+local formats = require "dsl.formats"
+
+local M = {}
+
+local T -- the trace in progress
+
+-- Errors name the kernel and the line of the file it stands in.
+local function user_line()
+  for level = 3, 30 do
+    local info = debug.getinfo(level, "Sl")
+    if not info then return nil end
+    if info.source:match("kernels%.lua$") or info.source:match("^@verify/") or info.source:match("^@user:") then
+      return info.source:gsub("^@user:", ""):gsub("^@", "") .. ":" .. info.currentline
+    end
+  end
+end
+
+local function fail(fmt, ...)
+  local msg = select("#", ...) > 0 and fmt:format(...) or fmt
+  local where = user_line()
+  error((where and where .. ": " or "") .. (T and "kernel '" .. T.name .. "': " or "") .. msg, 0)
+end
+E.fail = fail
+M.fail = fail
+
+-- Values ------------------------------------------------------------------------------------------------------------
+
+local function value(x, what)
+  if E.is_node(x) then return x end
+  if type(x) == "number" then return E.f32(x) end
+  if type(x) == "table" and x.is_array then
+    fail("array '%s' needs %d more index(es) here", x.array.name, #x.array.dims - #x.idx)
+  end
+  fail("%s: expected a number or an expression, got %s", what or "operand", type(x))
+end
+
+local function index(x, what)
+  if type(x) == "number" then return E.int(x) end
+  if E.is_node(x) and x.ty == "i64" then return x end
+  if E.is_node(x) then fail("%s: an index must be an integer expression, this one is %s", what or "index", x.ty) end
+  fail("%s: expected an index, got %s", what or "index", type(x))
+end
+
+-- Binary operators work on two integers or on two floats; plain numbers join either.
+local function binary(name, ints, floats)
+  return function(a, b)
+    local int = (E.is_node(a) and a.ty == "i64") or (E.is_node(b) and b.ty == "i64")
+    if int and not (E.is_node(a) and a.ty ~= "i64") and not (E.is_node(b) and b.ty ~= "i64") then
+      if not ints then fail("%s is not defined on indices", name) end
+      return ints(index(a, name), index(b, name))
+    end
+    if int then fail("%s mixes an index with a float; convert the index with float()", name) end
+    if not floats then fail("%s is defined on indices only", name) end
+    return floats(value(a, name), value(b, name))
+  end
+end
+
+local mt = E.node_mt
+mt.__add = binary("+", E.iadd, E.fadd)
+mt.__sub = binary("-", function(a, b) return E.iadd(a, b, -1) end, E.fsub)
+mt.__mul = binary("*", E.imul, E.fmul)
+mt.__div = binary("/", nil, E.fdiv)
+mt.__idiv = binary("//", E.idiv, nil)
+mt.__mod = binary("%", E.imod, nil)
+mt.__unm = function(a)
+  if a.ty == "i64" then return E.imul(a, E.int(-1)) end
+  return E.un("fneg", a)
+end
+mt.__pow = function(a, b)
+  if b ~= 2 then fail("^ is defined for the exponent 2 only") end
+  return E.fmul(a, a)
+end
+local function no_compare(op, verb)
+  return function() fail("'%s' cannot compare staged values (their values are not known yet); use %s", op, verb) end
+end
+mt.__eq = no_compare("==", "eq(a, b)")
+mt.__lt = no_compare("<", "lt(a, b)")
+mt.__le = no_compare("<=", "le(a, b)")
+mt.__concat = function() fail("a staged value has no text") end
+mt.__index = function(n, k)
+  if (type(k) == "number" or E.is_node(k)) and rawget(n, "op") then
+    if n.op ~= "vec" then fail("only arrays and vec() values can be indexed, this is a %s", n.op) end
+    return E.node("at", "f32", { n, index(k) })
+  end
+end
+
+-- Arrays ------------------------------------------------------------------------------------------------------------
+
+local array_mt = {}
+
+local function array_ref(array, idx) return setmetatable({ is_array = true, array = array, idx = idx }, array_mt) end
+
+-- Thrown (and caught by M.trace) when an inlined array turns out to need memory of its own.
+local materialize_mt = {}
+
+-- What a[i][j] is: the stored expression where the array lives only inside a fusion, a load otherwise. An expensive
+-- element (a row of a matrix product) is inlined only into a reader that visits each element once.
+local function read(array, idx)
+  local v = array.virtual
+  if v then
+    if v.heavy then
+      local open = {}
+      for _, var in ipairs(T.axes) do open[var] = not T.inner[var] end
+      for _, e in ipairs(idx) do
+        if not open[e] then error(setmetatable({ name = array.name }, materialize_mt)) end
+      end
+      T.heavy = v
+    end
+    local map = {}
+    for i, var in ipairs(v.vars) do map[var] = idx[i] end
+    return E.subst(v.value, map)
+  end
+  local n = E.node("load", array.fmt == "i32" and "i64" or "f32", idx, array.name)
+  n.array = array
+  return n
+end
+
+local function extend(ref, k)
+  local idx = table.move(ref.idx, 1, #ref.idx, 1, {})
+  idx[#idx + 1] = index(k, ("index %d of array '%s'"):format(#idx + 1, ref.array.name))
+  return idx
+end
+
+array_mt.__index = function(ref, k)
+  if k == "rows" then return ref.array.dims[1].size end
+  local idx = extend(ref, k)
+  if #idx < #ref.array.dims then return array_ref(ref.array, idx) end
+  if ref.array.io == "out" then fail("array '%s' is an output; it cannot be read", ref.array.name) end
+  return read(ref.array, idx)
+end
+
+local function check_scope(v, what)
+  for var in pairs(v.deps) do
+    local open = false
+    for _, a in ipairs(T.axes) do open = open or rawequal(a, var) end
+    if not open then
+      fail("%s uses axis '%s' outside its loop; to accumulate over an axis use sum or fold", what, tostring(var.axis))
+    end
+  end
+end
+
+array_mt.__newindex = function(ref, k, v)
+  local array, idx = ref.array, extend(ref, k)
+  if #idx < #array.dims then fail("array '%s' has %d axes, stored with %d", array.name, #array.dims, #idx) end
+  if array.io ~= "out" then fail("array '%s' is an input; it cannot be stored", array.name) end
+  v = E.is_node(v) and v.ty == "i64" and v or value(v, "stored value")
+  check_scope(v, "the value stored to '" .. array.name .. "'")
+  local used = {}
+  for _, i in ipairs(idx) do for var in pairs(i.deps) do used[var] = true end end
+  for _, var in ipairs(T.axes) do
+    if not used[var] then
+      fail("the store to '%s' is not indexed by the enclosing axis '%s' (a race)", array.name, var.axis)
+    end
+  end
+  for i, e in ipairs(idx) do check_scope(e, ("index %d of '%s'"):format(i, array.name)) end
+  T.stores[#T.stores + 1] = { array = array, idx = idx, value = v, axes = table.move(T.axes, 1, #T.axes, 1, {}) }
+end
+
+-- Loops and reductions ----------------------------------------------------------------------------------------------
+
+local lang = {}
+M.lang = lang
+
+local function extent(n, axis)
+  if type(n) == "number" then
+    if math.tointeger(n) == nil or n < 1 then fail("axis '%s' has size %s; expected at least 1", axis, tostring(n)) end
+    return E.int(n), math.tointeger(n)
+  end
+  if E.is_node(n) and n.ty == "i64" then return n, E.int_const(n) or n.op == "bounded" and n.imm or nil end
+  fail("axis '%s': expected a size, got %s", tostring(axis), type(n))
+end
+
+local function axis_name(axis)
+  if type(axis) ~= "string" then fail("an axis has a name: a string, got %s", type(axis)) end
+  return axis
+end
+
+-- for i in each("axis", n) do … end
+function lang.each(axis, n)
+  axis_name(axis)
+  local len, static = extent(n, axis)
+  local var = E.var(axis, static, #T.axes + 1)
+  var.len = len
+  for _, a in ipairs(T.axes) do
+    if a.axis == axis then fail("axis '%s' is already open", axis) end
+  end
+  local state = 0
+  return function()
+    state = state + 1
+    if state == 1 then
+      T.axes[#T.axes + 1] = var
+      return var
+    end
+    if not rawequal(T.axes[#T.axes], var) then fail("break or return out of the loop over an inner axis") end
+    T.axes[#T.axes] = nil
+  end
+end
+
+local function bound(axis, n, f)
+  axis_name(axis)
+  local len, static = extent(n, axis)
+  local var = E.var(axis, static, #T.axes + 1)
+  T.axes[#T.axes + 1] = var
+  T.inner[var] = (T.inner[var] or 0) + 1
+  local result = f(var)
+  T.inner[var] = T.inner[var] > 1 and T.inner[var] - 1 or nil
+  T.axes[#T.axes] = nil
+  return var, len, result
+end
+
+local function reduction(kind)
+  return function(axis, n, f)
+    local var, len, v = bound(axis, n, f)
+    return E.node("reduce", "f32", { len, value(v, kind .. " over '" .. axis .. "'") }, kind, var)
+  end
+end
+lang.sum = reduction("sum")
+lang.maximum = reduction("max")
+
+-- A vector value over an axis: computed where the map says, indexed like an array.
+function lang.vec(axis, n, f)
+  if type(f) == "number" then
+    local c = f
+    f = function() return c end
+  end
+  local var, len, v = bound(axis, n, f)
+  return E.node("vec", "vec", { len, value(v, "vec over '" .. axis .. "'") }, "local", var)
+end
+
+-- The same vector with its values rounded to a format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32.
+function lang.as(fmt, v)
+  if not (E.is_node(v) and v.op == "vec") then fail("as() takes a vec() value") end
+  formats.get(fmt, fail)
+  return E.node("vec", "vec", v.args, "as:" .. fmt, v.binds)
+end
+
+-- A monoid: zero() and merge(a, b) on tables of fields, and optionally many(tile, n), which reduces n elements at once.
+function lang.monoid(def)
+  if type(def) ~= "table" or type(def.zero) ~= "function" or type(def.merge) ~= "function" then
+    fail("monoid { zero = function, merge = function [, many = function] }")
+  end
+  return { is_monoid = true, zero = def.zero, merge = def.merge, many = def.many }
+end
+
+-- Folds elements f(j), j < n (only those with `when`, where given), with a monoid. Returns the fields of the result.
+function lang.fold(axis, n, monoid, f)
+  if type(monoid) ~= "table" or not monoid.is_monoid then fail("fold over '%s': expected a monoid", tostring(axis)) end
+  local when
+  local var, len, elem = bound(axis, n, function(j)
+    local e = f(j)
+    if type(e) ~= "table" or E.is_node(e) then fail("a fold's element is a table of fields") end
+    when = e.when
+    local copy = {}
+    for k, x in pairs(e) do if k ~= "when" then copy[k] = x end end
+    return copy
+  end)
+  local names, args = {}, { len, when or E.bool(true) }
+  for k in pairs(elem) do names[#names + 1] = k end
+  table.sort(names)
+  for i, k in ipairs(names) do
+    local x = elem[k]
+    if type(x) == "number" then x = E.f32(x) end
+    if not E.is_node(x) then fail("field '%s' of the fold's element is a %s", k, type(x)) end
+    args[2 + i] = x
+  end
+  T.n_monoids = T.n_monoids or {}
+  local m = T.n_monoids
+  if not m[monoid] then
+    m[#m + 1] = monoid
+    m[monoid] = #m
+  end
+  local node = E.node("fold", "fold", args, "monoid" .. m[monoid] .. ":" .. table.concat(names, ","), var)
+  node.monoid, node.fields = monoid, names
+  local out = {}
+  for i, k in ipairs(names) do
+    local x = args[2 + i]
+    if x.op == "vec" then
+      out[k] = setmetatable({}, { __index = function(_, i2) return E.node("get", "f32", { node, index(i2) }, k) end })
+    else
+      out[k] = E.node("get", x.ty, { node }, k)
+    end
+  end
+  return out
+end
+
+-- Scalars -----------------------------------------------------------------------------------------------------------
+
+local function unary(op)
+  return function(x) return E.un(op, value(x, op)) end
+end
+lang.sqrt = unary "fsqrt"
+lang.abs = unary "fabs"
+lang.exp = unary "exp"
+lang.tanh = unary "tanh"
+lang.round = unary "frint"
+function lang.rsqrt(x) return E.fdiv(E.f32(1), lang.sqrt(x)) end
+function lang.max(a, b) return E.fmax(value(a), value(b)) end
+function lang.min(a, b) return E.fmin(value(a), value(b)) end
+-- The float value of an index.
+function lang.float(i) return E.cast("itof", "f32", index(i, "float()")) end
+
+-- Conditions combined.
+local function condition(x, what)
+  if not (E.is_node(x) and x.ty == "bool") then fail("%s takes conditions (from lt, le, eq)", what) end
+  return x
+end
+function lang.both(a, b) return E.node("band", "bool", { condition(a, "both"), condition(b, "both") }) end
+function lang.either(a, b) return E.node("bor", "bool", { condition(a, "either"), condition(b, "either") }) end
+
+local function compare(int_op, float_op)
+  return function(a, b)
+    local ints = (E.is_node(a) and a.ty == "i64") or (E.is_node(b) and b.ty == "i64")
+    if ints then return E.cmp(int_op, index(a), index(b)) end
+    return E.cmp(float_op, value(a), value(b))
+  end
+end
+lang.lt = compare("ilt", "flt")
+lang.le = compare("ile", "fle")
+lang.eq = compare("ieq", "feq")
+function lang.select(c, a, b)
+  if not (E.is_node(c) and c.ty == "bool") then fail("select's condition comes from lt, le or eq") end
+  local int = E.is_node(a) and a.ty == "i64" or E.is_node(b) and b.ty == "i64"
+  local conv = int and index or value
+  return E.select(c, conv(a), conv(b))
+end
+
+-- Signatures --------------------------------------------------------------------------------------------------------
+
+-- "x: f32[tok?,d], w: W[n,d], eps: num, pos: dim, act: format -> y: f32[tok?,n]"
+-- A size with '?' is known at run time only. A capital name is a format chosen when the kernel is instantiated.
+-- "@keys" and "@rows" mark the two layouts of a paged KV cache [kv head, key, i].
+local function parse_signature(text, name)
+  local function bad(msg) error(("kernel '%s': signature '%s': %s"):format(name, text, msg), 0) end
+  local ins, outs = text:match("^%s*(.-)%s*%->%s*(.-)%s*$")
+  if not ins then bad("expected 'inputs -> outputs'") end
+  local params, by_name = {}, {}
+  local function parse(list, io)
+    local pos = 1
+    while pos <= #list do
+      local p, kind, layout, rest = list:match("^%s*([%a_][%w_]*)%s*:%s*([%w_]+)(@?%a*)()", pos)
+      if not p then bad("cannot read '" .. list:sub(pos, pos + 20) .. "'") end
+      if by_name[p] then bad("'" .. p .. "' appears twice") end
+      local param = { name = p, kind = kind, io = io, layout = layout ~= "" and layout:sub(2) or "dense" }
+      local dims, after = list:match("^%s*%[([^%]]*)%]()", rest)
+      if dims then
+        param.dims = {}
+        for d, q in dims:gmatch("([%w_]+)(%??)") do
+          param.dims[#param.dims + 1] = { name = tonumber(d) and nil or d, size = math.tointeger(tonumber(d)), run = q == "?" }
+        end
+        rest = after
+      elseif kind ~= "num" and kind ~= "dim" and kind ~= "format" then
+        bad("'" .. p .. "' needs axes in brackets, or is num, dim or format")
+      end
+      params[#params + 1], by_name[p] = param, param
+      pos = list:match("^%s*,()", rest) or (list:match("^%s*$", rest) and #list + 1)
+      if not pos then bad("expected ',' after '" .. p .. "'") end
+    end
+  end
+  parse(ins, "in")
+  parse(outs, "out")
+  return { text = text, params = params, by_name = by_name }
+end
+
+-- kernel "name" { sig = …, body = function(a) … end, map = schedules.…, [tune], [bench] }
+-- fused "name" { sig = …, steps = { {"kernel", param = array, …}, … } }
+M.kernels, M.kernel_order = {}, {}
+
+local function define(name, def, is_fused)
+  if type(name) ~= "string" then error("kernel names are strings", 0) end
+  if M.kernels[name] then error(("kernel '%s' is defined twice"):format(name), 0) end
+  if type(def) ~= "table" or type(def.sig) ~= "string" then error(("kernel '%s' needs sig = \"…\""):format(name), 0) end
+  local k = { name = name, sig = parse_signature(def.sig, name), body = def.body, map = def.map, tune = def.tune,
+              bench = def.bench, steps = def.steps, doc = def.doc }
+  if is_fused and type(def.steps) ~= "table" then error(("fused '%s' needs steps"):format(name), 0) end
+  if not is_fused and type(def.body) ~= "function" then error(("kernel '%s' needs a body"):format(name), 0) end
+  if not is_fused and type(def.map) ~= "table" then error(("kernel '%s' needs a map"):format(name), 0) end
+  M.kernels[name] = k
+  M.kernel_order[#M.kernel_order + 1] = name
+end
+
+function lang.kernel(name) return function(def) define(name, def, false) end end
+function lang.fused(name) return function(def) define(name, def, true) end end
+
+-- Tracing -----------------------------------------------------------------------------------------------------------
+
+-- Binds a kernel's parameters: given[param] is an array (table with .fmt and .dims) or a scalar.
+-- Sizes not known yet are taken from the arrays; a contradiction is an error.
+local function bind(k, given)
+  local sizes, a = {}, {}
+  for _, p in ipairs(k.sig.params) do
+    local g = given[p.name]
+    if g == nil then fail("%s: parameter '%s' is missing", k.name, p.name) end
+    if p.dims then
+      if #g.dims ~= #p.dims then
+        fail("%s: '%s' has %d axes, expected %d", k.name, p.name, #g.dims, #p.dims)
+      end
+      if not p.kind:match("^%u") and g.fmt ~= p.kind then
+        fail("%s: '%s' is %s, expected %s", k.name, p.name, g.fmt, p.kind)
+      end
+      for i, d in ipairs(p.dims) do
+        local have = g.dims[i]
+        if d.name then
+          local want = sizes[d.name]
+          if want and not d.run and want ~= have.size then
+            fail("%s: axis '%s' is %s in '%s' but %s before", k.name, d.name, tostring(have.size), p.name, tostring(want))
+          end
+          sizes[d.name] = want or (d.run and have.node) or have.size
+        elseif d.size ~= have.size then
+          fail("%s: axis %d of '%s' is %s, expected %d", k.name, i, p.name, tostring(have.size), d.size)
+        end
+      end
+      a[p.name] = array_ref(g, {})
+    else
+      a[p.name] = g
+    end
+  end
+  for name, s in pairs(sizes) do if a[name] == nil then a[name] = s end end
+  return setmetatable(a, { __index = function(_, key) fail("%s has no parameter or size '%s'", k.name, tostring(key)) end })
+end
+
+local function run_body(k, given)
+  local a = bind(k, given)
+  local depth = #T.axes
+  k.body(a)
+  if #T.axes ~= depth then fail("%s: break or return out of the loop over axis '%s'", k.name, T.axes[#T.axes].axis) end
+end
+
+-- Does computing one element involve a reduction over data of that element alone (a row of a matrix product does, the
+-- 1/rms shared by a whole row does not)?
+local function is_heavy(v, vars)
+  local seen = {}
+  local function go(n)
+    if seen[n] then return false end
+    seen[n] = true
+    if n.op == "reduce" or n.op == "fold" then
+      for var in pairs(vars) do if n.deps[var] and var.axis ~= "tok" then return true end end
+    end
+    for _, x in ipairs(n.args) do if go(x) then return true end end
+    return false
+  end
+  return go(v)
+end
+
+-- An internal array just written is inlined into its readers where its one store is indexed by plain axes and its
+-- elements are cheap, or expensive but read once; otherwise it gets memory in the launch's workspace.
+local function settle(array, first)
+  local mine, at = nil, nil
+  for i = first, #T.stores do
+    if T.stores[i].array == array then
+      if mine then return end
+      mine, at = T.stores[i], i
+    end
+  end
+  local set = {}
+  for _, e in ipairs(mine.idx) do
+    if e.op ~= "var" or set[e] then return end
+    set[e] = true
+  end
+  local heavy = is_heavy(mine.value, set) or mine.heavy
+  if heavy and (T.readers[array.name] ~= 1 or T.materialize[array.name]) then return end
+  array.virtual = { vars = mine.idx, value = mine.value, heavy = heavy and true, map = mine.map, tune = mine.tune }
+  table.remove(T.stores, at)
+end
+
+-- Runs the steps of a fusion. Steps share arrays by name; a name that is no parameter is internal.
+local function run_steps(k, given)
+  local env = setmetatable({}, { __index = given })
+  T.readers = {}
+  for _, step in ipairs(k.steps) do
+    local callee = M.kernels[step[1]]
+    if not callee then fail("step names unknown kernel '%s'", tostring(step[1])) end
+    for _, p in ipairs(callee.sig.params) do
+      local name = step[p.name]
+      if p.io == "in" and p.dims then T.readers[name] = (T.readers[name] or 0) + 1 end
+    end
+  end
+  for _, step in ipairs(k.steps) do
+    local callee = M.kernels[step[1]]
+    local args, sizes, fresh = {}, {}, {}
+    for _, p in ipairs(callee.sig.params) do
+      local ref = step[p.name]
+      if ref == nil then ref = given[p.name] end
+      if type(ref) == "string" and env[ref] ~= nil then ref = env[ref] end
+      args[p.name] = ref
+      if p.dims and type(ref) == "table" then
+        for i, d in ipairs(p.dims) do if d.name then sizes[d.name] = sizes[d.name] or ref.dims[i] end end
+      end
+    end
+    for _, p in ipairs(callee.sig.params) do
+      local name = step[p.name]
+      if p.io == "out" and type(args[p.name]) == "string" then
+        local dims = {}
+        for i, d in ipairs(p.dims) do
+          dims[i] = d.size and { size = d.size } or sizes[d.name] or (given[d.name] and { size = given[d.name] })
+          if not dims[i] then fail("size '%s' of internal array '%s' is unknown", d.name, name) end
+        end
+        local array = { name = name, fmt = p.kind, dims = dims, io = "out", layout = "dense", internal = true }
+        args[p.name], env[name] = array, array
+        fresh[#fresh + 1] = array
+      end
+    end
+    local first = #T.stores + 1
+    T.heavy = nil
+    run_body(callee, args)
+    local h = T.heavy -- the reader of a matrix product is scheduled as the product
+    for i = first, #T.stores do
+      local st = T.stores[i]
+      st.map, st.tune, st.heavy = h and h.map or callee.map, h and h.tune or callee.tune, h and true
+    end
+    for _, array in ipairs(fresh) do
+      array.io = "in"
+      settle(array, first)
+    end
+  end
+end
+
+-- Traces a kernel, or a fusion's steps, with its parameters bound to `given` (arrays: {name, fmt, dims, io, layout}).
+-- Returns {name, stores, given}: each store has array, idx, value, axes, map, tune.
+-- `make_given` builds them anew for each attempt.
+function M.trace(k, make_given, opts)
+  local materialize = {}
+  while true do
+    local ctx = E.begin(opts and opts.node_limit)
+    T = { name = k.name, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
+    local given = make_given()
+    local ok, err = xpcall(function()
+      if k.body then
+        run_body(k, given)
+        for _, st in ipairs(T.stores) do st.map, st.tune = k.map, k.tune end
+      else
+        run_steps(k, given)
+      end
+    end, function(e) return e end)
+    local trace = T
+    T = nil
+    if ok then
+      trace.given = given
+      return trace
+    end
+    if getmetatable(err) ~= materialize_mt then error(err, 0) end
+    materialize[err.name] = true
+  end
+end
+
+-- Lowering runs the user's merge and many: they trace at a depth of their own.
+function M.during(trace, f)
+  local axes = {}
+  for d = 1, 16 do axes[d] = E.var("lowering" .. d, 1, 0) end
+  T = { name = trace.name, axes = axes, inner = {}, stores = {}, ctx = trace.ctx }
+  local ok, err = xpcall(f, function(e)
+    if type(e) == "table" and e.kernel_error then return ("kernel '%s': %s"):format(trace.name, e.kernel_error) end
+    return type(e) == "string" and e:match("^internal") and debug.traceback(e) or e
+  end)
+  T = nil
+  if not ok then error(err, 0) end
+end
+
+return M

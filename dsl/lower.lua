@@ -1,0 +1,540 @@
+-- Lowering: a traced kernel under its map becomes functions of flat IR.
+--
+-- A launch is a list of phases, a phase a list of parts that may run at the same time, a part one function over a range
+-- of tasks. Phases are separated by a barrier. A cast to an activation format (`as`) and an internal array that is not
+-- inlined are computed in phases of their own, into the launch's workspace.
+
+local E = require "dsl.expr"
+local L = require "dsl.language"
+local access = require "dsl.access"
+local reduce = require "dsl.reduce"
+local formats = require "dsl.formats"
+local emit = require "dsl.emit"
+
+local M = {}
+
+local add, mul = E.iadd, E.imul
+local function i(x) return E.int(x) end
+
+local X = {}
+X.__index = X
+
+-- Elementary functions --------------------------------------------------------------------------------------------
+
+local function f(x) return E.f32(x) end
+
+-- exp(x): x = n·ln2 + r, |r| <= ln2/2, a polynomial in r, then n added to the exponent. Relative error under 2e-7 for
+-- results that are normal numbers; smaller results are 0, larger ones infinity, NaN stays NaN.
+local function expand_exp(x)
+  local c = E.fmin(f(88.72), E.fmax(f(-87.33), x)) -- this order of operands keeps a NaN in x
+  local n = E.un("frint", E.fmul(c, f(1.4426950408889634)))
+  local r = E.fma(n, f(-0.693145751953125), c)
+  r = E.fma(n, f(-1.42860682030941723212e-6), r)
+  local p = f(1 / 5040)
+  for _, k in ipairs { 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1 } do p = E.fma(p, r, f(k)) end
+  local e = E.node("ishl", "i32", { E.cast("fptosi", "i32", n), access.iconst(23) })
+  local y = E.cast("bitcast", "f32", E.node("iadd32", "i32", { E.cast("bitcast", "i32", p), e }))
+  y = E.select(E.cmp("flt", x, f(-87.33)), f(0), y)
+  return E.select(E.cmp("flt", f(88.72), x), f(math.huge), y)
+end
+
+-- tanh(x) = 1 − 2 / (exp(2x) + 1): absolute error under 2e-7.
+local function expand_tanh(x)
+  return E.fsub(f(1), E.fdiv(f(2), E.fadd(expand_exp(E.fmul(x, f(2))), f(1))))
+end
+
+-- Values ------------------------------------------------------------------------------------------------------------
+
+-- The formatted array or activation record an element belongs to, nil for plain arrays.
+function X:owner_of(n)
+  if n.op == "load" or n.op == "rload" then
+    local o = self.owners[n.imm]
+    if o and (o.packed or o.record) then return o end
+  end
+end
+
+local already = { ld = true, loop = true, res = true, mat = true, sld = true, carry = true, var = true, lane = true,
+  dim = true, const = true, begin = true, finish = true }
+
+function X:lower(n)
+  local hit = self.memo[n]
+  if hit then return hit end
+  local out
+  if already[n.op] then
+    out = n
+  elseif n.op == "load" or n.op == "rload" then
+    local o = self:owner_of(n)
+    if o then
+      if n.op == "rload" and o.alias then
+        out = self:lower(E.subst(o.body, { [o.kvar] = n.args[2], [o.tvar] = n.args[1] }))
+      else
+        local value = o.def.value(setmetatable({}, { __index = function(_, fname)
+          if o.record then return access.record_field(o, fname, self:lower(n.args[1]), self:lower(n.args[2])) end
+          return access.packed_field(o, fname, self:lower(n.args[1]), self:lower(n.args[2]))
+        end }))
+        out = self:lower(value)
+      end
+    else
+      local idx = {}
+      for k, a in ipairs(n.args) do idx[k] = self:lower(a) end
+      local array = n.array
+      if array.fmt == "i32" then
+        out = access.ld(array.name, "i32", access.offset(array, idx), true)
+        local m = E.node("ld", "i64", out.args, array.name .. "|index")
+        m.base, m.storage, m.inv = array.name, "i32", true
+        out = m
+      else
+        out = access.to_f32(access.ld(array.ws and "ws" or array.name, array.fmt, access.offset(array, idx), array.constant))
+      end
+    end
+  elseif n.op == "leaf" then
+    out = self:lower(reduce.resolve(self, n))
+  elseif n.op == "reduce" then
+    out = reduce.reduce(self, n)
+  elseif n.op == "at" then
+    local m = self:materialize(n.args[1])
+    local off = mul(self:lower(n.args[2]), i(4))
+    out = E.node("sld", "f32", { m, off })
+  elseif n.op == "get" then
+    local fold = n.args[1]
+    if not self.folds[fold] then self.folds[fold] = { reduce.fold(self, fold) } end
+    local state, shape = self.folds[fold][1], self.folds[fold][2]
+    if n.args[2] then
+      for c, idx in ipairs(shape.vec[n.imm].idx) do
+        if rawequal(idx, n.args[2]) then out = state[n.imm][c] end
+      end
+      if not out then error({ kernel_error = ("field '%s' of the fold is not read along its own axis"):format(n.imm) }) end
+    else
+      out = state[n.imm]
+    end
+  elseif n.op == "exp" then
+    out = expand_exp(self:lower(n.args[1]))
+  elseif n.op == "tanh" then
+    out = expand_tanh(self:lower(n.args[1]))
+  else
+    local args, changed = {}, false
+    for k, a in ipairs(n.args) do
+      args[k] = self:lower(a)
+      changed = changed or not rawequal(args[k], a)
+    end
+    out = changed and E.with_args(n, args) or n
+    if out.op == "fadd" then -- a product added becomes one multiply-add
+      local a, b = out.args[1], out.args[2]
+      if a.op == "fmul" and b.op ~= "fmul" then a, b = b, a end
+      if b.op == "fmul" then out = E.fma(b.args[1], b.args[2], a) end
+    end
+  end
+  self.memo[n] = out
+  self.memo[out] = out
+  return out
+end
+
+-- A local vec(): its lane vectors in stack memory.
+function X:materialize(v)
+  local hit = self.mats[v]
+  if hit then return hit end
+  local count, lanes = reduce.vec_lanes(self, v.args[1])
+  local parts = {}
+  for c = 0, count - 1 do
+    local at = lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)
+    parts[c + 1] = self:lower(E.subst(v.args[2], { [v.binds] = at }))
+  end
+  local m = E.node("mat", "ptr", parts, lanes)
+  if m.lane then
+    m.lane = nil
+    local d = {}
+    for x in pairs(m.deps) do if x.op ~= "lane" then d[x] = true end end
+    m.deps = d
+  end
+  self.mats[v] = m
+  return m
+end
+
+-- Records -----------------------------------------------------------------------------------------------------------
+
+-- Replaces every as(fmt, vec) by a record in the workspace (or, for f32 of a plain array that no format needs sums of,
+-- by the array itself). Returns the rewritten value.
+function X:extract_records(value, any_packed)
+  return E.rewrite(value, function(n)
+    if n.op ~= "at" or not n.args[1].imm:match("^as:") then return nil end
+    local v = n.args[1]
+    local fmt = v.imm:sub(4)
+    local rec = self.record_of[v]
+    if not rec then
+      local tvar
+      for d in pairs(v.deps) do
+        if tvar or d.axis ~= "tok" then
+          error({ kernel_error = ("as(): the vector may depend on the token axis only, not on '%s'"):format(tostring(d.axis)) })
+        end
+        tvar = d
+      end
+      rec = { record = true, name = "rec" .. #self.records + 1, fmt = fmt, def = formats.get(fmt), n = E.int_const(v.args[1]),
+              body = v.args[2], kvar = v.binds, tvar = tvar or E.var("tok", nil, 1), demand = {}, phase = 1 }
+      if not rec.n then error({ kernel_error = "as(): the width must be known at compile time" }) end
+      rec.alias = fmt == "f32" and v.args[2].op == "load" and not any_packed
+      if not rec.alias then access.record_layout(rec) end
+      self.record_of[v] = rec
+      self.records[#self.records + 1] = rec
+      self.owners[rec.name] = rec
+    end
+    if rec.alias then return E.subst(rec.body, { [rec.kvar] = n.args[2] }) end
+    local r = E.node("rload", "f32", { rec.tvar, n.args[2] }, rec.name)
+    return r
+  end)
+end
+
+-- Stages ------------------------------------------------------------------------------------------------------------
+
+local function arrays_in(X_, n, seen, found)
+  if seen[n] then return end
+  seen[n] = true
+  if n.op == "load" or n.op == "rload" then found[n.imm] = true end
+  for _, a in ipairs(n.args) do arrays_in(X_, a, seen, found) end
+end
+
+-- The axes of a store group as loops. Calls body(maps) with the list of index substitutions of the instances.
+local function over(em, axes, k, maps, body)
+  local ax = axes[k]
+  if not ax then return body(maps) end
+  local function expand(base, unroll)
+    local out = {}
+    for _, m in ipairs(maps) do
+      for u = 0, unroll - 1 do
+        local c = {}
+        for a, b in pairs(m) do c[a] = b end
+        local at = add(base, i(u))
+        c[ax.var] = ax.lanes and add(mul(at, i(ax.lanes)), E.lane_var(ax.lanes)) or at
+        out[#out + 1] = c
+      end
+    end
+    return out
+  end
+  if ax.static and ax.static == ax.unroll then return over(em, axes, k + 1, expand(ax.lo, ax.unroll), body) end
+  local counter = E.var(ax.var.axis .. "*" .. ax.unroll, ax.static and ax.static // ax.unroll, "m" .. k)
+  local function run(lo, hi, unroll, tag)
+    local v = unroll == ax.unroll and counter or E.var(ax.var.axis .. "*" .. unroll, ax.static, tag .. k)
+    em:each(v, lo, hi, unroll, function() over(em, axes, k + 1, expand(v, unroll), body) end)
+  end
+  if ax.static then
+    -- the counter runs over units: index = counter · unroll + u
+    em:each(counter, i(0), i(ax.static // ax.unroll), 1, function()
+      over(em, axes, k + 1, expand(add(ax.lo, mul(counter, i(ax.unroll))), ax.unroll), body)
+    end)
+    return
+  end
+  if ax.unroll == 1 then return run(ax.lo, ax.hi, 1, "m") end
+  local whole = E.node("imod", "i64", { add(ax.hi, ax.lo, -1), i(ax.unroll) })
+  local split = add(ax.hi, whole, -1)
+  run(ax.lo, split, ax.unroll, "m")
+  run(split, ax.hi, 1, "r")
+end
+
+function X:part_name() self.n_parts = self.n_parts + 1 return self.name .. "." .. self.n_parts end
+
+local function tune_value(v, class)
+  if type(v) == "table" then return v[class] or v.default or 1 end
+  return v
+end
+
+-- One group of stores that share their axes and map: a function.
+function X:store_part(group)
+  local first = group[1]
+  local map, tune = first.map, first.tune or {}
+  local em = self.em
+  local begin, finish = em:func(self:part_name(), self.dim_index, self.arg_index)
+  local fname = em.fname
+  self.memo, self.mats, self.folds = {}, {}, {}
+
+  -- Lanes: whole tiles of rows where packed weights lie across them, otherwise what divides the width.
+  local used = {}
+  for _, st in ipairs(group) do arrays_in(self, st.value, {}, used) end
+  local block = 1
+  local packed_rows = false
+  for name in pairs(used) do
+    local o = self.owners[name]
+    if o and o.packed then
+      packed_rows = packed_rows or map.rows_across
+      if not map.rows_across and not o.packed.float then block = math.max(block, o.packed.chunk) end
+    end
+  end
+  local axes, by_name = {}, {}
+  for _, var in ipairs(first.axes) do
+    local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
+    local u = map.unroll and map.unroll[var.axis]
+    if type(u) == "string" and u ~= "all" then u = tune_value(tune[u] or 1, self.class) end
+    if not self.serial and map.lane == var.axis and ax.static then
+      local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, self.lanes)
+      if block > 1 then lanes = 1 end
+      if lanes > 1 then
+        ax.lanes = lanes
+        if ax.static % lanes ~= 0 then ax.mask = ax.static end
+        ax.static = (ax.static + lanes - 1) // lanes
+      end
+    end
+    if block > 1 and map.lane == var.axis then u = block end -- decoding whole chunks keeps positions known
+    if self.serial then u = block > 1 and map.lane == var.axis and block or 1 end
+    if u == "all" then u = ax.static end
+    ax.unroll = u or 1
+    if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
+    axes[#axes + 1] = ax
+    by_name[var.axis] = ax
+  end
+
+  -- Task axes, outermost first; their tiles are numbered together. The lane axis comes innermost of the rest.
+  local ordered, tasks, is_task = {}, { times = 1 }, {}
+  for _, name in ipairs(map.task) do
+    local ax = by_name[name]
+    if ax then
+      is_task[ax] = true
+      ordered[#ordered + 1] = ax
+    end
+  end
+  local task = E.var("task", nil, 0)
+  local left = task
+  for k = #ordered, 1, -1 do
+    local ax = ordered[k]
+    local tile
+    if ax.static then
+      local n = ax.static // ax.unroll
+      tile = k == 1 and not (tasks.per) and left or E.imod(left, i(n))
+      if k == 1 then tile = left else left = E.idiv(left, i(n)) end
+      tasks.times = tasks.times * n
+      ax.lo = mul(tile, i(ax.unroll))
+      ax.static = ax.unroll
+    else
+      if k ~= 1 then error({ kernel_error = ("the run-time axis '%s' must be the first task axis"):format(ax.var.axis) }) end
+      tasks.per, tasks.dim = ax.unroll, ax.var.axis
+      ax.lo = mul(left, i(ax.unroll))
+      ax.hi = E.node("imin", "i64", { add(ax.lo, i(ax.unroll)), ax.hi })
+    end
+  end
+  for _, ax in ipairs(axes) do
+    if not is_task[ax] and ax.var.axis ~= map.lane then ordered[#ordered + 1] = ax end
+  end
+  for _, ax in ipairs(axes) do
+    if not is_task[ax] and ax.var.axis == map.lane then ordered[#ordered + 1] = ax end
+  end
+
+  em:each(task, begin, finish, 1, function()
+    over(em, ordered, 1, { {} }, function(maps)
+      self.memo, self.mats, self.folds = {}, {}, {}
+      local list = {}
+      for _, m in ipairs(maps) do
+        for _, st in ipairs(group) do
+          local idx, mask, lanes = {}, nil, nil
+          for k, e in ipairs(st.idx) do idx[k] = self:lower(E.subst(e, m)) end
+          for _, ax in ipairs(axes) do
+            if ax.lanes then lanes = ax.lanes end
+            if ax.mask then mask = E.cmp("ilt", m[ax.var], i(ax.mask)) end
+          end
+          if mask and mask.op == "const" then mask = nil end
+          local off = access.offset(st.array, idx)
+          list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name, off = off,
+            value = self:lower(E.subst(st.value, m)), storage = st.array.fmt, mask = mask,
+            lanes = off.lane and lanes or nil }
+        end
+      end
+      em:stores(list)
+    end)
+  end)
+  em:close()
+  return { fn = fname, tasks = tasks }
+end
+
+-- The phase that fills a record: one task a token.
+function X:record_part(rec)
+  local em = self.em
+  local begin, finish = em:func(self:part_name(), self.dim_index, self.arg_index)
+  local fname = em.fname
+  local task = E.var("task", nil, 0)
+  local B = rec.fmt == "q8" and rec.def.block or reduce.pow2_divisor(rec.n, 32)
+  local lanes = self.serial and 1 or reduce.pow2_divisor(B, math.min(16, self.lanes))
+  em:each(task, begin, finish, 1, function()
+    self.memo, self.mats, self.folds = {}, {}, {}
+    local kb = E.var("block", rec.n // B, 0)
+    em:each(kb, i(0), i(rec.n // B), 1, function()
+      local list, xs = {}, {}
+      local base = access.record_base(rec, task)
+      local function put(fname_, at, v, storage)
+        list[#list + 1] = { base = "ws", name = rec.name, off = add(add(base, i(rec.fields[fname_])), at), value = v, storage = storage }
+      end
+      for c = 0, B // lanes - 1 do
+        local at = add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c))
+        xs[c] = self:lower(E.subst(rec.body, { [rec.kvar] = at, [rec.tvar] = task }))
+      end
+      local function across(op, hop, values)
+        local t
+        for _, v in ipairs(values) do t = t and op(t, v) or v end
+        return t.lane and E.node(hop, t.ty, { t }, lanes) or t
+      end
+      local codes, scale = {}, nil
+      if rec.fmt == "q8" then
+        local mags = {}
+        for c = 0, B // lanes - 1 do mags[c + 1] = E.un("fabs", xs[c]) end
+        local amax = across(E.fmax, "hmax", mags)
+        local enc
+        enc = rec.def.encode(function(c) return xs[c] end, amax, L.lang)
+        scale = enc.d
+        put("d", mul(kb, i(4)), scale, "f32")
+        for c = 0, B // lanes - 1 do
+          codes[c] = E.cast("fptosi", "i32", enc.q(c))
+          put("q", add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)), codes[c], "i8")
+        end
+      else
+        for c = 0, B // lanes - 1 do
+          put("x", mul(add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)), i(4)), xs[c], "f32")
+        end
+      end
+      for _, g in ipairs { 32, 16 } do
+        if rec.demand["sum" .. g] or rec.demand["isum" .. g] then
+          if B % g ~= 0 or g % lanes ~= 0 then error({ kernel_error = ("width %d is not a multiple of %d"):format(rec.n, g) }) end
+          for s = 0, B // g - 1 do
+            local part = {}
+            for c = s * g // lanes, (s + 1) * g // lanes - 1 do part[#part + 1] = codes[c] or xs[c] end
+            local at = add(mul(kb, i(B // g * 4)), i(s * 4))
+            if rec.fmt == "q8" then
+              local isum = across(function(a, b) return access.i32op("iadd32", a, b) end, "hsum", part)
+              if rec.demand["isum" .. g] then put("isum" .. g, at, isum, "i32") end
+              if rec.demand["sum" .. g] then put("sum" .. g, at, E.fmul(scale, E.cast("sitofp", "f32", isum)), "f32") end
+            else
+              put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")
+            end
+          end
+        end
+      end
+      em:stores(list)
+    end)
+  end)
+  em:close()
+  return { fn = fname, tasks = { times = 1, per = 1, dim = "tok" } }
+end
+
+-- Kernels -----------------------------------------------------------------------------------------------------------
+
+-- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"} }
+-- target: { class, lanes, serial = bool }
+-- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
+--           ws = bytes a token, ws_fixed = bytes }
+function M.kernel(spec, target, opts)
+  local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
+  if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end
+  local x = setmetatable({ name = k.name, lanes = target.lanes, class = target.class, serial = target.serial, owners = {},
+    records = {}, record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new() }, X)
+  local pack_lanes = target.pack_lanes or target.lanes
+
+  local args, dims = {}, {}
+  x.dim_index, x.arg_index = {}, {}
+  local function dim(name)
+    if not x.dim_index[name] then
+      dims[#dims + 1] = name
+      x.dim_index[name] = #dims - 1
+    end
+    return E.dim(name)
+  end
+  local trace = L.trace(k, function()
+    local given = {}
+    for _, p in ipairs(k.sig.params) do
+      if p.dims then
+        local fmt = p.kind:match("^%u") and (spec.formats or {})[p.kind] or p.kind
+        if p.kind:match("^%u") and not (spec.formats or {})[p.kind] then
+          error(("kernel '%s': no format given for %s"):format(k.name, p.kind), 0)
+        end
+        local array = { name = p.name, fmt = fmt, io = p.io, layout = p.layout, dims = {}, constant = p.layout == "dense" and p.constant }
+        for n, d in ipairs(p.dims) do
+          local size = d.size or (not d.run and (spec.sizes or {})[d.name]) or nil
+          if not size and not d.run then error(("kernel '%s': size '%s' is not given"):format(k.name, d.name), 0) end
+          array.dims[n] = { name = d.name, size = size, node = d.run and dim(d.name) or nil }
+        end
+        if p.kind:match("^%u") and p.layout == "dense" then
+          array.def = formats.get(fmt)
+          array.packed = formats.layout(array.def, pack_lanes)
+          x.owners[p.name] = array
+        end
+        given[p.name] = array
+      elseif p.kind == "dim" then
+        given[p.name] = dim(p.name)
+      else
+        local v = (spec.params or {})[p.name]
+        if v == nil then error(("kernel '%s': parameter '%s' is not given"):format(k.name, p.name), 0) end
+        given[p.name] = v
+      end
+    end
+    return given
+  end, opts)
+  for _, p in ipairs(k.sig.params) do
+    if p.dims then
+      args[#args + 1] = p.name
+      x.arg_index[p.name] = #args - 1
+    end
+  end
+
+  local phases = {}
+  L.during(trace, function()
+    x:schedule(trace, phases, dim)
+  end)
+  return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = dims, ws = x.ws_per_tok }
+end
+
+-- Orders stages into phases and lowers them.
+function X:schedule(trace, phases, dim)
+  local function tok() return dim("tok") end
+  local ws, ws_strides = i(0), 0
+  local function reserve(stride)
+    local at = ws
+    ws = add(ws, mul(tok(), i(stride)))
+    ws_strides = ws_strides + stride
+    return at
+  end
+  local any_packed = false
+  for _, o in pairs(self.owners) do any_packed = any_packed or (o.packed and not o.packed.float) end
+  -- Records and internal arrays, and the phase each store belongs to.
+  local phase_of = {} -- array or record name -> phase in which it is written
+  local staged = {}
+  local groups, open = {}, {}
+  for _, st in ipairs(trace.stores) do
+    local n_before = #self.records
+    st.value = self:extract_records(st.value, any_packed)
+    for r = n_before + 1, #self.records do
+      local rec = self.records[r]
+      if not rec.alias then
+        rec.ws = reserve(rec.stride)
+        local used = {}
+        arrays_in(self, rec.body, {}, used)
+        rec.phase = 1
+        for name in pairs(used) do rec.phase = math.max(rec.phase, (phase_of[name] or 0) + 1) end
+        phase_of[rec.name] = rec.phase
+        staged[#staged + 1] = rec
+      end
+    end
+    if st.array.internal and not st.array.ws then
+      local width = 1
+      for d = 2, #st.array.dims do width = width * st.array.dims[d].size end
+      st.array.ws = reserve((width * 4 + 63) // 64 * 64)
+      if (width * 4) % 64 ~= 0 then st.array.row_pad = (width * 4 + 63) // 64 * 64 end
+    end
+    local used = {}
+    arrays_in(self, st.value, {}, used)
+    for _, e in ipairs(st.idx) do arrays_in(self, e, {}, used) end
+    st.phase = 1
+    for name in pairs(used) do st.phase = math.max(st.phase, (phase_of[name] or 0) + 1) end
+    local key = { st.phase, tostring(st.map) }
+    for _, a in ipairs(st.axes) do key[#key + 1] = a.id end
+    key = table.concat(key, ",")
+    if not open[key] then
+      groups[#groups + 1] = { phase = st.phase }
+      open[key] = groups[#groups]
+    end
+    table.insert(open[key], st)
+    phase_of[st.array.name] = math.max(phase_of[st.array.name] or 0, st.phase)
+  end
+  self.ws_per_tok = ws_strides
+  local function put(phase, part)
+    phases[phase] = phases[phase] or {}
+    table.insert(phases[phase], part)
+  end
+  -- Consumers first: what they ask of a record decides what its phase writes.
+  for _, g in ipairs(groups) do put(g.phase, self:store_part(g)) end
+  for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end
+end
+
+return M

@@ -1,0 +1,623 @@
+-- Reductions: how sum, maximum and fold over an axis become loops.
+--
+-- A sum over a width is rewritten by algebra before it becomes a loop:
+--   1. block formats are replaced by their polynomial in fields, products are multiplied out: Σ_k Σ_m Π factors;
+--   2. factors constant over a run of g elements (g the finest granularity above one) leave the inner sum;
+--   3. what is left inside is, per run, an integer dot (dot4), a float dot, or a sum over activations alone, which the
+--      activation's record carries already;
+--   4. per run and monomial: acc = fma(lane-side factors, row-independent factors · inner sum, acc).
+-- The order of additions is fixed by the formats and the width alone: run by run, in order of k.
+
+local E = require "dsl.expr"
+local access = require "dsl.access"
+
+local M = {}
+
+local add, mul = E.iadd, E.imul
+local function i(x) return E.int(x) end
+
+local MAX_MONOMIALS = 64
+
+-- X is the lowering context: X:lower(node), X.lanes, X.arrays, X.records.
+
+-- A field of a formatted element, symbolically: resolved to loads once its position is known.
+local function leaf(owner, fname, r, k)
+  local n = E.node("leaf", "f32", { r, k }, owner.name .. "." .. fname)
+  n.owner, n.field = owner, fname
+  return n
+end
+
+local function granularity(X, n, kvar)
+  if not n.deps[kvar] then return math.huge end
+  if n.op == "leaf" then
+    local o = X.owners[n.imm:match("^(.*)%.")]
+    return o.def.fields[n.imm:match("([^.]*)$")].per
+  end
+  return 1
+end
+
+-- The element as an expression in leaves.
+local function decoded(X, owner, r, k)
+  local f = setmetatable({}, { __index = function(_, fname)
+    if not owner.def.fields[fname] then error(("format '%s' has no field '%s'"):format(owner.def.name, fname), 0) end
+    return leaf(owner, fname, r, k)
+  end })
+  return owner.def.value(f)
+end
+
+-- Resolves a leaf to loads.
+function M.resolve(X, n)
+  local owner = X.owners[n.imm:match("^(.*)%.")]
+  local fname = n.imm:match("([^.]*)$")
+  if owner.record then return access.record_field(owner, fname, n.args[1], n.args[2]) end
+  return access.packed_field(owner, fname, n.args[1], n.args[2])
+end
+
+-- Multiplies out: list of monomials {c = number, f = {factors}}.
+local function monomials(X, n)
+  local function product(a, b)
+    local out = {}
+    for _, x in ipairs(a) do
+      for _, y in ipairs(b) do
+        local f = table.move(x.f, 1, #x.f, 1, {})
+        table.move(y.f, 1, #y.f, #f + 1, f)
+        out[#out + 1] = { c = x.c * y.c, f = f }
+      end
+    end
+    if #out > MAX_MONOMIALS then error({ kernel_error = "a product under a sum has too many terms" }) end
+    return out
+  end
+  local function go(x)
+    local c = E.fconst(x)
+    if c then return { { c = c, f = {} } } end
+    if x.op == "fmul" then return product(go(x.args[1]), go(x.args[2])) end
+    if x.op == "fadd" or x.op == "fsub" then
+      local a, b = go(x.args[1]), go(x.args[2])
+      for _, m in ipairs(b) do a[#a + 1] = { c = x.op == "fsub" and -m.c or m.c, f = m.f } end
+      return a
+    end
+    if x.op == "fneg" then
+      local a = go(x.args[1])
+      for _, m in ipairs(a) do m.c = -m.c end
+      return a
+    end
+    local owner = X:owner_of(x)
+    if owner then return go(decoded(X, owner, x.args[1], x.args[2])) end
+    return { { c = 1, f = { x } } }
+  end
+  return go(n)
+end
+
+-- Does n (a language node) contain formatted elements that depend on var?
+local function formatted(X, n, var)
+  local found, seen = {}, {}
+  local function go(x)
+    if seen[x] or not x.deps[var] then return end
+    seen[x] = true
+    local o = X:owner_of(x)
+    if o then found[#found + 1] = o end
+    for _, a in ipairs(x.args) do go(a) end
+  end
+  go(n)
+  return found
+end
+
+local function carry(tag, ty, lane_like)
+  local c = E.node("carry", ty, {}, tag)
+  if not c.is_carry then
+    c.is_carry = true
+    c.deps = { [c] = true }
+    c.lane = lane_like
+    if lane_like then c.deps[E.lane_var(lane_like)] = true end
+  end
+  return c
+end
+
+-- A loop over var in [lo, hi) with carries; inits and nexts in step. Returns the list of results.
+function M.loop(var, lo, hi, carries, inits, nexts)
+  local args = { lo, hi }
+  for _, x in ipairs(inits) do args[#args + 1] = x end
+  for _, x in ipairs(nexts) do args[#args + 1] = x end
+  local tags = {}
+  for k, c in ipairs(carries) do tags[k] = c.id end
+  local n = E.node("loop", "loop", args, table.concat(tags, ","), var)
+  if not n.carries then
+    n.carries, n.n_carry = carries, #carries
+    local deps = {}
+    for v in pairs(n.deps) do deps[v] = true end
+    for _, c in ipairs(carries) do deps[c] = nil end
+    for _, x in ipairs(inits) do for v in pairs(x.deps) do if v.op ~= "lane" then deps[v] = true end end end
+    n.deps, n.lane = deps, nil
+  end
+  local out = {}
+  for k, c in ipairs(carries) do
+    local r = E.node("res", c.ty, { n }, k)
+    if c.lane then
+      r.lane = c.lane
+      if not r.deps[E.lane_var(c.lane)] then
+        local d = { [E.lane_var(c.lane)] = true }
+        for v in pairs(r.deps) do d[v] = true end
+        r.deps = d
+      end
+    end
+    out[k] = r
+  end
+  return out
+end
+
+-- A size known at run time but at most `imm`: the number of keys in a tile. Lanes take the bound (masked elements are
+-- zero()), serial loops the true count.
+local function bound_of(len) return E.int_const(len) or len.op == "bounded" and len.imm or nil end
+M.bound_of = bound_of
+local function count_of(len) return len.op == "bounded" and len.args[1] or len end
+
+local function product(list)
+  local p
+  for _, x in ipairs(list) do p = p and E.fmul(p, x) or x end
+  return p
+end
+
+local function pow2_divisor(n, max)
+  local p = 1
+  while p * 2 <= max and n % (p * 2) == 0 do p = p * 2 end
+  return p
+end
+M.pow2_divisor = pow2_divisor
+
+-- Integer codes on both sides: the four-element dot of group k4.
+local function code_side(X, n)
+  if n.op ~= "leaf" then return nil end
+  local o = X.owners[n.imm:match("^(.*)%.")]
+  local f = o.def.fields[n.imm:match("([^.]*)$")]
+  if f.per ~= 1 or o.def.code.type == "f32" or o.def.code.type == "f16" then return nil end
+  return o.record and "act" or "weight", o
+end
+
+-- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32 (second result: the record whose
+-- own sum this is).
+local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
+  local at = function(n, e) return X:lower(E.subst(n, { [kvar] = add(kbase, i(e)) })) end
+  if #factors == 2 and not acc then
+    local s1, o1 = code_side(X, factors[1])
+    local s2, o2 = code_side(X, factors[2])
+    if s1 and s2 and s1 ~= s2 and g % 4 == 0 and not X.serial then
+      local w, x = factors[1], factors[2]
+      if s1 == "act" then w, x, o1, o2 = x, w, o2, o1 end
+      local L = o1.packed
+      local d = access.iconst(0)
+      if L.bias > 0 then
+        local isum = access.record_field(o2, "isum" .. g, X:lower(x.args[1]), X:lower(E.subst(x.args[2], { [kvar] = add(kbase, i(e0)) })))
+        d = access.i32op("imul32", isum, access.iconst(-L.bias))
+      end
+      for e = e0, e0 + g - 1, 4 do
+        local k4 = { [kvar] = add(kbase, i(e)) }
+        local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))
+        if L.bias > 0 then u = access.i32op("ixor", u, access.iconst(L.bias * 0x01010101)) end
+        local s = access.record_codes4(o2, X:lower(E.subst(x.args[1], k4)), X:lower(E.subst(x.args[2], k4)))
+        d = E.node("dot4", "i32", { d, u, s }, (1 << o1.def.code.width) - 1)
+      end
+      return E.cast("sitofp", "f32", d)
+    end
+  end
+  if #factors == 1 and not acc and factors[1].op == "leaf" and not X.serial then
+    local n = factors[1]
+    local o = X.owners[n.imm:match("^(.*)%.")]
+    if o.record and (g == 32 or g == 16) then
+      return nil, o, n
+    end
+  end
+  local s = acc
+  for e = e0, e0 + g - 1 do
+    local f = {}
+    for j, x in ipairs(factors) do f[j] = at(x, e) end
+    if #f == 1 then
+      s = s and E.fadd(s, f[1]) or f[1]
+    else
+      local a = f[1]
+      for j = 2, #f - 1 do a = E.fmul(a, f[j]) end
+      s = s and E.fma(a, f[#f], s) or E.fmul(a, f[#f])
+    end
+  end
+  return s
+end
+
+-- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
+local function contract(X, node, body, kvar, len)
+  local n = E.int_const(len)
+  local monos = monomials(X, body)
+  -- Structure of the axis.
+  local block, chunk, g = 1, 1, math.huge
+  for _, o in ipairs(formatted(X, body, kvar)) do
+    block = math.max(block, o.def.block)
+    chunk = math.max(chunk, o.packed and o.packed.chunk or math.min(32, o.def.block))
+  end
+  for _, m in ipairs(monos) do
+    for _, f in ipairs(m.f) do
+      local gr = granularity(X, f, kvar)
+      if gr > 1 and gr < g then g = gr end
+    end
+  end
+  if block == 1 then
+    chunk = n and pow2_divisor(n, X.unroll_k or 8) or 1
+    block = chunk
+  end
+  if n and n % block ~= 0 then
+    error({ kernel_error = ("axis '%s' has %d elements, not a multiple of the block of %d"):format(kvar.axis, n, block) })
+  end
+  if g > chunk then g = chunk end
+  local lane_width
+  for _, m in ipairs(monos) do for _, f in ipairs(m.f) do lane_width = lane_width or f.lane end end
+
+  local nb = n and i(n // block) or count_of(len)
+  local kb = E.var(kvar.axis .. "/" .. block, n and n // block or bound_of(len), kvar.imm .. "b")
+  local nc = block // chunk
+  local function steps(kbase, acc)
+    for e0 = 0, chunk - 1, g do
+      for _, m in ipairs(monos) do
+        local elems, vec_side, tok_side = {}, {}, {}
+        local order = {}
+        for _, f in ipairs(m.f) do
+          local gr = granularity(X, f, kvar)
+          if gr >= g and gr > 1 then order[#order + 1] = { gr, f } else elems[#elems + 1] = f end
+        end
+        table.sort(order, function(a, b)
+          if a[1] ~= b[1] then return a[1] > b[1] end
+          return a[2].id < b[2].id
+        end)
+        local s, rec, code
+        if #elems == 0 then
+          tok_side[#tok_side + 1] = E.f32(g)
+        elseif #order == 0 and m.c == 1 and not (#elems == 1 and code_side(X, elems[1])) then
+          acc = inner_sum(X, kvar, kbase, e0, g, elems, acc)
+          goto next_monomial
+        else
+          s, rec, code = inner_sum(X, kvar, kbase, e0, g, elems, nil)
+        end
+        local map = { [kvar] = add(kbase, i(e0)) }
+        for _, o in ipairs(order) do
+          local f = o[2]
+          if rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec then
+            -- the record's own scale is part of its sum
+          else
+            local v = X:lower(E.subst(f, map))
+            if v.lane then vec_side[#vec_side + 1] = v else tok_side[#tok_side + 1] = v end
+          end
+        end
+        if rec then
+          s = access.record_field(rec, "sum" .. g, X:lower(code.args[1]), X:lower(E.subst(code.args[2], map)))
+        end
+        if m.c ~= 1 then
+          local c = E.f32(m.c)
+          if #vec_side > 0 then table.insert(vec_side, 1, c) else table.insert(tok_side, 1, c) end
+        end
+        if vec_side[1] and E.fconst(vec_side[1]) == -1 and vec_side[2] then
+          vec_side[2] = E.un("fneg", vec_side[2])
+          table.remove(vec_side, 1)
+        end
+        local w, t = product(vec_side), product(tok_side)
+        if s then t = t and E.fmul(t, s) or s end
+        if not w then acc = E.fadd(acc, t)
+        elseif not t then acc = E.fadd(acc, w)
+        else acc = E.fma(w, t, acc) end
+        ::next_monomial::
+      end
+    end
+    return acc
+  end
+  local acc = carry("s" .. node.id, "f32", lane_width)
+  local zero = E.f32(0)
+  local base = mul(kb, i(block))
+  local next_acc
+  if nc == 1 then
+    next_acc = steps(base, acc)
+  else
+    local kc = E.var(kvar.axis .. "/" .. chunk, nc, kvar.imm .. "c")
+    local inner = carry("c" .. node.id, "f32", lane_width)
+    next_acc = M.loop(kc, i(0), i(nc), { inner }, { acc }, { steps(add(base, mul(kc, i(chunk))), inner) })[1]
+  end
+  if nb.op == "lin" and E.int_const(nb) == 1 and nc == 1 then
+    return E.subst(next_acc, { [kb] = i(0), [acc] = zero })
+  end
+  return M.loop(kb, i(0), nb, { acc }, { zero }, { next_acc })[1]
+end
+
+-- A reduction whose body is the same in all lanes of the surroundings: the axis itself is laid across the lanes.
+local function across_lanes(X, node, body, kvar, len)
+  local n = bound_of(len)
+  local is_max = node.imm == "max"
+  local combine = is_max and E.fmax or E.fadd
+  local L = n and pow2_divisor(n, X.lanes) or 1
+  if X.serial then L = 1 end
+  local zero = is_max and E.f32(-math.huge) or E.f32(0)
+  local function step(acc, base)
+    local at = L > 1 and add(base, E.lane_var(L)) or base
+    local v = X:lower(E.subst(body, { [kvar] = at }))
+    if not is_max and v.op == "fmul" then return E.fma(v.args[1], v.args[2], acc) end
+    return combine(acc, v)
+  end
+  local nv = n and n // L
+  local total
+  if nv and nv <= 4 then
+    total = nil
+    for c = 0, nv - 1 do
+      local at = L > 1 and add(i(c * L), E.lane_var(L)) or i(c)
+      local v = X:lower(E.subst(body, { [kvar] = at }))
+      total = total and combine(total, v) or v
+    end
+  else
+    local ways = nv and pow2_divisor(nv, 4) or 1
+    local var = E.var(kvar.axis .. "/" .. L * ways, nv and nv // ways, kvar.imm .. "l")
+    local carries, inits, nexts = {}, {}, {}
+    for w = 0, ways - 1 do
+      carries[w + 1] = carry("l" .. w .. "." .. node.id, "f32", L > 1 and L or nil)
+      inits[w + 1] = zero
+      nexts[w + 1] = step(carries[w + 1], add(mul(var, i(L * ways)), i(w * L)))
+    end
+    local parts = M.loop(var, i(0), nv and i(nv // ways) or len, carries, inits, nexts)
+    for _, p in ipairs(parts) do total = total and combine(total, p) or p end
+  end
+  if L > 1 then
+    if not total.lane then -- constant over the axis
+      total = E.fmul(total, E.f32(is_max and 1 or L))
+    else
+      total = E.node(is_max and "hmax" or "hsum", "f32", { total }, L)
+    end
+  end
+  return total
+end
+
+-- Plain serial evaluation, element by element in order: the meaning of a sum, used to check every other map.
+local function serially(X, node, body, kvar, len)
+  local n = E.int_const(len)
+  len = count_of(len)
+  local is_max = node.imm == "max"
+  local acc = carry("x" .. node.id, "f32")
+  local blocks = formatted(X, body, kvar)
+  local unroll = 1
+  for _, o in ipairs(blocks) do unroll = math.max(unroll, o.packed and (o.packed.float and 1 or o.packed.chunk) or 1) end
+  local var = E.var(kvar.axis .. "!" .. unroll, n and n // unroll, kvar.imm .. "s")
+  local s = acc
+  for e = 0, unroll - 1 do
+    local v = X:lower(E.subst(body, { [kvar] = add(mul(var, i(unroll)), i(e)) }))
+    s = is_max and E.fmax(s, v) or E.fadd(s, v)
+  end
+  local zero = is_max and E.f32(-math.huge) or E.f32(0)
+  return M.loop(var, i(0), n and i(n // unroll) or len, { acc }, { zero }, { s })[1]
+end
+
+function M.reduce(X, node)
+  local kvar, len, body = node.binds, X:lower(node.args[1]), node.args[2]
+  if X.serial then return serially(X, node, body, kvar, len) end
+  local lane
+  for v in pairs(body.deps) do if v.op == "lane" then lane = v end end
+  if node.imm == "sum" and (lane or #formatted(X, body, kvar) > 0) then return contract(X, node, body, kvar, len) end
+  if lane then
+    error({ kernel_error = ("maximum over '%s' inside lanes of another axis"):format(kvar.axis) })
+  end
+  return across_lanes(X, node, body, kvar, len)
+end
+
+-- Folds with a user's monoid ------------------------------------------------------------------------------------------
+
+-- The fields of a state: name -> scalar node, or name -> list of lane vectors for a vec field.
+local function vec_lanes(X, len)
+  local n = bound_of(len)
+  local L = X.serial and 1 or pow2_divisor(n, X.lanes)
+  return n // L, L
+end
+
+-- Vectors in a merge are written a.o * ca + b.o * cb or element by element; this is the element-wise arithmetic on them.
+local vector_mt = {}
+local function vector(f) return setmetatable({ at = f }, vector_mt) end
+vector_mt.__index = function(v, idx) return rawget(v, "at")(idx) end
+local function lift(op)
+  return function(a, b)
+    local va, vb = getmetatable(a) == vector_mt, getmetatable(b) == vector_mt
+    return vector(function(idx)
+      return op(va and a[idx] or a, vb and b[idx] or b)
+    end)
+  end
+end
+vector_mt.__add = lift(function(a, b) return a + b end)
+vector_mt.__sub = lift(function(a, b) return a - b end)
+vector_mt.__mul = lift(function(a, b) return a * b end)
+
+M.vec_lanes = vec_lanes
+
+function M.fold(X, node)
+  local monoid, names = node.monoid, node.fields
+  local jvar, len, when = node.binds, X:lower(node.args[1]), node.args[2]
+  local shape = { names = names, vec = {} }
+  local elem = {}
+  for k, f in ipairs(names) do
+    local v = node.args[2 + k]
+    elem[f] = v
+    if v.op == "vec" then
+      local count, L = vec_lanes(X, v.args[1])
+      local idx = {}
+      for c = 0, count - 1 do idx[c + 1] = L > 1 and add(i(c * L), E.lane_var(L)) or i(c) end
+      shape.vec[f] = { idx = idx, count = count, lanes = L }
+    end
+  end
+  -- Flat list of carries for a state, and back.
+  local function carries_of(tag)
+    local list, state = {}, {}
+    for _, f in ipairs(names) do
+      if shape.vec[f] then
+        local cs = {}
+        for c = 1, shape.vec[f].count do
+          cs[c] = carry(tag .. f .. c .. "." .. node.id, "f32", shape.vec[f].lanes > 1 and shape.vec[f].lanes or nil)
+          list[#list + 1] = cs[c]
+        end
+        state[f] = cs
+      else
+        state[f] = carry(tag .. f .. "." .. node.id, elem[f].ty)
+        list[#list + 1] = state[f]
+      end
+    end
+    return list, state
+  end
+  local function as_view(state) -- lists of lane vectors become indexable vectors
+    local out = {}
+    for _, f in ipairs(names) do
+      local s = shape.vec[f]
+      if s and type(state[f]) == "table" and not E.is_node(state[f]) and getmetatable(state[f]) ~= vector_mt then
+        local cs = state[f]
+        out[f] = vector(function(idx)
+          for c, p in ipairs(s.idx) do if rawequal(p, idx) then return cs[c] end end
+          error({ kernel_error = "a fold's vector is read at an index other than its own axis" })
+        end)
+      else
+        out[f] = state[f]
+      end
+    end
+    return out
+  end
+  local function number(v) return type(v) == "number" and E.f32(v) or v end
+  local function flatten(state) -- fields -> flat list of lowered nodes
+    local list = {}
+    for _, f in ipairs(names) do
+      local s = shape.vec[f]
+      if s then
+        for c = 1, s.count do
+          local v = state[f]
+          v = type(v) == "number" and E.f32(v) or (E.is_node(v) and v.op == "vec" and
+            E.subst(v.args[2], { [v.binds] = s.idx[c] })) or v[s.idx[c]]
+          list[#list + 1] = X:lower(number(v))
+        end
+      else
+        local v = state[f]
+        if type(v) == "number" and elem[f].ty == "i64" then v = i(v) end
+        list[#list + 1] = X:lower(number(v))
+      end
+    end
+    return list
+  end
+  local function unflatten(list)
+    local state, at = {}, 1
+    for _, f in ipairs(names) do
+      if shape.vec[f] then
+        state[f] = table.move(list, at, at + shape.vec[f].count - 1, 1, {})
+        at = at + shape.vec[f].count
+      else
+        state[f] = list[at]
+        at = at + 1
+      end
+    end
+    return state
+  end
+  local function merge(a, b) return flatten(monoid.merge(as_view(a), as_view(b))) end
+  local zero = flatten(monoid.zero())
+
+  -- One element at index j, zero() where masked.
+  local function element(j, valid)
+    local state = {}
+    for _, f in ipairs(names) do
+      local v = elem[f]
+      if v.op == "vec" then
+        local body = v.args[2]
+        state[f] = vector(function(idx) return E.subst(body, { [v.binds] = idx, [jvar] = j }) end)
+      else
+        state[f] = E.subst(v, { [jvar] = j })
+      end
+    end
+    if valid then
+      local z = monoid.zero()
+      for _, f in ipairs(names) do
+        local zf = z[f]
+        if shape.vec[f] then
+          local v = state[f]
+          state[f] = vector(function(idx)
+            return E.select(valid, v[idx], type(zf) == "number" and E.f32(zf) or zf[idx])
+          end)
+        else
+          if type(zf) == "number" then zf = elem[f].ty == "i64" and i(zf) or E.f32(zf) end
+          state[f] = E.select(valid, state[f], zf)
+        end
+      end
+    end
+    return state
+  end
+  local always = when.op == "const" and when.imm == 1
+
+  local list
+  if monoid.many and not X.serial then
+    -- Chunks of a page, tiles within: the association depends on positions alone.
+    local PAGE, TILE = access.PAGE, access.TILE
+    local chunk = E.var(jvar.axis .. "/" .. PAGE, nil, jvar.imm .. "p")
+    local tile = E.var(jvar.axis .. "/" .. TILE, PAGE // TILE, jvar.imm .. "t")
+    local base = add(mul(chunk, i(PAGE)), mul(tile, i(TILE)))
+    local left = add(len, base, -1)
+    local count = E.node("imin", "i64", { i(TILE), left })
+    local outer_list, outer = carries_of("O")
+    local inner_list, inner = carries_of("I")
+    local function key(j) return add(base, j) end
+    local function valid(j)
+      local ok = E.cmp("ilt", key(j), len)
+      if always then return ok end
+      return E.node("band", "bool", { ok, E.subst(when, { [jvar] = key(j) }) })
+    end
+    local view_tile = { n = E.node("bounded", "i64", { count }, TILE) }
+    local z = monoid.zero()
+    for _, f in ipairs(names) do
+      local v = elem[f]
+      if v.op == "vec" then
+        view_tile[f] = setmetatable({ n = v.args[1] }, { __index = function(_, j)
+          return setmetatable({}, { __index = function(_, idx)
+            return E.subst(v.args[2], { [v.binds] = idx, [jvar] = key(j) })
+          end })
+        end })
+      else
+        view_tile[f] = setmetatable({}, { __index = function(_, j)
+          return E.select(valid(j), E.subst(v, { [jvar] = key(j) }), number(z[f]))
+        end })
+      end
+    end
+    local reduced = monoid.many(view_tile)
+    for _, f in ipairs(names) do
+      local v = reduced[f]
+      if shape.vec[f] then reduced[f] = vector(function(idx) return v[idx] end) end
+    end
+    local inner_next = merge(inner, reduced)
+    local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(len, mul(chunk, i(PAGE)), -1) }) }, TILE)
+    local inner_out = M.loop(tile, i(0), X:lower(tiles), inner_list, zero, inner_next)
+    local outer_next = merge(outer, unflatten(inner_out))
+    list = M.loop(chunk, i(0), X:lower(E.node("idivup", "i64", { len }, PAGE)), outer_list, zero, outer_next)
+  else
+    local n = E.int_const(len)
+    local has_vec = next(shape.vec) ~= nil
+    local L = (not X.serial and not has_vec and always and n) and pow2_divisor(n, X.lanes) or 1
+    local carries, state = {}, {}
+    for _, f in ipairs(names) do
+      if shape.vec[f] then
+        local cs = {}
+        for c = 1, shape.vec[f].count do
+          cs[c] = carry("f" .. f .. c .. "." .. node.id, "f32", shape.vec[f].lanes > 1 and shape.vec[f].lanes or nil)
+          carries[#carries + 1] = cs[c]
+        end
+        state[f] = cs
+      else
+        state[f] = carry("f" .. f .. "." .. node.id, elem[f].ty, L > 1 and L or nil)
+        carries[#carries + 1] = state[f]
+      end
+    end
+    local var = E.var(jvar.axis .. "/" .. L, n and n // L, jvar.imm .. "f")
+    local j = L > 1 and add(mul(var, i(L)), E.lane_var(L)) or var
+    local valid = not always and E.subst(when, { [jvar] = j }) or nil
+    list = M.loop(var, i(0), n and i(n // L) or len, carries, zero, merge(state, element(j, valid)))
+    if L > 1 then
+      local total
+      for l = 0, L - 1 do
+        local part = {}
+        for k, v in ipairs(list) do
+          part[k] = E.node("extract", v.ty, { v }, l)
+        end
+        total = total and merge(unflatten(total), unflatten(part)) or part
+      end
+      list = total
+    end
+  end
+  return unflatten(list), shape
+end
+
+return M

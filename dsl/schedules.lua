@@ -1,0 +1,23 @@
+-- Named maps: where each axis of a kernel's stores goes. `task` axes are spread over the pool's threads (or thread
+-- blocks), the `lane` axis lies across SIMD lanes, `unroll` names how many instances of an axis are computed together
+-- ("all", a number, or the name of a tunable). Axes not named are serial loops.
+-- rows_across: packed weights lie with their rows across the lanes.
+
+local S = {}
+
+-- Row-parallel products: tiles of rows are the tasks; a tile of tokens shares each weight load.
+S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks" }, rows_across = true }
+
+-- Token by token, elements across the lanes.
+S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }
+
+-- Token by token and head by head, elements of a head across the lanes.
+S.heads = { task = { "tok", "head" }, lane = "i", unroll = { i = "all" } }
+
+-- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values.
+S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" } }
+
+-- One task.
+S.single = { task = {}, unroll = {} }
+
+return S

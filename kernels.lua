@@ -1,0 +1,185 @@
+-- Every kernel of kgen: what it computes. Where and how is in the maps (dsl/schedules.lua) and the targets (codegen/).
+-- The language is described in docs/dsl.md.
+
+local function silu(x) return x / (1 + exp(-x)) end
+
+-- One row of a table: the embedding of a token.
+kernel "embed" {
+  sig = "ids: i32[tok?], w: W[vocab,d], scale: num -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local id = a.ids[t]
+      for k in each("row", a.d) do a.y[t][k] = a.w[id][k] * a.scale end
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- y = x / rms(x) · g
+kernel "rmsnorm" {
+  sig = "x: f32[tok?,d], g: f32[d], eps: num -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local inv = rsqrt(sum("k", a.d, function(k) return a.x[t][k] ^ 2 end) / a.d + a.eps)
+      for k in each("row", a.d) do a.y[t][k] = a.x[t][k] * inv * a.g[k] end
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- y = W·x, the activations rounded to `act` first.
+kernel "linear" {
+  sig = "x: f32[tok?,d], w: W[n,d], act: format -> y: f32[tok?,n]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local xs = as(a.act, vec("k", a.d, function(k) return a.x[t][k] end))
+      for r in each("row", a.n) do
+        a.y[t][r] = sum("k", a.d, function(k) return a.w[r][k] * xs[k] end)
+      end
+    end
+  end,
+  tune = { toks = { ["x86-64-v4"] = 8, ["x86-64-v3"] = 4, ["x86-64"] = 2 } },
+  map = schedules.contract,
+}
+
+kernel "add" {
+  sig = "a: f32[tok?,d], b: f32[tok?,d] -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for r in each("row", a.d) do a.y[t][r] = a.a[t][r] + a.b[t][r] end
+    end
+  end,
+  map = schedules.rows,
+}
+
+kernel "silu_mul" {
+  sig = "gate: f32[tok?,d], up: f32[tok?,d] -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for r in each("row", a.d) do a.y[t][r] = silu(a.gate[t][r]) * a.up[t][r] end
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- Rotary position embedding. Pair i of a head is (i·step, i·step + off): step 2, off 1 for interleaved pairs;
+-- step 1, off hd/2 for split halves. rot[p][i] holds cos and sin of pair i's angle at position p.
+kernel "rope" {
+  sig = "x: f32[tok?,nh,hd], rot: f32[ctx?,half,2], pos: dim, step: num, off: num -> y: f32[tok?,nh,hd]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        for p in each("pair", a.half) do
+          local lo, hi = p * a.step, p * a.step + a.off
+          local c, s = a.rot[a.pos + t][p][0], a.rot[a.pos + t][p][1]
+          a.y[t][h][lo] = a.x[t][h][lo] * c - a.x[t][h][hi] * s
+          a.y[t][h][hi] = a.x[t][h][lo] * s + a.x[t][h][hi] * c
+        end
+      end
+    end
+  end,
+  map = schedules.heads,
+}
+
+-- Keys (rotated) and values of new tokens into the cache.
+kernel "kv_append" {
+  sig = "k: f32[tok?,nkv,hd], v: f32[tok?,nkv,hd], pages: i32[npages?], pos: dim"
+     .. " -> kc: KV@keys[nkv,key?,hd], vc: KV@rows[nkv,key?,hd]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nkv) do
+        for e in each("e", a.hd) do
+          a.kc[h][a.pos + t][e] = a.k[t][h][e]
+          a.vc[h][a.pos + t][e] = a.v[t][h][e]
+        end
+      end
+    end
+  end,
+  map = schedules.heads,
+}
+
+-- The softmax-weighted mean as a monoid: m the largest score, l = Σ exp(s − m), o = Σ exp(s − m)·v.
+local softmax_mean = monoid {
+  zero = function() return { m = -1e30, l = 0, o = 0 } end, -- finite: exp(m − m) is 1, never NaN
+  merge = function(a, b)
+    local m = max(a.m, b.m)
+    local ca, cb = exp(a.m - m), exp(b.m - m)
+    return { m = m, l = a.l * ca + b.l * cb, o = a.o * ca + b.o * cb }
+  end,
+  -- A tile of single keys (l is 1, or 0 where masked): two matrix products.
+  many = function(tile)
+    local m = maximum("j", tile.n, function(j) return tile.m[j] end)
+    local p = vec("j", tile.n, function(j) return exp(tile.m[j] - m) * tile.l[j] end)
+    return { m = m, l = sum("j", tile.n, function(j) return p[j] end),
+             o = vec("i", tile.o.n, function(i)
+               return sum("j", tile.n, function(j) return p[j] * tile.o[j][i] end)
+             end) }
+  end,
+}
+
+-- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys.
+kernel "attention" {
+  sig = "q: f32[tok?,nh,hd], kc: KV@keys[nkv,key?,hd], vc: KV@rows[nkv,key?,hd], pages: i32[npages?], pos: dim,"
+     .. " scale: num -> y: f32[tok?,nh,hd]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        local g = h // (a.nh // a.nkv)
+        local s = fold("key", a.pos + t + 1, softmax_mean, function(j)
+          local qk = sum("e", a.hd, function(e) return a.q[t][h][e] * a.kc[g][j][e] end)
+          return { m = qk * a.scale, l = 1, o = vec("i", a.hd, function(i) return a.vc[g][j][i] end) }
+        end)
+        for i in each("i", a.hd) do a.y[t][h][i] = s.o[i] / s.l end
+      end
+    end
+  end,
+  tune = { toks = { ["x86-64-v4"] = 4, ["x86-64-v3"] = 2, ["x86-64"] = 1 }, heads = 1 },
+  map = schedules.attend,
+}
+
+-- The largest element and its index, the lowest on ties.
+local largest = monoid {
+  zero = function() return { v = -math.huge, i = 0 } end,
+  merge = function(a, b)
+    local first = lt(a.i, b.i)
+    local take_a = either(lt(b.v, a.v), both(eq(a.v, b.v), first))
+    return { v = select(take_a, a.v, b.v), i = select(take_a, a.i, b.i) }
+  end,
+}
+
+kernel "argmax" {
+  sig = "x: f32[tok?,n] -> i: i32[tok?], v: f32[tok?]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local s = fold("k", a.n, largest, function(k) return { v = a.x[t][k], i = k } end)
+      a.i[t] = s.i
+      a.v[t] = s.v
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- Named fusions, composed of the kernels above the way the graph's fuser composes them.
+
+fused "norm_qkv" {
+  sig = "x: f32[tok?,d], g: f32[d], eps: num, wq: Q[nq,d], wk: K[nkv,d], wv: V[nkv,d], act: format"
+     .. " -> q: f32[tok?,nq], k: f32[tok?,nkv], v: f32[tok?,nkv]",
+  steps = {
+    { "rmsnorm", x = "x", g = "g", y = "h" },
+    { "linear", x = "h", w = "wq", y = "q" },
+    { "linear", x = "h", w = "wk", y = "k" },
+    { "linear", x = "h", w = "wv", y = "v" },
+  },
+}
+
+fused "swiglu_ffn" {
+  sig = "x: f32[tok?,d], g: f32[d], eps: num, w_gate: G[ff,d], w_up: U[ff,d], w_down: D[d,ff], act: format -> y: f32[tok?,d]",
+  steps = {
+    { "rmsnorm", x = "x", g = "g", y = "h" },
+    { "linear", x = "h", w = "w_gate", y = "gate" },
+    { "linear", x = "h", w = "w_up", y = "up" },
+    { "silu_mul", gate = "gate", up = "up", y = "act_in" },
+    { "linear", x = "act_in", w = "w_down", y = "down" },
+    { "add", a = "x", b = "down", y = "y" },
+  },
+}
