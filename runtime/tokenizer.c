@@ -91,49 +91,93 @@ static bool read_specials(struct tokenizer *t, const struct gguf *g, struct pre_
     return true;
 }
 
-/* Names of tokens that end a turn or a text in the models that use them, the likelier end of a turn first. */
-static const char *const end_names[] = {
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<end_of_turn>",
-    "<turn|>",
-    "<end_of_utterance>",
-    "<|endoftext|>",
-    "<EOT>",
-    "_<EOT>",
-    "[EOT]",
-    "<|end_of_text|>",
-    "<|eom_id|>",
-    "<|return|>",
-    "<|call|>",
-    "<|calls|>",
-    "<|flush|>",
-    "[EOS]",
-    "<eos>",
-    "</s>",
-    "[e~[",
-    "<\xef\xbd\x9c"
-    "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+/* Tokens known by their names: files often give them the wrong type, or no key of their own. All of them become control
+ * tokens, so that text cannot spell them. */
+enum role { TURN_END, TEXT_END, MARK };
+static const struct {
+    const char *name;
+    enum role role;
+} named_tokens[] = {
+    /* the likelier end of a turn first */
+    {"<|eot_id|>", TURN_END},
+    {"<|im_end|>", TURN_END},
+    {"<|end|>", TURN_END},
+    {"<end_of_turn>", TURN_END},
+    {"<turn|>", TURN_END},
+    {"<end_of_utterance>", TURN_END},
+    {"<|endoftext|>", TURN_END},
+    {"<|end_of_text|>", TURN_END},
+    {"<EOT>", TURN_END},
+    {"_<EOT>", TURN_END},
+    {"[EOT]", TURN_END},
+    {"<\xef\xbd\x9c"
+     "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+     TURN_END}, /* DeepSeek */
+    {"<|eom_id|>", TEXT_END},
+    {"<|return|>", TEXT_END},
+    {"<|call|>", TEXT_END},
+    {"<|calls|>", TEXT_END},
+    {"<|flush|>", TEXT_END},
+    {"<|tool_response>", TEXT_END},
+    {"[EOS]", TEXT_END},
+    {"<eos>", TEXT_END},
+    {"</s>", TEXT_END},
+    {"[e~[", TEXT_END},
+    /* filling in the middle: the padding, and the beginning of another file */
+    {"<|fim_pad|>", TEXT_END},
+    {"<fim-pad>", TEXT_END},
+    {"<fim_pad>", TEXT_END},
+    {"<|fim_repo|>", TEXT_END},
+    {"<|repo_name|>", TEXT_END},
+    {"<fim-repo>", TEXT_END},
+    {"<reponame>", TEXT_END},
+    {"<|file_sep|>", TEXT_END},
+    {"<|fim_prefix|>", MARK},
+    {"<|fim_suffix|>", MARK},
+    {"<|fim_middle|>", MARK},
+    {"<fim-prefix>", MARK},
+    {"<fim-suffix>", MARK},
+    {"<fim-middle>", MARK},
+    {"<fim_prefix>", MARK},
+    {"<fim_suffix>", MARK},
+    {"<fim_middle>", MARK},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81"
+     "begin\xef\xbd\x9c>",
+     MARK},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81hole\xef\xbd\x9c>",
+     MARK},
+    {"<\xef\xbd\x9c"
+     "fim\xe2\x96\x81"
+     "end\xef\xbd\x9c>",
+     MARK},
+    {"<|code_prefix|>", MARK},
+    {"<|code_suffix|>", MARK},
+    {"<|code_middle|>", MARK},
 };
 
-/* Harmony's <|end|> ends a message, after which the assistant goes on: there <|return|> and <|call|> end its turn. */
-static bool ends_message_only(const struct tokenizer *t, const char *name) {
-    return strcmp(name, "<|end|>") == 0 && tokenizer_find(t, "<|call|>", 8) >= 0 &&
-           tokenizer_find(t, "<|return|>", 10) >= 0;
+static bool has_token(const struct tokenizer *t, const char *name) {
+    return tokenizer_find(t, name, strlen(name)) >= 0;
 }
 
-static void find_ends(struct tokenizer *t) {
+/* Names that mean something else in some vocabularies. */
+static bool is_other_token(const struct tokenizer *t, const char *name, enum token_type type) {
+    if (strcmp(name, "</s>") == 0) return type != TOKEN_CONTROL; /* HTML, in Gemma's vocabulary and others */
+    /* Harmony's <|end|> ends a message, after which the assistant goes on; these end its turn. */
+    return strcmp(name, "<|end|>") == 0 && has_token(t, "<|call|>") && has_token(t, "<|return|>");
+}
+
+static void mark_named_tokens(struct tokenizer *t) {
     struct vocab *v = &t->vocab;
-    bool has_eot = t->eot >= 0;
-    for (size_t i = 0; i < sizeof end_names / sizeof *end_names; i++) {
-        int32_t id = vocab_find(v, end_names[i], strlen(end_names[i]));
-        /* "</s>" is HTML in vocabularies that list it among their ordinary tokens */
-        if (id < 0 || (v->type[id] != TOKEN_CONTROL && v->type[id] != TOKEN_USER_DEFINED)) continue;
-        if (v->type[id] == TOKEN_USER_DEFINED && strcmp(end_names[i], "</s>") == 0) continue;
-        if (ends_message_only(t, end_names[i])) continue;
+    for (size_t i = 0; i < sizeof named_tokens / sizeof *named_tokens; i++) {
+        const char *name = named_tokens[i].name;
+        int32_t id = vocab_find(v, name, strlen(name));
+        if (id < 0 || is_other_token(t, name, v->type[id])) continue;
+        v->type[id] = TOKEN_CONTROL;
+        if (named_tokens[i].role == MARK) continue;
         v->flag[id] |= FLAG_END;
-        if (t->eot < 0 && !has_eot) t->eot = id;
+        if (named_tokens[i].role == TURN_END && t->eot < 0) t->eot = id;
     }
     if (t->eos >= 0) v->flag[t->eos] |= FLAG_END;
     if (t->eot >= 0) v->flag[t->eot] |= FLAG_END;
@@ -170,7 +214,7 @@ static bool open_into(struct tokenizer *t, const struct gguf *g, struct err *e) 
             return false;
     }
     if (!read_specials(t, g, defaults, e)) return false;
-    find_ends(t);
+    mark_named_tokens(t);
     return specials_build(&t->specials, &t->vocab, e) && mark_stripping(t, g, e);
 }
 
@@ -248,7 +292,8 @@ static bool encode_stretch(const struct tokenizer *t, struct scratch *s, const c
         ok = encode_pieces(t, s, b.data, b.len, out, e);
         break;
     case KIND_WORDS:
-        ok = encode_words(t, text, len, out, e);
+        encode_words(t, text, len, out);
+        ok = true;
         break;
     }
     buf_free(&b);

@@ -17,15 +17,16 @@ static bool is_cjk(uint32_t c) {
 }
 
 static bool is_white(uint32_t c) {
-    return c == '\t' || c == '\n' || c == '\r' || utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_ZS;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return c == '\t' || c == '\n' || c == '\r' || (k >= UTF8PROC_CATEGORY_ZS && k <= UTF8PROC_CATEGORY_ZP);
 }
 
 /* Control characters are dropped; ASCII symbols count as punctuation, others do not. */
 static bool is_dropped(uint32_t c) {
     if (c == 0 || c == 0xfffd) return true;
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CN ||
-           k == UTF8PROC_CATEGORY_CO || k == UTF8PROC_CATEGORY_CS;
+    return k == UTF8PROC_CATEGORY_CC || k == UTF8PROC_CATEGORY_CF || k == UTF8PROC_CATEGORY_CO ||
+           k == UTF8PROC_CATEGORY_CS;
 }
 
 static bool is_punctuation(uint32_t c) {
@@ -34,35 +35,14 @@ static bool is_punctuation(uint32_t c) {
     return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
 }
 
-static void add_char(uint32_t c, struct buf *out) {
-    char b[4];
-    buf_add(out, b, utf8_encode(c, b));
-}
+/* Words as they grow; `word` always begins with the mark of a word's start. */
+struct words {
+    const struct tokenizer *t;
+    struct buf word;
+    struct ids *out;
+};
 
-/* Lowercases c; İ becomes i and a combining dot, which goes with the accents. */
-static void add_lower(const struct tokenizer *t, uint32_t c, struct buf *out) {
-    if (t->strip_accents && utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_MN) return;
-    if (t->lowercase && c == 0x130) {
-        add_char('i', out);
-        if (!t->strip_accents) add_char(0x307, out);
-        return;
-    }
-    add_char(t->lowercase ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)c) : c, out);
-}
-
-static void add_normalized(const struct tokenizer *t, uint32_t c, struct buf *out) {
-    utf8proc_int32_t parts[32] = {(utf8proc_int32_t)c};
-    int bound = 0;
-    utf8proc_ssize_t n = 1;
-    if (t->strip_accents) n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, 32, UTF8PROC_DECOMPOSE, &bound);
-    if (n < 1 || n > 32) {
-        n = 1;
-        parts[0] = (utf8proc_int32_t)c;
-    }
-    for (utf8proc_ssize_t i = 0; i < n; i++) add_lower(t, (uint32_t)parts[i], out);
-}
-
-/* Covers one word; `word` begins with the mark of a word's start. */
+/* Covers one word. */
 static void cover(const struct tokenizer *t, const struct buf *word, struct ids *out) {
     size_t first = out->n, chars = 0;
     for (size_t i = 3; i < word->len; i++) chars += ((uint8_t)word->data[i] & 0xc0) != 0x80;
@@ -84,34 +64,57 @@ static void cover(const struct tokenizer *t, const struct buf *word, struct ids 
     if (t->unknown >= 0) ids_add(out, t->unknown);
 }
 
-static void end_word(const struct tokenizer *t, struct buf *word, struct ids *out) {
-    if (word->len > 3) cover(t, word, out);
-    word->len = 0;
-    buf_puts(word, SPACE_MARK);
+static void end_word(struct words *w) {
+    if (w->word.len > 3) cover(w->t, &w->word, w->out);
+    w->word.len = 0;
+    buf_puts(&w->word, SPACE_MARK);
 }
 
-bool encode_words(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *e) {
-    (void)e;
-    struct buf clean = {0}, word = {0};
+static void add_char(struct words *w, uint32_t c) {
+    bool alone = is_punctuation(c);
+    char b[4];
+    if (alone) end_word(w);
+    buf_add(&w->word, b, utf8_encode(c, b));
+    if (alone) end_word(w);
+}
+
+/* Lowercases c and drops it when it is an accent; İ becomes i and a combining dot. */
+static void add_lower(struct words *w, uint32_t c) {
+    if (w->t->strip_accents && utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_MN) return;
+    if (w->t->lowercase && c == 0x130) {
+        add_char(w, 'i');
+        add_char(w, 0x307);
+        return;
+    }
+    add_char(w, w->t->lowercase ? (uint32_t)utf8proc_tolower((utf8proc_int32_t)c) : c);
+}
+
+static void add_normalized(struct words *w, uint32_t c) {
+    utf8proc_int32_t parts[32] = {(utf8proc_int32_t)c};
+    int bound = 0;
+    utf8proc_ssize_t n = 1;
+    if (w->t->strip_accents) n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, 32, UTF8PROC_DECOMPOSE, &bound);
+    if (n < 1 || n > 32) { /* not a character utf8proc knows how to take apart */
+        n = 1;
+        parts[0] = (utf8proc_int32_t)c;
+    }
+    for (utf8proc_ssize_t i = 0; i < n; i++) add_lower(w, (uint32_t)parts[i]);
+}
+
+void encode_words(const struct tokenizer *t, const char *text, size_t len, struct ids *out) {
+    struct words w = {.t = t, .out = out};
+    struct buf clean = {0};
     utf8_repair(text, len, &clean);
-    end_word(t, &word, out);
+    end_word(&w);
     for (size_t at = 0; at < clean.len;) {
         uint32_t c = 0;
         at += utf8_decode((const uint8_t *)clean.data + at, clean.len - at, &c);
-        if (is_white(c)) {
-            end_word(t, &word, out);
-        } else if (is_dropped(c)) {
-            continue;
-        } else if (is_punctuation(c) || is_cjk(c)) {
-            end_word(t, &word, out);
-            add_normalized(t, c, &word);
-            end_word(t, &word, out);
-        } else {
-            add_normalized(t, c, &word);
-        }
+        bool cjk = is_cjk(c);
+        if (is_white(c) || cjk) end_word(&w);
+        if (!is_white(c) && !is_dropped(c)) add_normalized(&w, c);
+        if (cjk) end_word(&w);
     }
-    end_word(t, &word, out);
+    end_word(&w);
     buf_free(&clean);
-    buf_free(&word);
-    return true;
+    buf_free(&w.word);
 }

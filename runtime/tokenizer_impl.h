@@ -108,7 +108,7 @@ bool encode_char_bpe(const struct tokenizer *t, struct scratch *s, const char *t
                      struct err *e);
 bool encode_pieces(const struct tokenizer *t, struct scratch *s, const char *text, size_t len, struct ids *out,
                    struct err *e);
-bool encode_words(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *e);
+void encode_words(const struct tokenizer *t, const char *text, size_t len, struct ids *out);
 
 /* Appends text with malformed UTF-8 replaced by U+FFFD, overlong forms shortened, surrogates kept. */
 void utf8_repair(const char *text, size_t len, struct buf *out);
