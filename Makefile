@@ -10,7 +10,8 @@
 #   make bench-peers    kgen beside its rivals on this machine
 #   make docs           docs/commands.md from the tables of the commands
 #
-# B is the build directory (the sanitizers have their own below it), WERROR= turns warnings back into warnings.
+# B is the build directory (the sanitizers have their own below it); WERROR= turns errors back into warnings; V=1 shows
+# the compiler's command lines.
 
 B ?= build
 CC = gcc
@@ -21,18 +22,23 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 600
 LLVM_CONFIG ?= llvm-config-22
 
-ifeq (,$(filter -j%,$(MAKEFLAGS)))
+# As many jobs as processors, unless told; inner makes share them.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
 endif
 MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# `$(call show,VERB,FILE)` in front of a command prints that instead of the command.
+show = $(if $(V),,@echo '  $(1) $(2)';)
 
 # Empty before setup.sh has run: no target that needs them is built in that same make.
 LLVM_CFLAGS := $(addprefix -I,$(shell $(LLVM_CONFIG) --includedir 2>/dev/null))
 LLVM_LIBDIR := $(shell $(LLVM_CONFIG) --libdir 2>/dev/null)
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 
-BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -I. -fno-strict-aliasing -ffp-contract=off \
-              -fvisibility=hidden -pthread
+# gcc guesses "maybe uninitialized" differently at each optimization level: worth reading, not worth stopping for.
+BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -Wno-error=maybe-uninitialized -I. \
+              -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -pthread
 LDLIBS = -Wl,--as-needed $(addprefix -L,$(LLVM_LIBDIR)) -lLLVM-22 -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
          -lxxhash -lhwloc -lm -ldl -pthread
 
@@ -64,29 +70,29 @@ $(B)/flags $(B)/objects $(B)/luas: FORCE
 
 $(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) $(EXTRA_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call show,compile,$<)$(CC) $(BASE_CFLAGS) $(EXTRA_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 # The Lua sources travel inside the program as bytes.
 $(B)/gen/lua_sources.c: dsl/embed.lua $(LUA_SOURCES) $(B)/luas
 	@mkdir -p $(@D)
-	lua5.4 dsl/embed.lua $@ $(LUA_SOURCES)
+	$(call show,embed,$(words $(LUA_SOURCES)) Lua sources)lua5.4 dsl/embed.lua $@ $(LUA_SOURCES)
 
 $(B)/obj/lua_sources.o: $(B)/gen/lua_sources.c $(B)/flags
 	@mkdir -p $(@D)
-	$(CC) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call show,compile,$<)$(CC) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/libkgen.a: $(LIB_O) $(B)/objects
 	@rm -f $@
-	ar rcs $@ $(LIB_O)
+	$(call show,archive,$@)ar rcs $@ $(LIB_O)
 
 $(B)/kgen: $(CLI_O) $(B)/libkgen.a $(B)/objects
-	$(CC) $(CFLAGS) $(CLI_O) $(B)/libkgen.a $(LDLIBS) -o $@
+	$(call show,link,$@)$(CC) $(CFLAGS) $(CLI_O) $(B)/libkgen.a $(LDLIBS) -o $@
 
 $(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
-	$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
+	$(call show,link,$@)$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
 
 $(B)/fuzz_%: $(B)/obj/verify/fuzz_%.o $(B)/libkgen.a
-	$(CC) $(CFLAGS) -fsanitize=fuzzer $< $(B)/libkgen.a $(LDLIBS) -o $@
+	$(call show,link,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $< $(B)/libkgen.a $(LDLIBS) -o $@
 
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
 -include verify/ptxvm/Makefile.inc
