@@ -127,7 +127,7 @@ tsan-build:
 	$(MAKE) --keep-going B=$(B)/tsan tests CFLAGS="-O1 -g -fsanitize=thread -fno-omit-frame-pointer"
 
 fuzz-build:
-	$(MAKE) B=$(B)/fuzz CC=$(CLANG) fuzzers \
+	$(MAKE) WERROR= B=$(B)/fuzz CC=$(CLANG) fuzzers \
 	    CFLAGS="-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined"
 
 fuzz:
