@@ -117,7 +117,7 @@ test:
 asan tsan:
 	./setup.sh test
 	-$(MAKE) --keep-going $@-build
-	@verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%)
+	@verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%) verify/test_cli.sh
 
 asan-build:
 	$(MAKE) --keep-going B=$(B)/asan tests \
