@@ -3,9 +3,7 @@
 #include "runtime/gguf.h"
 #include "runtime/tokenizer.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
+#include <stddef.h>
 
 struct tokenize_options {
     const char *model;
@@ -58,31 +56,29 @@ static bool encode(const struct tokenize_options *o, const struct tokenizer *t, 
     return ok;
 }
 
-static bool parse_id(const char *word, int32_t n_vocab, int32_t *id, struct err *e) {
-    char *end;
-    errno = 0;
-    long v = strtol(word, &end, 10);
-    if (end == word || *end || errno || v < 0 || v >= n_vocab)
-        return err_set(e, ERR_INPUT, "--decode %.64s: expected a token id 0…%d", word, n_vocab - 1);
-    *id = (int32_t)v;
-    return true;
+/* The ids of all words, each "1" or "1,2,3". */
+static bool read_ids(const struct tokenize_options *o, int32_t n_vocab, struct ids *out, struct err *e) {
+    struct arena arena = {0};
+    bool ok = true;
+    for (size_t i = 0; ok && i < o->ids.n; i++) {
+        int32_t *ids;
+        size_t n;
+        ok = ids_parse("--decode", o->ids.items[i], &arena, &ids, &n, e);
+        for (size_t k = 0; ok && k < n; k++) {
+            if (ids[k] >= n_vocab)
+                ok = err_set(e, ERR_INPUT, "--decode %d: expected token ids 0…%d", ids[k], n_vocab - 1);
+            else
+                ids_add(out, ids[k]);
+        }
+    }
+    arena_free(&arena);
+    return ok;
 }
 
-/* Ids are words of the command line; "1,2,3" and JSON's "[1, 2, 3]" are taken apart too. */
 static bool decode(const struct tokenize_options *o, const struct tokenizer *t, struct err *e) {
     struct ids ids = {0};
     struct buf text = {0};
-    bool ok = true;
-    for (size_t i = 0; ok && i < o->ids.n; i++) {
-        char *words = strdup(o->ids.items[i]), *rest = words;
-        for (char *word; ok && (word = strsep(&rest, ",[] "));) {
-            int32_t id = 0;
-            if (!*word) continue;
-            ok = parse_id(word, tokenizer_n_vocab(t), &id, e);
-            if (ok) ids_add(&ids, id);
-        }
-        free(words);
-    }
+    bool ok = read_ids(o, tokenizer_n_vocab(t), &ids, e);
     if (ok) tokenizer_decode(t, ids.id, ids.n, o->special, &text);
     if (ok && o->report.json)
         ok = json_print(json_pack("{s:o}", "text", json_text(text.data ? text.data : "", text.len)), e);

@@ -127,8 +127,11 @@ if [ -f "$smol" ] && [ -f "$gemma" ]; then
     want='[1]' ids -m $smol --special -p '<|im_start|>'; ok "special_text_is_a_token_when_asked"
     run tokenize --json -m $smol -p '<|im_start|>'; [ "$(json 'len(d["ids"]) > 1')" = True ]; ok "special_text_stays_text"
     run tokenize -m $smol --decode 504 3575 282 4649 314; prints 'The capital of France is'; ok "decode"
-    run tokenize -m $smol --decode '[504, 3575]' 282,4649,314; prints 'The capital of France is'; ok "decode_lists"
-    run tokenize -m $smol --decode 49152; says 1 'expected a token id 0…49151'; ok "decode_beyond_the_vocabulary"
+    run tokenize -m $smol --decode 504,3575 282,4649,314; prints 'The capital of France is'; ok "decode_lists"
+    run tokenize -m $smol --decode 49152; says 1 '--decode 49152: expected token ids 0…49151'; ok "decode_beyond_the_vocabulary"
+    for bad in x 1,,2 -1 1.5 2147483648; do
+        run tokenize -m $smol --decode -- "$bad"; says 2 'expected token ids separated by commas'; ok "decode_refuses_$bad"
+    done
     run tokenize -m $smol -p 'Hi'; [ $status_of = 0 ] && grep -qE '^ +[0-9]+  Hi$' "$tmp/out"; ok "ids_beside_spellings"
 
     # ---- inspect ----
@@ -186,6 +189,14 @@ for shell in zsh fish; do
     if command -v $shell >/dev/null; then $shell -n "$tmp/out" 2>"$tmp/err"; ok "${shell}_parses_its_rules"
     else skip "${shell}_parses_its_rules" "$shell is not installed"; fi
 done
+if command -v fish >/dev/null; then
+    complete_fish() { HOME=$tmp fish --no-config -c "source $tmp/out; complete -C '$1'" 2>"$tmp/err" | cut -f 1 | paste -sd ' '; }
+    [ "$(complete_fish 'kgen tok')" = tokenize ]; ok "fish_completes_commands"
+    [ "$(complete_fish 'kgen doctor --thr')" = --threads ]; ok "fish_completes_options"
+    [ "$(complete_fish 'kgen doctor --act ')" = 'f32 q8' ]; ok "fish_completes_choices"
+else
+    skip "fish_completes" "fish is not installed"
+fi
 
 # ---- Where output goes ----
 "$kgen" help >&- 2>"$tmp/err"; status_of=$?; : >"$tmp/out"
@@ -195,13 +206,13 @@ says 1 'standard output could not be written: No space left on device'; ok "full
 (sleep 0.3; "$kgen" help --markdown 2>"$tmp/err"; echo $? >"$tmp/out") | true
 [ "$(cat "$tmp/out")" = 141 ] && [ ! -s "$tmp/err" ]; ok "a_reader_that_left_ends_it_quietly"
 "$kgen" docter 2>&- >"$tmp/out"; [ $? = 2 ] && [ ! -s "$tmp/out" ]; ok "closed_stderr"
-if command -v script >/dev/null; then
+if script -qec true /dev/null >"$tmp/out" 2>&1 </dev/null; then
     escape=$'\e['
     TERM=xterm script -qec "$kgen help" /dev/null >"$tmp/out" </dev/null; grep -qF "$escape" "$tmp/out"; ok "colour_on_a_terminal"
     NO_COLOR=1 TERM=xterm script -qec "$kgen help" /dev/null >"$tmp/out" </dev/null; ! grep -qF "$escape" "$tmp/out"
     ok "no_colour_when_told"
 else
-    skip "colour" "script is not installed"
+    skip "colour" "script cannot make a pseudo-terminal here"
 fi
 run help; ! grep -qF $'\e[' "$tmp/out"; ok "no_colour_in_a_file"
 
