@@ -124,7 +124,7 @@ static uint32_t hash_op(const struct ir_op *op) {
 
 static bool equal_ops(const struct ir_op *a, const struct ir_op *b) {
     return a->code == b->code && ir_type_eq(a->type, b->type) && a->imm == b->imm && a->align == b->align &&
-           memcmp(a->args, b->args, a->n_args * sizeof *a->args) == 0 &&
+           (!a->n_args || memcmp(a->args, b->args, a->n_args * sizeof *a->args) == 0) &&
            (!a->lanes || memcmp(a->lanes, b->lanes, a->type.lanes) == 0);
 }
 
