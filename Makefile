@@ -49,7 +49,7 @@ TEST_C := $(sort $(wildcard verify/test_*.c))
 FUZZ_C := $(sort $(wildcard verify/fuzz_*.c))
 LUA_SOURCES := $(sort $(wildcard kernels.lua models/*.lua) $(filter-out dsl/embed.lua,$(shell find dsl -name '*.lua')))
 
-LIB_O := $(LIB_C:%.c=$(B)/obj/%.o) $(if $(wildcard dsl/host.h),$(B)/obj/lua_sources.o)
+LIB_O := $(LIB_C:%.c=$(B)/obj/%.o) $(B)/obj/lua_sources.o
 CLI_O := $(CLI_C:%.c=$(B)/obj/%.o)
 TESTS := $(TEST_C:verify/%.c=$(B)/%)
 FUZZERS := $(FUZZ_C:verify/%.c=$(B)/%)
@@ -60,13 +60,12 @@ all: $(B)/kgen
 $(B)/obj/codegen/llvm_%.o $(B)/obj/codegen/target_%.o: EXTRA_CFLAGS = $(LLVM_CFLAGS)
 $(B)/obj/dsl/%.o: EXTRA_CFLAGS = $(LUA_CFLAGS)
 
-# Files whose text is a value above, rewritten only when it changed: what is made from it is then made again.
-$(B)/flags: VALUE = $(CC) $(BASE_CFLAGS) $(CFLAGS) $(LLVM_CFLAGS) $(LUA_CFLAGS)
-$(B)/objects: VALUE = $(LIB_O) $(CLI_O)
-$(B)/luas: VALUE = $(LUA_SOURCES)
-$(B)/flags $(B)/objects $(B)/luas: FORCE
-	@mkdir -p $(@D)
-	@echo '$(VALUE)' | cmp -s - $@ || echo '$(VALUE)' > $@
+# Files whose text is a value above, rewritten only when it changed: what is made from it is then made again. Written while
+# this file is read, since a rule would make everything look out of date to `make -q`.
+note = $(shell mkdir -p $(B) && printf '%s' '$(2)' | cmp -s - $(B)/$(1) || printf '%s' '$(2)' > $(B)/$(1))
+$(call note,flags,$(CC) $(BASE_CFLAGS) $(CFLAGS) $(LLVM_CFLAGS) $(LUA_CFLAGS))
+$(call note,objects,$(LIB_O) $(CLI_O))
+$(call note,luas,$(LUA_SOURCES))
 
 $(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
@@ -105,26 +104,27 @@ demo:
 	$(MAKE) $(B)/kgen
 	$(B)/kgen run -m build/models/smollm2-135m-instruct-q4_1.gguf -p "What is the capital of France?" -n 64
 
-# A test that does not build counts as failed, so the build carries on past it and run_tests.sh has the last word.
+# The build carries on past what fails. What is then out of date is removed, never run: run_tests.sh counts it as failed.
+remove_stale = for target in $(1); do $(MAKE) -q $$target 2>/dev/null || rm -f $$target; done
 SCRIPTS = $(sort $(wildcard verify/test_*.lua verify/test_*.sh))
 PTXVM_TESTS = $(if $(wildcard verify/ptxvm/Makefile.inc),ptxvm-test)
 test:
 	./setup.sh test
-	-$(MAKE) --keep-going $(B)/kgen $(TESTS)
+	@$(MAKE) --keep-going tests || $(MAKE) stale
 	@verify/run_tests.sh --build $(B) --only "$(ONLY)" $(TESTS) $(SCRIPTS) $(PTXVM_TESTS:%=make:%) \
 	    $(if $(FUZZ_C),verify/run_fuzz.sh)
 
 asan tsan:
 	./setup.sh test
-	-$(MAKE) --keep-going $@-build
+	@$(MAKE) $@-build || $(MAKE) $@-build REMOVE_STALE=1
 	@verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%) verify/test_cli.sh
 
 asan-build:
-	$(MAKE) --keep-going B=$(B)/asan tests \
+	@$(MAKE) --keep-going B=$(B)/asan $(if $(REMOVE_STALE),stale,tests) \
 	    CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 
 tsan-build:
-	$(MAKE) --keep-going B=$(B)/tsan tests CFLAGS="-O1 -g -fsanitize=thread -fno-omit-frame-pointer"
+	@$(MAKE) --keep-going B=$(B)/tsan $(if $(REMOVE_STALE),stale,tests) CFLAGS="-O1 -g -fsanitize=thread -fno-omit-frame-pointer"
 
 fuzz-build:
 	$(MAKE) WERROR= B=$(B)/fuzz CC=$(CLANG) fuzzers \
@@ -135,6 +135,8 @@ fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
 
 tests: $(B)/kgen $(TESTS)
+stale:
+	@$(call remove_stale,$(B)/kgen $(TESTS))
 fuzzers: $(FUZZERS)
 
 bench-peers: $(B)/kgen
@@ -160,7 +162,6 @@ install: $(B)/kgen
 clean:
 	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
 
-.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests fuzzers bench-peers docs install clean \
-        FORCE
+.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
 .SECONDARY:
 .DELETE_ON_ERROR:

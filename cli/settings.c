@@ -13,9 +13,12 @@
 
 const struct variable variables[] = {
     {"KGEN_CACHE_DIR", "where compiled kernels and tuning results are kept ($XDG_CACHE_HOME/kgen)", true},
+    {"KGEN_LUA", "a directory with kernels.lua, dsl/ or models/ to use instead of those built in", false},
     {"NO_COLOR", "any value: no colour, even on a terminal", false},
     {"KGEN_PTXVM", "the PTX machine (build/ptxvm/libcuda.so.1): fast, check or leaks", false},
     {"KGEN_PTXVM_REPORT", "a file the PTX machine writes its counters to", false},
+    {"KGEN_PTXVM_ARCH", "the architecture the PTX machine shows, such as 90 (docs/ptxvm.md)", false},
+    {"KGEN_PTXVM_MEMORY", "the device memory the PTX machine shows: bytes, or a number with K, M or G", false},
     {0},
 };
 

@@ -5,7 +5,7 @@
 
 struct verify_options {
     struct words kernels; /* none: all */
-    const char *target;
+    const char *target, *dump;
     int64_t seed, threads;
     struct report_options report;
 };

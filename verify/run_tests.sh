@@ -23,11 +23,12 @@ unset MAKEFLAGS MFLAGS MAKELEVEL KGEN_THREADS KGEN_DEVICE KGEN_DUMP
 export KGEN_CACHE_DIR=${KGEN_TEST_CACHE_DIR:-$PWD/$build/test-cache} XDG_CONFIG_HOME=$PWD/$build/test-config
 
 # Reads one test's output; prints "passed failed skipped", then a line for each failure and skip.
-# A log without TAP lines may carry the counts of a nested run instead.
+# A log without TAP lines may carry the counts of a nested run instead, or "NAME: skipped, REASON" for all of it.
 count() {
     awk -v status="$1" -v limit="$2" '
         /^1\.\.[0-9]+/ { planned += substr($1, 4); next }
         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped/ { nested = 1; np += $1; nf += $3; ns += $5; next }
+        /^[a-z-]+: skipped, / { whole = $0; sub(/^[a-z-]+: skipped, /, "", whole); next }
         /^# skip: / { reason = substr($0, 9); next }
         /^(not )?ok([ \t]|$)/ {
             ran++
@@ -44,6 +45,7 @@ count() {
             else if (status > 128) { failed++; note[++n] = "FAILED: ended by signal " status - 128 }
             else if (ran < planned) { failed++; note[++n] = "FAILED: " planned " tests planned, " ran + 0 " ran" }
             else if (status != 0 && !failed) { failed++; note[++n] = "FAILED: exit status " status }
+            else if (!ran && whole != "") { skipped++; note[++n] = "skipped: all of it: " whole }
             else if (!ran && !nested) { failed++; note[++n] = "FAILED: no test ran" }
             print passed + 0, failed + 0, skipped + 0
             for (i = 1; i <= n; i++) print note[i]
