@@ -40,7 +40,7 @@ LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -Wno-error=maybe-uninitialized -I. \
               -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -pthread
 LDLIBS = -Wl,--as-needed $(addprefix -L,$(LLVM_LIBDIR)) -lLLVM-22 -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
-         -lxxhash -lhwloc -lm -ldl -pthread
+         -lxxhash -lhwloc -ledit -lm -ldl -pthread
 
 LIB_C := $(sort $(wildcard codegen/*.c dsl/*.c runtime/*.c) \
          $(filter-out verify/test_% verify/fuzz_%,$(wildcard verify/*.c)))

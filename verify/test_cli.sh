@@ -6,6 +6,10 @@ cd "$(dirname "$0")/.." || exit 1
 kgen=${KGEN:-build/kgen}
 smol=build/models/smollm2-135m-instruct-q4_1.gguf
 gemma=build/models/gemma-3-270m-q4_k_m.gguf
+if [ ! -x "$kgen" ]; then
+    printf '1..1\nnot ok 1 - there is no %s\n' "$kgen"
+    exit 1
+fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 export XDG_CONFIG_HOME=$tmp/config
