@@ -169,6 +169,36 @@ refused("loop variable as a value", "{% for x in [1] %}{{ loop|tojson }}{% endfo
 refused("error of the caller's function", "\n{{ f() }}", "f has failed", nil,
   { f = function() error("template line 2: f has failed", 0) end })
 
+-- Damaged copies of the real templates: a text or an error with its line, nothing else
+do
+  local random = 12345
+  local function below(n) -- the same damage in every run
+    random = (random * 1103515245 + 12345) % 2147483648
+    return random // 8 % n
+  end
+  local PIECES = { "{%", "%}", "{{", "}}", "-", "'", "[", "]", "(", "|", ".", "\0", "\255", "{#", " in ", " is ", ":",
+    "9e9" }
+  local bad, refused_ones, total = nil, 0, 0
+  for _, case in ipairs(cases) do
+    local source = case.source or read(ROOT .. "templates/" .. case.template .. ".jinja")
+    local context = {}
+    for _, pair in ipairs(case.context) do context[pair[1]] = pair[2] end
+    for _ = 1, 4 do
+      local at, cut = 1 + below(#source), below(6)
+      local damaged = source:sub(1, at - 1) .. PIECES[1 + below(#PIECES)] .. source:sub(at + cut)
+      local fine, result = render(damaged, context, { steps = 100000, bytes = 1 << 20 })
+      total = total + 1
+      if not fine then
+        refused_ones = refused_ones + 1
+        local has_line = type(result) == "string" and result:find("^template line %d+: ")
+        if not has_line then bad = bad or damaged .. "\n" .. tostring(result) end
+      end
+    end
+  end
+  ok(not bad, total .. " damaged templates", bad)
+  ok(refused_ones > total // 4 and refused_ones < total, "damage is noticed, and not always fatal", refused_ones)
+end
+
 -- Values from the caller ---------------------------------------------------------------------------------------------
 
 local function gives(name, source, context, expected)
