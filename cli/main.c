@@ -17,7 +17,7 @@ const struct command *const commands[] = {
 };
 
 const struct command *command_find(const char *name, struct err *e) {
-    const char *names[sizeof commands / sizeof *commands];
+    const char *names[sizeof commands / sizeof commands[0]];
     size_t n = 0;
     for (; commands[n]; n++) {
         if (strcmp(commands[n]->name, name) == 0) return commands[n];

@@ -25,13 +25,13 @@ const struct variable variables[] = {
 void setting_variable(const char *name, char out[64]) {
     size_t n = (size_t)snprintf(out, 64, "KGEN_%s", name);
     if (n >= 64) bug("the setting %s has too long a name", name);
-    for (char *c = out; *c; c++) *c = *c == '-' ? '_' : (char)toupper((unsigned char)*c);
+    for (char *c = out; *c; c++) *c = (char)(*c == '-' ? '_' : toupper((unsigned char)*c));
 }
 
 void setting_key(const char *variable, char out[64]) {
     size_t n = (size_t)snprintf(out, 64, "%s", variable + strlen("KGEN_"));
     if (n >= 64) bug("%s has too long a name", variable);
-    for (char *c = out; *c; c++) *c = *c == '_' ? '-' : (char)tolower((unsigned char)*c);
+    for (char *c = out; *c; c++) *c = (char)(*c == '_' ? '-' : tolower((unsigned char)*c));
 }
 
 /* Every key the file may hold, in the arena. */

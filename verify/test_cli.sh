@@ -163,6 +163,32 @@ ok "doctor_sees_a_bad_cache"
 (unset KGEN_CACHE_DIR HOME XDG_CACHE_HOME; run doctor; [ $status_of = 0 ] && grep -q 'nowhere to keep' "$tmp/out")
 ok "doctor_without_home"
 
+# A driver of our own making, since the machine may have none: what it says must arrive, and its failures be explained.
+driver() { # driver FLAGS…: libcuda.so.1 in $tmp/cuda
+    mkdir -p "$tmp/cuda"
+    gcc -shared -fPIC "$@" -xc -o "$tmp/cuda/libcuda.so.1" - <<'C'
+#include <string.h>
+#ifndef BARE
+int cuInit(unsigned flags) { return flags ? 1 : START; }
+int cuDriverGetVersion(int *v) { *v = 12080; return 0; }
+int cuDeviceGetCount(int *n) { *n = DEVICES; return 0; }
+int cuDeviceGet(int *d, int i) { *d = i + 7; return 0; }
+int cuDeviceGetName(char *name, int n, int d) { strncpy(name, d == 7 ? "First" : "Second", (unsigned long)n); return 0; }
+int cuDeviceTotalMem_v2(unsigned long *bytes, int d) { (void)d; *bytes = 3ul << 33; return 0; }
+int cuDeviceGetAttribute(int *v, int a, int d) { (void)d; *v = a == 75 ? 9 : a == 76 ? 0 : -1; return 0; }
+#endif
+C
+}
+doctor_with_driver() { LD_LIBRARY_PATH=$tmp/cuda run doctor "$@"; }
+driver -DSTART=0 -DDEVICES=2
+doctor_with_driver --json --device cuda:1
+[ "$(json 'd["cuda"]["driver"], d["cuda"]["devices"][1], d["will_use"]["device"]')" = \
+    "('CUDA 12.8', {'name': 'Second', 'architecture': 'sm_90', 'memory_bytes': $((3 << 33))}, 'cuda:1')" ]; ok "doctor_cuda"
+doctor_with_driver --json --device cuda:2; [ "$(json 'd["will_use"]["device"]')" = 'none: no cuda:2 here' ]; ok "doctor_cuda_absent_device"
+driver -DSTART=0 -DDEVICES=0; doctor_with_driver; grep -q 'sees no device' "$tmp/out"; ok "doctor_cuda_without_devices"
+driver -DSTART=999 -DDEVICES=1; doctor_with_driver; grep -q 'does not start' "$tmp/out"; ok "doctor_cuda_that_does_not_start"
+driver -DBARE; doctor_with_driver; grep -q 'lacks functions' "$tmp/out"; ok "doctor_cuda_too_old"
+
 # ---- Text from the tables ----
 for name in $("$kgen" help --names); do
     run help "$name"; cp "$tmp/out" "$tmp/help"
