@@ -401,7 +401,7 @@ is_type("number", function(v) return value.number(v) ~= nil end)
 is_type("integer", function(v) return math.type(v) == "integer" end)
 is_type("float", function(v) return math.type(v) == "float" end)
 is_type("mapping", value.is_map)
-is_type("callable", function(v) return getmetatable(v) == value.Callable end)
+is_type("callable", function(v) return getmetatable(v) == value.Callable or value.is_undefined(v) end) -- as in Python
 local function iterable(v)
   return type(v) == "string" or value.is_sequence(v) or value.is_map(v) or value.is_undefined(v)
 end

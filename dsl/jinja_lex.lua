@@ -208,7 +208,6 @@ function M.lex(source)
     if not i then break end
     local opener = source:sub(i, i + 1)
     local sign = source:match("^[-+]?", i + 2)
-    if opener == "{{" and sign == "+" then sign = "" end
     lexer:data(source:sub(at, i - 1), sign, opener ~= "{{")
     at = i + 2 + #sign
     local raw_sign, raw_stop = source:match("^%s*raw%s*(%-?)%%}()", at)
