@@ -10,6 +10,7 @@
 #include "codegen/f16.h"
 #include "codegen/interp.h"
 #include "codegen/ir.h"
+#include "verify/ir_random.h"
 
 #include <elf.h>
 #include <math.h>
@@ -488,6 +489,38 @@ static void kernel_with_everything_matches_the_interpreter(void **state) {
     free(text);
 }
 
+/* Random programs, compiled for every target, against the interpreter on the same text without any pass. */
+static void random_programs_match_the_interpreter(void **state) {
+    (void)state;
+    static _Alignas(64) uint8_t in[IR_RANDOM_BYTES], want[IR_RANDOM_BYTES], got[IR_RANDOM_BYTES];
+    for (size_t i = 0; i < sizeof in; i += 4) {
+        uint32_t x = 0x3f000000 | (uint32_t)(next_random() & 0x7fffff);
+        memcpy(in + i, &x, 4);
+    }
+    for (uint64_t program = 5001; program <= 5100; program++) {
+        struct buf text = {0};
+        struct ir_module *m;
+        struct err e;
+        ir_random(program, &text);
+        if (!ir_parse(text.data, text.len, &m, &e)) fail_msg("%s", e.msg);
+        struct target t = find(target_name(program % 5));
+        struct buf object = compile(text.data, text.len, &t, STAGE_OBJ);
+        expect_no_undefined_symbols(&object, t.name);
+        if (target_runs_here(&t)) {
+            struct code *code = load(&object);
+            memcpy(want, in, sizeof in);
+            memcpy(got, in, sizeof in);
+            if (!ir_run(m->first, (void *[]){in, want}, NULL, 3, 40, NULL, t.fma, &e)) fail_msg("%s", e.msg);
+            code_symbol(code, "random")((void *[]){in, got}, NULL, 3, 40, NULL);
+            if (memcmp(want, got, sizeof want) != 0) fail_msg("%s, program %d\n%s", t.name, (int)program, text.data);
+            code_free(code);
+        }
+        ir_free(m);
+        buf_free(&object);
+        buf_free(&text);
+    }
+}
+
 /* Masked stores of every type and width: only the lanes asked for change. */
 static void masked_stores_touch_their_lanes_only(void **state) {
     (void)state;
@@ -590,6 +623,34 @@ static void maddubs_serves_avx2_and_avx512_without_vnni(void **state) {
     expect_not_in(v4, "vpdpbusd");
     free(v3);
     free(v4);
+}
+
+/* AVX-VNNI without AVX-512 is found on hosts only (`native`); its code can be looked at anywhere. */
+static void vnni_has_a_form_without_avx512(void **state) {
+    (void)state;
+    struct target t = find("x86-64-v3");
+    t.features |= FEAT_AVXVNNI;
+    t.cpu_features = "+avxvnni";
+    char *code = compile(gemv_tile, strlen(gemv_tile), &t, STAGE_ASM).data;
+    expect_line_with(code, "vpdpbusd", "%ymm");
+    expect_not_in(code, "%zmm");
+    expect_not_in(code, "vpmaddubsw");
+    free(code);
+}
+
+/* What reaches LLVM's back end: invariant loads marked, no flag that would let it change rounding. */
+static void llvm_text_is_strict(void **state) {
+    (void)state;
+    struct target t = find("x86-64-v4");
+    char *mixed_ir = mixed_text(), *code = compile(mixed_ir, strlen(mixed_ir), &t, STAGE_LLVM).data;
+    expect_in(code, "define void @mixed.0");
+    expect_in(code, "!invariant.load");
+    expect_in(code, "@llvm.fma.v16f32");
+    expect_not_in(code, " fast ");
+    expect_not_in(code, "contract");
+    expect_not_in(code, "reassoc");
+    free(code);
+    free(mixed_ir);
 }
 
 static void baseline_uses_nothing_newer(void **state) {
@@ -811,9 +872,12 @@ int main(void) {
         cmocka_unit_test(dot4_limits_are_tight),
         cmocka_unit_test(dot4_picks_the_first_legal_row),
         cmocka_unit_test(kernel_with_everything_matches_the_interpreter),
+        cmocka_unit_test(random_programs_match_the_interpreter),
         cmocka_unit_test(masked_stores_touch_their_lanes_only),
         cmocka_unit_test(vnni_takes_the_broadcast_from_memory),
         cmocka_unit_test(maddubs_serves_avx2_and_avx512_without_vnni),
+        cmocka_unit_test(vnni_has_a_form_without_avx512),
+        cmocka_unit_test(llvm_text_is_strict),
         cmocka_unit_test(baseline_uses_nothing_newer),
         cmocka_unit_test(fma_takes_the_broadcast_from_memory),
         cmocka_unit_test(nothing_is_contracted),

@@ -10,6 +10,7 @@
 #include "codegen/interp.h"
 #include "codegen/ir.h"
 #include "codegen/passes.h"
+#include "verify/ir_random.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -644,6 +645,36 @@ static void dump_prints_after_the_pass(void **state) {
     ir_free(m);
 }
 
+/* Random programs compute the same memory before and after the passes, and after being printed and parsed. */
+static void passes_change_no_result(void **state) {
+    (void)state;
+    static _Alignas(64) uint8_t in[IR_RANDOM_BYTES], want[IR_RANDOM_BYTES], got[IR_RANDOM_BYTES];
+    for (size_t i = 0; i < sizeof in; i += 4) {
+        uint32_t x = 0x3f000000 | (uint32_t)(i * 2654435761u >> 9);
+        memcpy(in + i, &x, 4);
+    }
+    for (uint64_t seed = 1; seed <= 1500; seed++) {
+        struct buf text = {0}, printed = {0};
+        struct err e;
+        ir_random(seed, &text);
+        struct ir_module *m = parse_ok(text.data);
+        memcpy(want, in, sizeof in);
+        memcpy(got, in, sizeof in);
+        if (!ir_run(m->first, (void *[]){in, want}, NULL, 3, 40, NULL, true, &e)) fail_msg("%s\n%s", e.msg, text.data);
+        passes_run(m->first, NULL, NULL);
+        ir_print(m, &printed);
+        struct ir_module *again = parse_ok(printed.data);
+        if (!ir_run(again->first, (void *[]){in, got}, NULL, 3, 40, NULL, true, &e))
+            fail_msg("%s\n%s", e.msg, text.data);
+        if (memcmp(want, got, sizeof want) != 0)
+            fail_msg("seed %d\n%s\nafter passes:\n%s", (int)seed, text.data, printed.data);
+        ir_free(m);
+        ir_free(again);
+        buf_free(&text);
+        buf_free(&printed);
+    }
+}
+
 /* A kernel of 20,000 operations with deep sharing: near-linear passes take milliseconds. */
 static void passes_are_fast(void **state) {
     (void)state;
@@ -686,6 +717,7 @@ int main(void) {
         cmocka_unit_test(dead_code_goes_with_its_loops),
         cmocka_unit_test(pass_names_are_checked),
         cmocka_unit_test(dump_prints_after_the_pass),
+        cmocka_unit_test(passes_change_no_result),
         cmocka_unit_test(passes_are_fast),
     };
     return cmocka_run_group_tests_name("ir", tests, NULL, NULL);

@@ -1,0 +1,211 @@
+#include "verify/ir_random.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum kind { INT, VEC, FLT, BIT, MASK, N_KINDS };
+static const char *const kind_type[N_KINDS] = {"i64", "i32x8", "f32x8", "i1", "i1x8"};
+
+enum { POOL = 64 };
+
+/* The visible values of each kind; a block's are forgotten at its end by restoring n. */
+struct maker {
+    struct buf *out;
+    uint64_t seed;
+    int next_name, depth, budget;
+    int pool[N_KINDS][POOL], n[N_KINDS];
+};
+
+static unsigned roll(struct maker *m, unsigned n) {
+    m->seed = m->seed * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(m->seed >> 33) % n;
+}
+
+static int any(struct maker *m, enum kind k) {
+    return m->pool[k][roll(m, (unsigned)m->n[k])];
+}
+
+static void keep(struct maker *m, enum kind k, int name) {
+    if (m->n[k] < POOL)
+        m->pool[k][m->n[k]++] = name;
+    else
+        m->pool[k][POOL / 2 + roll(m, POOL / 2)] = name;
+}
+
+static int define(struct maker *m, enum kind k, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int define(struct maker *m, enum kind k, const char *fmt, ...) {
+    char text[256];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    int name = m->next_name++;
+    buf_printf(m->out, "%%%d:%s = %s\n", name, kind_type[k], text);
+    return name;
+}
+
+static int constant(struct maker *m, enum kind k) {
+    static const int some[] = {0, 1, -1, 2, 3, 5, 16, 255, -128};
+    return define(m, k, "const %d", some[roll(m, sizeof some / sizeof *some)]);
+}
+
+/* An offset that is a multiple of 4 and in bounds with 64 bytes to spare: ((x + c) & 255) * 4 + d. */
+static int offset(struct maker *m) {
+    int c = define(m, INT, "const %u", roll(m, 100)), sum = define(m, INT, "add %%%d, %%%d", any(m, INT), c);
+    int mask = define(m, INT, "const 255"), low = define(m, INT, "and %%%d, %%%d", sum, mask);
+    int more = define(m, INT, "const %u", roll(m, 50)), late = define(m, INT, "add %%%d, %%%d", more, low);
+    int four = define(m, INT, "const %u", roll(m, 2) ? 4 : 8);
+    int scaled = define(m, INT, "mul %%%d, %%%d", late, four), d = define(m, INT, "const %u", 4 * roll(m, 100));
+    return define(m, INT, "add %%%d, %%%d", scaled, d);
+}
+
+static void integer_op(struct maker *m, enum kind k) {
+    static const char *const ops[] = {"add", "sub", "mul", "and", "or", "xor", "smin", "smax"};
+    static const char *const shifts[] = {"shl", "lshr", "ashr"};
+    static const char *const divisions[] = {"udiv", "urem"};
+    int b = any(m, k);
+    unsigned what = roll(m, 10);
+    if (what == 0) {
+        b = define(m, k, "const %u", roll(m, 31));
+        keep(m, k, define(m, k, "%s %%%d, %%%d", shifts[roll(m, 3)], any(m, k), b));
+        return;
+    }
+    if (what == 1) {
+        b = define(m, k, "const %u", 1 + roll(m, 9));
+        keep(m, k, define(m, k, "%s %%%d, %%%d", divisions[roll(m, 2)], any(m, k), b));
+        return;
+    }
+    if (what < 5) b = constant(m, k);
+    int a = any(m, k);
+    keep(m, k, define(m, k, "%s %%%d, %%%d", ops[roll(m, 8)], what == 4 ? b : a, what == 4 ? a : b));
+}
+
+static void float_op(struct maker *m) {
+    int half = define(m, FLT, "const 0x1p-1");
+    switch (roll(m, 5)) {
+    case 0:
+        keep(m, FLT, define(m, FLT, "fadd %%%d, %%%d", any(m, FLT), any(m, FLT)));
+        break;
+    case 1:
+        keep(m, FLT, define(m, FLT, "fma %%%d, %%%d, %%%d", any(m, FLT), half, any(m, FLT)));
+        break;
+    case 2:
+        keep(m, FLT, define(m, FLT, "fmin %%%d, %%%d", any(m, FLT), any(m, FLT)));
+        break;
+    case 3:
+        keep(m, FLT, define(m, FLT, "select %%%d, %%%d, %%%d", any(m, MASK), any(m, FLT), any(m, FLT)));
+        break;
+    default:
+        keep(m, FLT, define(m, FLT, "fmul %%%d, %%%d", half, any(m, FLT)));
+    }
+}
+
+static void mixed_op(struct maker *m) {
+    switch (roll(m, 7)) {
+    case 0:
+        keep(m, BIT, define(m, BIT, "ilt %%%d, %%%d", any(m, INT), any(m, INT)));
+        break;
+    case 1:
+        keep(m, MASK, define(m, MASK, "ile %%%d, %%%d", any(m, VEC), any(m, VEC)));
+        break;
+    case 2:
+        keep(m, INT, define(m, INT, "select %%%d, %%%d, %%%d", any(m, BIT), any(m, INT), any(m, INT)));
+        break;
+    case 3:
+        keep(m, VEC,
+             define(m, VEC, "shuffle %%%d, %u %u 2 3 7 6 5 %u", any(m, VEC), roll(m, 8), roll(m, 8), roll(m, 8)));
+        break;
+    case 4:
+        keep(m, VEC, define(m, VEC, "load %%1, %%%d, 32 align 4 inv", offset(m)));
+        break;
+    case 5:
+        keep(m, FLT, define(m, FLT, "load %%1, %%%d, 0 align 4 inv", offset(m)));
+        break;
+    default:
+        keep(m, VEC, define(m, VEC, "load %%2, %%%d, 8 align 4", offset(m)));
+    }
+}
+
+static void store(struct maker *m) {
+    int off = offset(m);
+    switch (roll(m, 3)) {
+    case 0:
+        buf_printf(m->out, "store %%%d, %%2, %%%d, 16 align 4\n", any(m, INT), off);
+        break;
+    case 1:
+        buf_printf(m->out, "storem %%%d, %%%d, %%2, %%%d, 0 align 4\n", any(m, VEC), any(m, MASK), off);
+        break;
+    default:
+        buf_printf(m->out, "store %%%d, %%2, %%%d, 0 align 4\n", any(m, FLT), off);
+    }
+}
+
+static void statements(struct maker *m, int n);
+
+static void conditional(struct maker *m) {
+    int saved[N_KINDS];
+    memcpy(saved, m->n, sizeof saved);
+    buf_printf(m->out, "if %%%d\n", any(m, BIT));
+    m->depth++;
+    statements(m, 4);
+    m->depth--;
+    buf_puts(m->out, "end\n");
+    memcpy(m->n, saved, sizeof saved);
+}
+
+static void loop(struct maker *m) {
+    int lo = define(m, INT, "const %u", roll(m, 3)), hi = define(m, INT, "const %u", roll(m, 7));
+    int init[3] = {any(m, INT), any(m, VEC), any(m, FLT)}, n_carries = (int)roll(m, 4);
+    int saved[N_KINDS], index = m->next_name++, carry = m->next_name;
+    memcpy(saved, m->n, sizeof saved);
+    m->next_name += n_carries;
+    buf_printf(m->out, "for %%%d = %%%d to %%%d step %u", index, lo, hi, 1 + roll(m, 3));
+    keep(m, INT, index);
+    for (int i = 0; i < n_carries; i++) {
+        buf_printf(m->out, "%s%%%d:%s = %%%d", i ? ", " : " carry ", carry + i, kind_type[i], init[i]);
+        keep(m, (enum kind)i, carry + i);
+    }
+    buf_puts(m->out, "\n");
+    m->depth++;
+    statements(m, 6);
+    m->depth--;
+    for (int i = 0; i < n_carries; i++) buf_printf(m->out, "%s%%%d", i ? ", " : "yield ", any(m, (enum kind)i));
+    buf_puts(m->out, n_carries ? "\nend -> " : "end");
+    memcpy(m->n, saved, sizeof saved);
+    for (int i = 0; i < n_carries; i++) {
+        buf_printf(m->out, "%s%%%d", i ? ", " : "", m->next_name);
+        keep(m, (enum kind)i, m->next_name++);
+    }
+    buf_puts(m->out, "\n");
+}
+
+static void statements(struct maker *m, int n) {
+    for (int i = 0; i < n && m->budget-- > 0; i++) {
+        unsigned what = roll(m, 20);
+        if (what < 2 && m->depth < 4)
+            loop(m);
+        else if (what == 2 && m->depth < 4)
+            conditional(m);
+        else if (what < 6)
+            store(m);
+        else if (what < 10)
+            mixed_op(m);
+        else if (what < 13)
+            float_op(m);
+        else
+            integer_op(m, what < 17 ? INT : VEC);
+    }
+}
+
+void ir_random(uint64_t seed, struct buf *out) {
+    struct maker m = {.out = out, .seed = seed * 2654435761u + 99, .next_name = 3, .budget = 200};
+    buf_puts(out, "kgen-ir 1\nfunc @random\n%1:ptr = arg 0\n%2:ptr = arg 1\n");
+    keep(&m, INT, define(&m, INT, "begin"));
+    keep(&m, INT, define(&m, INT, "end"));
+    keep(&m, VEC, define(&m, VEC, "iota"));
+    keep(&m, FLT, define(&m, FLT, "const 0x1.8p-1"));
+    keep(&m, BIT, define(&m, BIT, "ilt %%%d, %%%d", m.pool[INT][0], m.pool[INT][1]));
+    keep(&m, MASK, define(&m, MASK, "ile %%%d, %%%d", m.pool[VEC][0], m.pool[VEC][0]));
+    while (m.budget > 0) statements(&m, 20);
+    buf_puts(out, "end\n");
+}

@@ -1,0 +1,15 @@
+/* ir_random: random, well-formed programs of the flat IR for differential tests: nested loops with carries, ifs, shared
+ * and constant subexpressions, address arithmetic, loads and stores. Equal seeds give equal programs. */
+#ifndef KGEN_IR_RANDOM_H
+#define KGEN_IR_RANDOM_H
+
+#include "codegen/base.h"
+
+/* Bytes of the two memories a program uses: arg 0 is read, arg 1 is read and written. arg 0 must hold f32 from 0.5 up
+ * to 1 (as integers they do as well as any), so that no NaN arises and results can be compared bit for bit. */
+enum { IR_RANDOM_BYTES = 4096 };
+
+/* Appends a module with func @random, which keeps every promise. */
+void ir_random(uint64_t seed, struct buf *out);
+
+#endif
