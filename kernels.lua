@@ -62,18 +62,16 @@ kernel "silu_mul" {
   map = schedules.rows,
 }
 
--- Rotary position embedding. Pair i of a head is (i·step, i·step + off): step 2, off 1 for interleaved pairs;
--- step 1, off hd/2 for split halves. rot[p][i] holds cos and sin of pair i's angle at position p.
+-- Rotary position embedding on split halves: element e turns with its partner half a head away. cos and sin hold, for
+-- each position and element, the angle's cosine and its sine with the sign the element takes.
 kernel "rope" {
-  sig = "x: f32[tok?,nh,hd], rot: f32[ctx?,half,2], pos: dim, step: num, off: num -> y: f32[tok?,nh,hd]",
+  sig = "x: f32[tok?,nh,hd], cos: f32[ctx?,hd], sin: f32[ctx?,hd], pos: dim -> y: f32[tok?,nh,hd]",
   body = function(a)
     for t in each("tok", a.tok) do
       for h in each("head", a.nh) do
-        for p in each("pair", a.half) do
-          local lo, hi = p * a.step, p * a.step + a.off
-          local c, s = a.rot[a.pos + t][p][0], a.rot[a.pos + t][p][1]
-          a.y[t][h][lo] = a.x[t][h][lo] * c - a.x[t][h][hi] * s
-          a.y[t][h][hi] = a.x[t][h][lo] * s + a.x[t][h][hi] * c
+        for i in each("i", a.hd) do
+          local partner = (i + a.hd // 2) % a.hd
+          a.y[t][h][i] = a.x[t][h][i] * a.cos[a.pos + t][i] + a.x[t][h][partner] * a.sin[a.pos + t][i]
         end
       end
     end

@@ -7,7 +7,7 @@
 --   None     the table `none`              callable     Callable: {name =, call = function(st, args, kw)}
 --
 -- No value is ever nil. Functions that walk a value take the render state `st` first: it counts steps, limits sizes and
--- nesting, and st:fail(format, ...) raises an error with the template's line (see jinja_eval). The few functions
+-- nesting, and st:fail(format, ...) raises an error with the template's line (see jinja_state). The few functions
 -- without `st` are for building contexts.
 
 local text = require "dsl.jinja_text"

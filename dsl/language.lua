@@ -105,6 +105,11 @@ local materialize_mt = {}
 local function read(array, idx)
   local v = array.virtual
   if v then
+    local inside = false -- read once per step of a reduction?
+    for _, e in ipairs(idx) do
+      for var in pairs(e.deps) do inside = inside or T.inner[var] == "reduction" end
+    end
+    if inside and v.value.op ~= "load" then error(setmetatable({ name = array.name }, materialize_mt)) end
     if v.heavy then
       local open = {}
       for _, var in ipairs(T.axes) do open[var] = not T.inner[var] end
@@ -203,21 +208,22 @@ function lang.each(axis, n)
   end
 end
 
-local function bound(axis, n, f)
+local function bound(axis, n, f, kind)
   axis_name(axis)
   local len, static = extent(n, axis)
   local var = E.var(axis, static, #T.axes + 1)
   T.axes[#T.axes + 1] = var
-  T.inner[var] = (T.inner[var] or 0) + 1
+  local outer = T.inner[var]
+  T.inner[var] = kind
   local result = f(var)
-  T.inner[var] = T.inner[var] > 1 and T.inner[var] - 1 or nil
+  T.inner[var] = outer
   T.axes[#T.axes] = nil
   return var, len, result
 end
 
 local function reduction(kind)
   return function(axis, n, f)
-    local var, len, v = bound(axis, n, f)
+    local var, len, v = bound(axis, n, f, "reduction")
     return E.node("reduce", "f32", { len, value(v, kind .. " over '" .. axis .. "'") }, kind, var)
   end
 end
@@ -230,7 +236,7 @@ function lang.vec(axis, n, f)
     local c = f
     f = function() return c end
   end
-  local var, len, v = bound(axis, n, f)
+  local var, len, v = bound(axis, n, f, "vec")
   return E.node("vec", "vec", { len, value(v, "vec over '" .. axis .. "'") }, "local", var)
 end
 
@@ -260,7 +266,7 @@ function lang.fold(axis, n, monoid, f)
     local copy = {}
     for k, x in pairs(e) do if k ~= "when" then copy[k] = x end end
     return copy
-  end)
+  end, "reduction")
   local names, args = {}, { len, when or E.bool(true) }
   for k in pairs(elem) do names[#names + 1] = k end
   table.sort(names)
@@ -372,17 +378,37 @@ end
 -- fused "name" { sig = …, steps = { {"kernel", param = array, …}, … } }
 M.kernels, M.kernel_order = {}, {}
 
+-- Steps are written { "kernel", param = array, … }; as data they are { kernel =, args = }.
+local function plain_steps(steps)
+  local out = {}
+  for n, step in ipairs(steps) do
+    if step.kernel then
+      out[n] = step
+    else
+      local args = {}
+      for p, v in pairs(step) do if p ~= 1 then args[p] = v end end
+      out[n] = { kernel = step[1], args = args }
+    end
+  end
+  return out
+end
+
 local function define(name, def, is_fused)
   if type(name) ~= "string" then error("kernel names are strings", 0) end
   if M.kernels[name] then error(("kernel '%s' is defined twice"):format(name), 0) end
   if type(def) ~= "table" or type(def.sig) ~= "string" then error(("kernel '%s' needs sig = \"…\""):format(name), 0) end
-  local k = { name = name, sig = parse_signature(def.sig, name), body = def.body, map = def.map, tune = def.tune,
-              bench = def.bench, steps = def.steps, doc = def.doc }
   if is_fused and type(def.steps) ~= "table" then error(("fused '%s' needs steps"):format(name), 0) end
+  local k = { name = name, sig = parse_signature(def.sig, name), body = def.body, map = def.map, tune = def.tune,
+              bench = def.bench, steps = is_fused and plain_steps(def.steps) or nil }
   if not is_fused and type(def.body) ~= "function" then error(("kernel '%s' needs a body"):format(name), 0) end
   if not is_fused and type(def.map) ~= "table" then error(("kernel '%s' needs a map"):format(name), 0) end
   M.kernels[name] = k
   M.kernel_order[#M.kernel_order + 1] = name
+end
+
+-- A composition that is not registered: the fuser's.
+function M.fusion(name, sig, steps)
+  return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps) }
 end
 
 function lang.kernel(name) return function(def) define(name, def, false) end end
@@ -464,7 +490,7 @@ local function settle(array, first)
     set[e] = true
   end
   local heavy = is_heavy(mine.value, set) or mine.heavy
-  if heavy and (T.readers[array.name] ~= 1 or T.materialize[array.name]) then return end
+  if T.materialize[array.name] or (heavy and T.readers[array.name] ~= 1) then return end
   array.virtual = { vars = mine.idx, value = mine.value, heavy = heavy and true, map = mine.map, tune = mine.tune }
   table.remove(T.stores, at)
 end
@@ -474,18 +500,18 @@ local function run_steps(k, given)
   local env = setmetatable({}, { __index = given })
   T.readers = {}
   for _, step in ipairs(k.steps) do
-    local callee = M.kernels[step[1]]
-    if not callee then fail("step names unknown kernel '%s'", tostring(step[1])) end
+    local callee = M.kernels[step.kernel]
+    if not callee then fail("step names unknown kernel '%s'", tostring(step.kernel)) end
     for _, p in ipairs(callee.sig.params) do
-      local name = step[p.name]
+      local name = step.args[p.name] or p.name
       if p.io == "in" and p.dims then T.readers[name] = (T.readers[name] or 0) + 1 end
     end
   end
   for _, step in ipairs(k.steps) do
-    local callee = M.kernels[step[1]]
+    local callee = M.kernels[step.kernel]
     local args, sizes, fresh = {}, {}, {}
     for _, p in ipairs(callee.sig.params) do
-      local ref = step[p.name]
+      local ref = step.args[p.name]
       if ref == nil then ref = given[p.name] end
       if type(ref) == "string" and env[ref] ~= nil then ref = env[ref] end
       args[p.name] = ref
@@ -494,7 +520,7 @@ local function run_steps(k, given)
       end
     end
     for _, p in ipairs(callee.sig.params) do
-      local name = step[p.name]
+      local name = step.args[p.name]
       if p.io == "out" and type(args[p.name]) == "string" then
         local dims = {}
         for i, d in ipairs(p.dims) do
@@ -541,7 +567,7 @@ function M.trace(k, make_given, opts)
     local trace = T
     T = nil
     if ok then
-      trace.given = given
+      trace.given, trace.materialized = given, materialize
       return trace
     end
     if getmetatable(err) ~= materialize_mt then error(err, 0) end

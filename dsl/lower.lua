@@ -229,7 +229,10 @@ local function over(em, axes, k, maps, body)
   run(split, ax.hi, 1, "r")
 end
 
-function X:part_name() self.n_parts = self.n_parts + 1 return self.name .. "." .. self.n_parts end
+function X:part_name()
+  self.n_parts = self.n_parts + 1
+  return self.name:gsub("[^%w_]", "_") .. "." .. self.n_parts
+end
 
 local function tune_value(v, class)
   if type(v) == "table" then return v[class] or v.default or 1 end
@@ -415,23 +418,19 @@ end
 -- target: { class, lanes, serial = bool }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
 --           ws = bytes a token, ws_fixed = bytes }
-function M.kernel(spec, target, opts)
+local function trace_spec(spec, x, pack_lanes, opts)
   local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
   if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end
-  local x = setmetatable({ name = k.name, lanes = target.lanes, class = target.class, serial = target.serial, owners = {},
-    records = {}, record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new() }, X)
-  local pack_lanes = target.pack_lanes or target.lanes
-
-  local args, dims = {}, {}
-  x.dim_index, x.arg_index = {}, {}
-  local function dim(name)
+  x.name = k.name
+  x.dims, x.dim_index = {}, {}
+  function x.dim(name)
     if not x.dim_index[name] then
-      dims[#dims + 1] = name
-      x.dim_index[name] = #dims - 1
+      x.dims[#x.dims + 1] = name
+      x.dim_index[name] = #x.dims - 1
     end
     return E.dim(name)
   end
-  local trace = L.trace(k, function()
+  return k, L.trace(k, function()
     local given = {}
     for _, p in ipairs(k.sig.params) do
       if p.dims then
@@ -443,7 +442,7 @@ function M.kernel(spec, target, opts)
         for n, d in ipairs(p.dims) do
           local size = d.size or (not d.run and (spec.sizes or {})[d.name]) or nil
           if not size and not d.run then error(("kernel '%s': size '%s' is not given"):format(k.name, d.name), 0) end
-          array.dims[n] = { name = d.name, size = size, node = d.run and dim(d.name) or nil }
+          array.dims[n] = { name = d.name, size = size, node = d.run and x.dim(d.name) or nil }
         end
         if p.kind:match("^%u") and p.layout == "dense" then
           array.def = formats.get(fmt)
@@ -452,7 +451,7 @@ function M.kernel(spec, target, opts)
         end
         given[p.name] = array
       elseif p.kind == "dim" then
-        given[p.name] = dim(p.name)
+        given[p.name] = x.dim(p.name)
       else
         local v = (spec.params or {})[p.name]
         if v == nil then error(("kernel '%s': parameter '%s' is not given"):format(k.name, p.name), 0) end
@@ -461,6 +460,27 @@ function M.kernel(spec, target, opts)
     end
     return given
   end, opts)
+end
+
+-- Traces only. Result: { materialized = number of internal arrays that need memory }.
+function M.probe(spec)
+  local _, trace = trace_spec(spec, { owners = {} }, 16)
+  local names, n = {}, 0
+  for _, st in ipairs(trace.stores) do
+    if st.array.internal and not names[st.array.name] then
+      names[st.array.name] = true
+      n = n + 1
+    end
+  end
+  return { materialized = n }
+end
+
+function M.kernel(spec, target, opts)
+  local x = setmetatable({ lanes = target.lanes, class = target.class, serial = target.serial, owners = {}, records = {},
+    record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new() }, X)
+  local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
+  local args = {}
+  x.arg_index = {}
   for _, p in ipairs(k.sig.params) do
     if p.dims then
       args[#args + 1] = p.name
@@ -470,14 +490,14 @@ function M.kernel(spec, target, opts)
 
   local phases = {}
   L.during(trace, function()
-    x:schedule(trace, phases, dim)
+    x:schedule(trace, phases)
   end)
-  return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = dims, ws = x.ws_per_tok }
+  return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = x.dims, ws = x.ws_per_tok }
 end
 
 -- Orders stages into phases and lowers them.
-function X:schedule(trace, phases, dim)
-  local function tok() return dim("tok") end
+function X:schedule(trace, phases)
+  local function tok() return self.dim("tok") end
   local ws, ws_strides = i(0), 0
   local function reserve(stride)
     local at = ws

@@ -1,0 +1,451 @@
+-- A model's layer graph, its fusion into launches, and the memory plan: plain data in, plain data out.
+--
+-- A family (models/NAME.lua) builds the graph with single kernels of kernels.lua. The fuser then grows launches: a node
+-- joins the launch before it where that saves a pass over memory (its input is inlined into it, or it shares an input),
+-- and where the result can be traced; otherwise it starts a launch of its own. Nothing is known about particular kernels.
+
+local language = require "dsl.language"
+
+local M = { families = {} }
+
+function M.define(name, family)
+  if type(family) ~= "table" or type(family.graph) ~= "function" then
+    error(("models/%s.lua must return { graph = function … }"):format(name), 0)
+  end
+  M.families[name] = family
+end
+
+-- Building ----------------------------------------------------------------------------------------------------------
+
+local B = {}
+B.__index = B
+
+-- A metadata key of the model, `general.architecture` prefixed where it has no dot of its own prefix.
+function B:key(name, default)
+  local v = self.keys[self.arch .. "." .. name]
+  if v == nil then v = self.keys[name] end
+  if v == nil then v = default end
+  if v == nil then error(("the model has no key '%s.%s'"):format(self.arch, name), 0) end
+  return v
+end
+
+function B:has(name) return self.tensors_in[name] ~= nil end
+
+local function tensor(self, t)
+  self.n_tensors = self.n_tensors + 1
+  t.id = self.n_tensors
+  self.tensors[t.id] = t
+  return t
+end
+
+-- A weight of the file. dims in the language's order (rows first). rows = "halves": the rows of each head of size
+-- opts.head are reordered from interleaved pairs to split halves.
+function B:weight(name, dims, opts)
+  opts = opts or {}
+  local info = self.tensors_in[name]
+  if not info then error(("tensor '%s' is missing"):format(name), 0) end
+  local want = {}
+  for k = #dims, 1, -1 do want[#want + 1] = dims[k] end
+  for k = 1, math.max(#want, #info.ne) do
+    if (want[k] or 1) ~= (info.ne[k] or 1) then
+      error(("tensor '%s' is [%s], expected [%s]"):format(name, table.concat(info.ne, ", "), table.concat(want, ", ")), 0)
+    end
+  end
+  self.used[name] = true
+  local key = name .. "|" .. (opts.halves or "")
+  if self.weights[key] then return self.weights[key] end
+  local packed = #dims == 2
+  if not packed and info.fmt ~= "f32" then
+    error(("tensor '%s' is %s; a vector must be f32"):format(name, info.fmt), 0)
+  end
+  local t = tensor(self, { kind = "weight", name = name, fmt = info.fmt, dims = dims, packed = packed, halves = opts.halves })
+  self.weights[key] = t
+  return t
+end
+
+-- A table computed at load time.
+function B:table(kind, params)
+  local key = kind
+  local names = {}
+  for k in pairs(params) do names[#names + 1] = k end
+  table.sort(names)
+  for _, k in ipairs(names) do key = key .. "|" .. k .. "=" .. tostring(params[k]) end
+  if not self.tables[key] then
+    self.tables[key] = tensor(self, { kind = "table", table = kind, params = params, fmt = "f32", dims = { 0, params.dim } })
+  end
+  return self.tables[key]
+end
+
+-- A layer's key or value cache.
+function B:cache(name, nkv, hd) return tensor(self, { kind = "cache", name = name, fmt = self.kv, dims = { nkv, 0, hd } }) end
+
+-- The same values seen with other axes after the token axis.
+function B:view(t, dims)
+  local full = { 0 }
+  for _, d in ipairs(dims) do full[#full + 1] = d end
+  return { view_of = t.view_of or t, dims = full, id = (t.view_of or t).id, fmt = t.fmt, kind = t.kind }
+end
+
+-- Appends a kernel. Inputs by parameter name; returns the outputs in the signature's order. Outputs that are caches are
+-- passed in as well.
+function B:call(name, args)
+  local k = language.kernels[name]
+  if not k then error(("the graph calls unknown kernel '%s'"):format(name), 0) end
+  local node = { kernel = name, args = {}, params = {}, head = self.in_head }
+  local sizes, outs = {}, {}
+  for _, p in ipairs(k.sig.params) do
+    local v = args[p.name]
+    if p.dims then
+      if v then
+        for d, ax in ipairs(p.dims) do
+          if ax.name and not ax.run then
+            local have = v.dims[d]
+            if sizes[ax.name] and sizes[ax.name] ~= have then
+              error(("%s: '%s' has %s along '%s', expected %s"):format(name, p.name, tostring(have), ax.name,
+                tostring(sizes[ax.name])), 0)
+            end
+            sizes[ax.name] = have
+          end
+        end
+      elseif p.io == "in" then
+        error(("%s: input '%s' is missing"):format(name, p.name), 0)
+      end
+      node.args[p.name] = v
+    elseif p.kind == "dim" then
+      node.dims = true
+    elseif v ~= nil then
+      node.params[p.name] = v
+    elseif p.kind == "format" then
+      node.params[p.name] = self.act
+    else
+      error(("%s: parameter '%s' is missing"):format(name, p.name), 0)
+    end
+  end
+  for _, p in ipairs(k.sig.params) do
+    if p.io == "out" then
+      local t = args[p.name]
+      if not t then
+        local dims = {}
+        for d, ax in ipairs(p.dims) do dims[d] = ax.run and 0 or ax.size or sizes[ax.name] end
+        t = tensor(self, { kind = "act", fmt = p.kind, dims = dims })
+        node.args[p.name] = t
+      end
+      outs[#outs + 1] = t
+    end
+  end
+  self.nodes[#self.nodes + 1] = node
+  return table.unpack(outs)
+end
+
+-- From here on only the tokens whose logits are wanted are computed.
+function B:head() self.in_head = true end
+
+-- Fusion ------------------------------------------------------------------------------------------------------------
+
+local function width_of(t)
+  local n = 1
+  for d = 2, #t.dims do n = n * t.dims[d] end
+  return n
+end
+
+-- A run of nodes as the definition of a fused kernel: parameters named by role, tensors by order of appearance.
+-- Returns def, formats, sizes, binding (parameter -> tensor) and a key equal for runs of the same structure.
+local function composed(run, escapes)
+  local names, params, steps, binding = {}, {}, {}, {}
+  local formats, sizes, scalars = {}, {}, {}
+  local n_fmt, key = 0, {}
+  local produced = {}
+  for _, node in ipairs(run) do
+    local k = language.kernels[node.kernel]
+    for _, p in ipairs(k.sig.params) do
+      if p.dims and p.io == "out" then produced[node.args[p.name].id] = true end
+    end
+  end
+  local function param(p, t, io)
+    local id = t.id .. ":" .. table.concat(t.dims, ",")
+    if names[id] then return names[id] end
+    local name = "t" .. #binding + 1
+    names[id] = name
+    binding[#binding + 1] = t
+    local fmt = p.kind
+    if p.kind:match("^%u") then
+      n_fmt = n_fmt + 1
+      fmt = "F" .. n_fmt
+      formats[fmt] = t.fmt
+    end
+    local dims = {}
+    for d, ax in ipairs(p.dims) do
+      if ax.run then dims[d] = ax.name .. "?" else dims[d] = tostring(t.dims[d]) end
+    end
+    params[#params + 1] = { text = ("%s: %s%s[%s]"):format(name, fmt, p.layout ~= "dense" and "@" .. p.layout or "",
+      table.concat(dims, ",")), io = io }
+    key[#key + 1] = params[#params].text .. "=" .. t.fmt .. (io or "")
+    return name
+  end
+  local internal = 0
+  local needs_pos, needs_pages = false, false
+  for _, node in ipairs(run) do
+    local k = language.kernels[node.kernel]
+    local step = {}
+    local line = { node.kernel }
+    for _, p in ipairs(k.sig.params) do
+      local t = node.args[p.name]
+      if p.name == "pages" then
+        step.pages = "pages"
+        needs_pages = true
+      elseif p.dims then
+        local id = t.id .. ":" .. table.concat(t.dims, ",")
+        if p.io == "in" then
+          if produced[t.id] and not names[id] then return nil end -- seen under another shape, or a cache just written
+          if produced[t.id] and t.kind == "cache" then return nil end
+          step[p.name] = names[id] or param(p, t, "in")
+        elseif t.kind == "cache" or escapes[t.id] then
+          step[p.name] = param(p, t, "out")
+        else
+          internal = internal + 1
+          names[id] = "i" .. internal
+          step[p.name] = names[id]
+        end
+        line[#line + 1] = p.name .. "=" .. step[p.name]
+      elseif p.kind == "dim" then
+        step[p.name] = p.name
+        needs_pos = true
+      else
+        step[p.name] = node.params[p.name]
+        line[#line + 1] = p.name .. "=" .. tostring(node.params[p.name])
+      end
+    end
+    steps[#steps + 1] = { kernel = node.kernel, args = step }
+    key[#key + 1] = table.concat(line, " ")
+  end
+  local ins, outs = {}, {}
+  for _, p in ipairs(params) do table.insert(p.io == "in" and ins or outs, p.text) end
+  if needs_pages then ins[#ins + 1] = "pages: i32[npages?]" end
+  if needs_pos then ins[#ins + 1] = "pos: dim" end
+  local sig = table.concat(ins, ", ") .. " -> " .. table.concat(outs, ", ")
+  local label, last, count = {}, nil, 0
+  local function flush() if last then label[#label + 1] = count > 1 and last .. "x" .. count or last end end
+  for _, node in ipairs(run) do
+    if node.kernel == last then count = count + 1 else flush() last, count = node.kernel, 1 end
+  end
+  flush()
+  return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars },
+    binding, table.concat(key, ";")
+end
+
+-- Makes a spec's kernel: a name, or steps to compose.
+function M.resolve(spec)
+  if spec.steps then
+    local k = language.fusion(spec.name, spec.sig, spec.steps)
+    return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params }
+  end
+  return spec
+end
+
+-- Would this run trace, and does it materialize nothing that a split would not?
+local function try(run, escapes, cache)
+  local def, _, key = composed(run, escapes)
+  if not def then return nil end
+  if cache[key] == nil then
+    local ok, result = pcall(function()
+      local lower = require "dsl.lower"
+      return lower.probe(M.resolve(def))
+    end)
+    cache[key] = ok and result or false
+  end
+  return cache[key]
+end
+
+local function fuse(nodes, outputs, enabled)
+  local runs = {}
+  local reads = {} -- tensor id -> number of nodes that read it
+  for _, node in ipairs(nodes) do
+    local k = language.kernels[node.kernel]
+    for _, p in ipairs(k.sig.params) do
+      if p.dims and p.io == "in" and node.args[p.name] then
+        local id = node.args[p.name].id
+        reads[id] = (reads[id] or 0) + 1
+      end
+    end
+  end
+  local function escapes_of(run)
+    local inside, esc = {}, {}
+    for _, node in ipairs(run) do
+      local k = language.kernels[node.kernel]
+      for _, p in ipairs(k.sig.params) do
+        if p.dims and p.io == "in" and node.args[p.name] then
+          local id = node.args[p.name].id
+          inside[id] = (inside[id] or 0) + 1
+        end
+      end
+    end
+    for _, node in ipairs(run) do
+      local k = language.kernels[node.kernel]
+      for _, p in ipairs(k.sig.params) do
+        if p.dims and p.io == "out" then
+          local id = node.args[p.name].id
+          if outputs[id] or (reads[id] or 0) > (inside[id] or 0) then esc[id] = true end
+        end
+      end
+    end
+    return esc
+  end
+  local function inputs(node)
+    local set = {}
+    local k = language.kernels[node.kernel]
+    for _, p in ipairs(k.sig.params) do
+      if p.dims and p.io == "in" and node.args[p.name] then set[node.args[p.name].id] = true end
+    end
+    return set
+  end
+  local cache = {}
+  local run = {}
+  local function close()
+    if #run > 0 then runs[#runs + 1] = { nodes = run, escapes = escapes_of(run) } end
+    run = {}
+  end
+  local function outs(node)
+    local set = {}
+    for _, p in ipairs(language.kernels[node.kernel].sig.params) do
+      if p.dims and p.io == "out" then set[node.args[p.name].id] = true end
+    end
+    return set
+  end
+  -- Does the node read what the run reads or writes?
+  local function related(members, node)
+    local mine = inputs(node)
+    for _, other in ipairs(members) do
+      for id in pairs(inputs(other)) do if mine[id] then return true end end
+      for id in pairs(outs(other)) do if mine[id] then return true end end
+    end
+    return false
+  end
+  -- A value read by several nodes can only be inlined once all of them have joined: longer extensions are tried first.
+  local LOOKAHEAD = 4
+  local at = 1
+  while at <= #nodes do
+    local taken = 0
+    if #run > 0 and enabled then
+      local before = try(run, escapes_of(run), cache)
+      local longer = table.move(run, 1, #run, 1, {})
+      local reach = 0
+      while reach < LOOKAHEAD and nodes[at + reach] and nodes[at + reach].head == run[1].head and
+            related(longer, nodes[at + reach]) do
+        longer[#longer + 1] = nodes[at + reach]
+        reach = reach + 1
+      end
+      while reach > 0 and taken == 0 do
+        local after = before and try(longer, escapes_of(longer), cache)
+        -- Joining must not add an array that is written and read back inside the launch.
+        if after and after.materialized <= before.materialized then taken = reach end
+        if taken == 0 then
+          longer[#longer] = nil
+          reach = reach - 1
+        end
+      end
+    end
+    if taken == 0 then
+      close()
+      taken = 1
+    end
+    for k = at, at + taken - 1 do run[#run + 1] = nodes[k] end
+    at = at + taken
+  end
+  close()
+  return runs
+end
+
+-- Plan --------------------------------------------------------------------------------------------------------------
+
+-- Buffers for activations: a slot per tensor, reused once its last reader's launch is over. Offsets and sizes are bytes
+-- a token. Tensors written after B:head() hold the wanted tokens only and live in a pool of their own; what crosses into
+-- that part stays alive, so that it can be run again for other tokens.
+local function place(launches, tensors)
+  local last, first = {}, {}
+  for l, launch in ipairs(launches) do
+    for _, t in ipairs(launch.binding) do
+      if t.kind == "act" then
+        first[t.id] = first[t.id] or l
+        last[t.id] = l
+        if launch.head and not launches[first[t.id]].head then last[t.id] = math.huge end
+      end
+    end
+  end
+  local live, totals = { [false] = {}, [true] = {} }, { [false] = 0, [true] = 0 }
+  for l, launch in ipairs(launches) do
+    for _, pool in pairs(live) do
+      for k = #pool, 1, -1 do if last[pool[k].id] < l then table.remove(pool, k) end end
+    end
+    for _, t in ipairs(launch.binding) do
+      local base = tensors[t.id]
+      if t.kind == "act" and not base.off then
+        base.head = launch.head
+        local pool = live[launch.head]
+        local bytes = (width_of(base) * 4 + 63) // 64 * 64
+        table.sort(pool, function(a, b) return a.off < b.off end)
+        local at = 0
+        for _, x in ipairs(pool) do
+          if x.off - at >= bytes then break end
+          at = math.max(at, x.off + x.bytes)
+        end
+        base.off = at
+        pool[#pool + 1] = { id = t.id, off = at, bytes = bytes }
+        totals[launch.head] = math.max(totals[launch.head], at + bytes)
+      end
+    end
+  end
+  return totals[false], totals[true]
+end
+
+function M.plan(arg)
+  local family = M.families[arg.arch]
+  if not family then
+    local known = {}
+    for name in pairs(M.families) do known[#known + 1] = name end
+    table.sort(known)
+    error(("unknown architecture '%s'; known: %s"):format(tostring(arg.arch), table.concat(known, " ")), 0)
+  end
+  local b = setmetatable({ arch = arg.arch, keys = arg.keys, tensors_in = arg.tensors, act = arg.act, kv = arg.kv,
+    tensors = {}, n_tensors = 0, weights = {}, tables = {}, nodes = {}, used = {} }, B)
+  b.ids = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })
+  b.pages = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })
+  local out = family.graph(b)
+  for name in pairs(arg.tensors) do
+    if not b.used[name] and not (family.ignore and family.ignore[name]) then
+      error(("tensor '%s' is not used by models/%s.lua; running without it would give wrong results"):format(name, arg.arch), 0)
+    end
+  end
+  local outputs = {}
+  for _, t in pairs(out) do if type(t) == "table" and t.id then outputs[t.id] = true end end
+
+  local runs = fuse(b.nodes, outputs, arg.fuse ~= false)
+  local launches, kernels, by_key = {}, {}, {}
+  for _, run in ipairs(runs) do
+    local def, binding, key = composed(run.nodes, run.escapes)
+    if not def then error("internal: a run of one node does not compose", 0) end
+    if not by_key[key] then
+      kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
+                                sizes = def.sizes, params = def.params }
+      by_key[key] = #kernels
+    end
+    local nodes = {}
+    for k, n in ipairs(run.nodes) do nodes[k] = n.kernel end
+    launches[#launches + 1] = { kernel = by_key[key] - 1, binding = binding, head = run.nodes[1].head or false, nodes = nodes }
+  end
+  local act_bytes, head_bytes = place(launches, b.tensors)
+  local plain = {}
+  for id, t in ipairs(b.tensors) do
+    plain[id] = { kind = t.kind, name = t.name, fmt = t.fmt, dims = t.dims, packed = t.packed or false, halves = t.halves or 0,
+                  table = t.table, params = t.params, off = t.off or -1, width = width_of(t), head = t.head or false }
+  end
+  local steps = {}
+  for l, launch in ipairs(launches) do
+    local ids = {}
+    for k, t in ipairs(launch.binding) do ids[k] = t.id - 1 end
+    steps[l] = { kernel = launch.kernel, tensors = ids, head = launch.head, nodes = launch.nodes }
+  end
+  return { tensors = plain, kernels = kernels, launches = steps, act_bytes = act_bytes, head_bytes = head_bytes, ids = b.ids.id - 1,
+    logits = out.logits.id - 1, best = out.best and out.best.id - 1 or -1, hyper = out.hyper or {}, n_nodes = #b.nodes }
+end
+
+return M

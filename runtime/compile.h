@@ -1,0 +1,65 @@
+/* compile: from kernel specifications to callable code, through the object cache.
+ *
+ * A `struct kernel` is one launch: phases separated by barriers, each a set of parts that may run at the same time.
+ */
+#ifndef KGEN_COMPILE_H
+#define KGEN_COMPILE_H
+
+#include "codegen/cache.h"
+#include "codegen/codegen.h"
+#include "dsl/host.h"
+
+/* Sizes known at run time, in the order of run_dim_names. */
+enum run_dim { RUN_TOK, RUN_POS, RUN_KEY, RUN_CTX, RUN_NPAGES, RUN_NB, RUN_ROWS, RUN_ROW_BYTES, RUN_TILE_BYTES, N_RUN_DIMS };
+
+/* One function over tasks: `times` of them, or times · ceil(dims[dim] / per) where per > 0. */
+struct part {
+    kernel_fn *fn;
+    char *name;
+    int64_t times, per;
+    enum run_dim dim;
+};
+
+struct phase {
+    struct part *parts;
+    size_t n_parts;
+};
+
+struct kernel {
+    char *name;
+    struct phase *phases;
+    size_t n_phases;
+    char **args; /* parameter names, in the order of the argument array */
+    size_t n_args;
+    enum run_dim *dims; /* what the code finds in its dims array */
+    size_t n_dims;
+    uint64_t ws_per_tok; /* bytes of workspace a token */
+    struct code *code;
+};
+
+struct compiler {
+    struct dsl *dsl;
+    struct target target;
+    struct cache *cache; /* NULL: none */
+    int n_threads;       /* compilations at once */
+    size_t n_compiled, n_cached;
+    double seconds; /* spent here, wall clock */
+};
+
+/* Compiles n specifications (arguments of dsl/main.lua's `lower`, without the target) and, where pack_fmt[i] is set
+ * instead of specs[i], the packing routine of that format. out: n kernels, zeroed by this function; on failure those
+ * built are freed. */
+bool compile_kernels(struct compiler *c, const json_t *const *specs, const char *const *pack_fmts, size_t n,
+                     struct kernel *out, struct err *e);
+void kernel_free(struct kernel *k); /* accepts a zeroed one */
+
+/* How many tasks a part has for these sizes (indexed by enum run_dim). */
+int64_t part_tasks(const struct part *p, const int64_t *sizes);
+
+/* Lowers one specification to flat IR text for a target, for emit and verify. *meta gets the launch's description. */
+bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta, struct err *e);
+
+/* Compiles what compile_lower returned. */
+bool compile_lowered(const json_t *meta, const struct target *t, struct kernel *out, struct err *e);
+
+#endif

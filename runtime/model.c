@@ -1,0 +1,213 @@
+#include "runtime/model.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/weights.h"
+
+enum { MAX_TYPES = 64, TYPE_NAME = 16 };
+
+/* Filled once: a type table must outlive every file opened with it. */
+static struct gguf_type type_table[MAX_TYPES];
+static char type_names[MAX_TYPES][TYPE_NAME];
+
+static const struct gguf_type *find_type(uint32_t id) {
+    return id < MAX_TYPES && type_table[id].name ? &type_table[id] : NULL;
+}
+
+gguf_type_fn model_types(struct dsl *d, struct err *e) {
+    json_t *list = NULL;
+    if (!dsl_call(d, "formats", NULL, &list, e)) return NULL;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *f = json_array_get(list, i);
+        json_int_t id = json_integer_value(json_object_get(f, "ggml"));
+        if (id < 0 || id >= MAX_TYPES || type_table[id].name) continue;
+        snprintf(type_names[id], TYPE_NAME, "%s", json_string_value(json_object_get(f, "name")));
+        type_table[id].block_elems = (uint32_t)json_integer_value(json_object_get(f, "block"));
+        type_table[id].block_bytes = (uint32_t)json_integer_value(json_object_get(f, "bytes"));
+        type_table[id].name = type_names[id];
+    }
+    json_decref(list);
+    return find_type;
+}
+
+/* Scalars and strings of the metadata; arrays of numbers up to a size that per-layer settings have. */
+static json_t *keys_json(const struct gguf *g) {
+    json_t *keys = json_object();
+    for (size_t i = 0; i < gguf_n_keys(g); i++) {
+        const struct gguf_key *k = gguf_key_at(g, i);
+        const struct gguf_value *v = &k->value;
+        json_t *j = NULL;
+        if (v->type == GGUF_STRING) {
+            if (!v->is_array) j = json_stringn(v->data, v->bytes);
+        } else if (!v->is_array) {
+            if (v->type == GGUF_BOOL) j = json_boolean(gguf_value_u64(v, 0) != 0);
+            else if (v->type == GGUF_F32 || v->type == GGUF_F64) j = json_real(gguf_value_f64(v, 0));
+            else j = json_integer((json_int_t)gguf_value_u64(v, 0));
+        } else if (v->n <= 4096) {
+            j = json_array();
+            bool real = v->type == GGUF_F32 || v->type == GGUF_F64;
+            for (uint64_t n = 0; n < v->n; n++)
+                json_array_append_new(j, real ? json_real(gguf_value_f64(v, n))
+                                              : json_integer((json_int_t)gguf_value_u64(v, n)));
+        }
+        if (j) json_object_set_new_nocheck(keys, k->name, j);
+    }
+    return keys;
+}
+
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, json_t **plan,
+                struct err *e) {
+    const char *arch;
+    if (!gguf_get_str(g, "general.architecture", &arch, e)) return false;
+    json_t *tensors = json_object();
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        json_t *ne = json_array();
+        for (uint32_t k = 0; k < t->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)t->ne[k]));
+        json_object_set_new_nocheck(tensors, t->name, json_pack("{s:s, s:o}", "fmt", t->type->name, "ne", ne));
+    }
+    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:b}", "arch", arch, "keys", keys_json(g), "tensors", tensors,
+                            "act", act, "kv", kv, "fuse", fuse);
+    if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
+    bool ok = dsl_call(d, "plan", arg, plan, e);
+    json_decref(arg);
+    return ok || err_prefix(e, "%s", gguf_path(g));
+}
+
+static enum tensor_kind kind_of(const char *s) {
+    static const char *const names[] = {"weight", "table", "cache", "act", "input"};
+    for (int i = 0; i < 5; i++)
+        if (strcmp(s, names[i]) == 0) return (enum tensor_kind)i;
+    bug("tensor kind %s", s);
+}
+
+static int64_t integer(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+static bool flag(const json_t *o, const char *key) { return json_is_true(json_object_get(o, key)); }
+
+static void read_plan(struct model *m) {
+    const json_t *list = json_object_get(m->plan, "tensors");
+    m->n_tensors = json_array_size(list);
+    m->tensors = mem_new(m->n_tensors * sizeof *m->tensors);
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const json_t *p = json_array_get(list, i);
+        struct tensor *t = &m->tensors[i];
+        t->plan = p;
+        t->kind = kind_of(json_string_value(json_object_get(p, "kind")));
+        t->name = json_string_value(json_object_get(p, "name"));
+        t->fmt = json_string_value(json_object_get(p, "fmt"));
+        const json_t *dims = json_object_get(p, "dims");
+        t->n_dims = json_array_size(dims);
+        for (size_t k = 0; k < t->n_dims && k < 4; k++) t->dims[k] = json_integer_value(json_array_get(dims, k));
+        t->width = integer(p, "width");
+        t->off = integer(p, "off");
+        t->head = flag(p, "head");
+    }
+    m->ids = (int32_t)integer(m->plan, "ids");
+    m->pages = m->ids + 1;
+    m->logits = (int32_t)integer(m->plan, "logits");
+    m->act_bytes = (uint64_t)integer(m->plan, "act_bytes");
+    m->head_bytes = (uint64_t)integer(m->plan, "head_bytes");
+    const json_t *hyper = json_object_get(m->plan, "hyper");
+    m->n_vocab = integer(hyper, "vocab");
+    m->n_ctx_train = integer(hyper, "ctx");
+
+    const json_t *launches = json_object_get(m->plan, "launches");
+    m->n_launches = json_array_size(launches);
+    m->launches = mem_new(m->n_launches * sizeof *m->launches);
+    size_t total = 0;
+    for (size_t i = 0; i < m->n_launches; i++)
+        total += json_array_size(json_object_get(json_array_get(launches, i), "tensors"));
+    m->bindings = mem_new(total * sizeof *m->bindings);
+    int32_t *at = m->bindings;
+    m->first_head = m->n_launches;
+    for (size_t i = 0; i < m->n_launches; i++) {
+        const json_t *p = json_array_get(launches, i), *ts = json_object_get(p, "tensors");
+        struct launch *l = &m->launches[i];
+        l->head = flag(p, "head");
+        if (l->head && m->first_head == m->n_launches) m->first_head = i;
+        l->nodes = json_object_get(p, "nodes");
+        l->binding = at;
+        l->n_binding = json_array_size(ts);
+        for (size_t k = 0; k < l->n_binding; k++) *at++ = (int32_t)json_integer_value(json_array_get(ts, k));
+    }
+}
+
+static bool compile(struct model *m, struct err *e) {
+    const json_t *list = json_object_get(m->plan, "kernels");
+    size_t n = json_array_size(list);
+    const json_t **specs = mem_new((n + 1) * sizeof *specs);
+    for (size_t i = 0; i < n; i++) specs[i] = json_array_get(list, i);
+    json_t *argmax = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
+    specs[n] = argmax;
+    m->n_plan_kernels = n;
+    m->n_kernels = n + 1;
+    m->kernels = mem_new(m->n_kernels * sizeof *m->kernels);
+    bool ok = compile_kernels(&m->compiler, specs, NULL, m->n_kernels, m->kernels, e);
+    json_decref(argmax);
+    mem_free(specs);
+    if (!ok) return false;
+    const json_t *launches = json_object_get(m->plan, "launches");
+    for (size_t i = 0; i < m->n_launches; i++)
+        m->launches[i].kernel = &m->kernels[integer(json_array_get(launches, i), "kernel")];
+    for (size_t i = 0; i < m->n_kernels; i++)
+        if (m->kernels[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->kernels[i].ws_per_tok;
+    return true;
+}
+
+static int processors(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    return 1;
+}
+
+bool model_open(const struct model_options *o, struct model **out, struct err *e) {
+    double start = now_s();
+    struct model *m = mem_new(sizeof *m);
+    *out = NULL;
+    m->act = o->act ? o->act : "q8";
+    m->kv = o->kv ? o->kv : strcmp(m->act, "f32") == 0 ? "f32" : "f16";
+    gguf_type_fn types;
+    bool ok = dsl_open(&m->dsl, e) && (types = model_types(m->dsl, e)) && gguf_open(o->path, types, &m->gguf, e) &&
+              target_find(o->target ? o->target : "native", &m->compiler.target, e);
+    if (ok && !target_runs_here(&m->compiler.target))
+        ok = err_set(e, ERR_UNSUPPORTED, "this processor cannot run code for %s", m->compiler.target.name);
+    ok = ok && pool_open(o->n_threads ? o->n_threads : processors(), &m->pool, e);
+    if (ok) {
+        if (!o->no_cache) m->cache = cache_open(NULL);
+        m->compiler.dsl = m->dsl;
+        m->compiler.cache = m->cache;
+        m->compiler.n_threads = pool_threads(m->pool);
+        ok = model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e);
+    }
+    if (ok) {
+        read_plan(m);
+        ok = compile(m, e) && weights_load(m, e);
+    }
+    if (!ok) {
+        model_close(m);
+        return false;
+    }
+    m->load_s = now_s() - start;
+    *out = m;
+    return true;
+}
+
+void model_close(struct model *m) {
+    if (!m) return;
+    pool_close(m->pool);
+    for (size_t i = 0; i < m->n_kernels && m->kernels; i++) kernel_free(&m->kernels[i]);
+    weights_free(m);
+    mem_free(m->kernels);
+    mem_free(m->launches);
+    mem_free(m->bindings);
+    mem_free(m->tensors);
+    json_decref(m->plan);
+    cache_close(m->cache);
+    gguf_close(m->gguf);
+    dsl_close(m->dsl);
+    mem_free(m);
+}

@@ -1,0 +1,79 @@
+/* model: a model file made ready to run: its graph fused into launches, their code, its weights packed.
+ *
+ * A `struct model` is read-only once open and may serve several sessions. A `struct session` (runtime/session.h) owns a
+ * context: KV cache, activations, position.
+ */
+#ifndef KGEN_MODEL_H
+#define KGEN_MODEL_H
+
+#include "runtime/compile.h"
+#include "runtime/gguf.h"
+#include "runtime/pool.h"
+
+struct model_options {
+    const char *path;
+    const char *act;    /* "q8" or "f32" */
+    const char *kv;     /* "f16" or "f32"; NULL: what goes with act */
+    const char *target; /* a target's name; NULL: native */
+    int n_threads;      /* 0: one for each processor this process may use */
+    bool no_fuse;       /* every kernel a launch of its own */
+    bool no_cache;      /* compile everything anew, store nothing */
+};
+
+enum tensor_kind { TENSOR_WEIGHT, TENSOR_TABLE, TENSOR_CACHE, TENSOR_ACT, TENSOR_INPUT };
+
+struct tensor {
+    enum tensor_kind kind;
+    const char *name;  /* of a weight, in the file; borrowed from the plan */
+    const char *fmt;
+    int64_t dims[4];   /* the language's order, rows first; 0: known at run time */
+    size_t n_dims;
+    int64_t width;     /* elements a token, for activations */
+    int64_t off;       /* activations: byte offset a token in its pool */
+    bool head;         /* activations: of the wanted tokens only */
+    void *data;        /* weights: packed, or plain f32 vectors */
+    uint64_t bytes;    /* of data */
+    const json_t *plan;
+};
+
+struct launch {
+    const struct kernel *kernel;
+    const int32_t *binding; /* tensor index per parameter t1, t2, … */
+    size_t n_binding;
+    bool head;
+    const json_t *nodes; /* names of the graph's nodes computed here */
+};
+
+struct model {
+    struct gguf *gguf;
+    struct dsl *dsl;
+    struct cache *cache;
+    struct pool *pool;
+    struct compiler compiler;
+    json_t *plan;
+    struct tensor *tensors;
+    size_t n_tensors;
+    struct kernel *kernels; /* the plan's, then argmax */
+    size_t n_kernels, n_plan_kernels;
+    struct launch *launches;
+    size_t n_launches, first_head;
+    int32_t *bindings;
+    void *weights; /* one mapping for all */
+    uint64_t weight_bytes, act_bytes, head_bytes, ws_bytes; /* the latter three a token */
+    int32_t ids, pages, logits; /* tensor indices */
+    int64_t n_vocab, n_ctx_train;
+    double load_s, pack_s;
+    const char *act, *kv;
+};
+
+bool model_open(const struct model_options *o, struct model **out, struct err *e);
+void model_close(struct model *m); /* accepts NULL */
+
+/* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
+gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
+
+/* The plan of a file: tensors, kernels, launches (dsl/graph.lua). New reference. */
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, json_t **plan,
+                struct err *e);
+
+#endif

@@ -1,0 +1,140 @@
+#include "runtime/pool.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { SPINS = 20000 };
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct pool {
+    int n;
+    struct worker *workers; /* n − 1 of them */
+    int n_started;
+    void (*fn)(void *, int);
+    void *ctx;
+    bool stopping;
+    _Alignas(64) _Atomic uint32_t epoch;   /* goes up when a run starts */
+    _Alignas(64) _Atomic uint32_t arrived; /* threads waiting at the barrier */
+    _Alignas(64) _Atomic uint32_t phase;   /* goes up when a barrier opens */
+};
+
+static void relax(void) { __builtin_ia32_pause(); }
+
+/* Waits until *word differs from `old`. */
+static void wait_change(_Atomic uint32_t *word, uint32_t old) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
+        relax();
+    }
+    while (atomic_load_explicit(word, memory_order_acquire) == old)
+        syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+}
+
+static void wake_all(_Atomic uint32_t *word) {
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
+}
+
+void pool_barrier(struct pool *p) {
+    if (p->n == 1) return;
+    uint32_t phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)p->n) {
+        atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+        atomic_fetch_add_explicit(&p->phase, 1, memory_order_release);
+        wake_all(&p->phase);
+    } else {
+        wait_change(&p->phase, phase);
+    }
+}
+
+static void *work(void *arg) {
+    struct worker *w = arg;
+    struct pool *p = w->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        wait_change(&p->epoch, seen);
+        seen++;
+        if (p->stopping) return NULL;
+        p->fn(p->ctx, w->index);
+        pool_barrier(p);
+    }
+}
+
+void pool_run(struct pool *p, void (*fn)(void *, int), void *ctx) {
+    p->fn = fn;
+    p->ctx = ctx;
+    if (p->n > 1) {
+        atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
+        wake_all(&p->epoch);
+    }
+    fn(ctx, 0);
+    pool_barrier(p);
+}
+
+static void pin(pthread_t t, const cpu_set_t *allowed, int index) {
+    for (int cpu = 0, k = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, allowed) || k++ != index) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        pthread_setaffinity_np(t, sizeof one, &one); /* refused in some containers: then the scheduler decides */
+        return;
+    }
+}
+
+bool pool_open(int n_threads, struct pool **out, struct err *e) {
+    *out = NULL;
+    if (n_threads < 1 || n_threads > POOL_MAX_THREADS)
+        return err_set(e, ERR_USAGE, "%d threads: expected 1 to %d", n_threads, POOL_MAX_THREADS);
+    struct pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
+    if (!p) return err_set(e, ERR_MEMORY, "out of memory for the thread pool");
+    memset(p, 0, sizeof *p);
+    p->n = n_threads;
+    p->workers = mem_new((size_t)n_threads * sizeof *p->workers);
+    cpu_set_t allowed;
+    bool pinning = sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) >= n_threads;
+    for (int i = 1; i < n_threads; i++) {
+        struct worker *w = &p->workers[i - 1];
+        w->pool = p;
+        w->index = i;
+        int rc = pthread_create(&w->thread, NULL, work, w);
+        if (rc) {
+            err_set(e, ERR_MEMORY, "cannot start thread %d of %d: %s", i + 1, n_threads, strerror(rc));
+            p->n = i; /* only those that run are waited for */
+            pool_close(p);
+            return false;
+        }
+        p->n_started++;
+        if (pinning) pin(w->thread, &allowed, i);
+    }
+    *out = p;
+    return true;
+}
+
+void pool_close(struct pool *p) {
+    if (!p) return;
+    p->stopping = true;
+    atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
+    wake_all(&p->epoch);
+    for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
+    mem_free(p->workers);
+    free(p);
+}
+
+int pool_threads(const struct pool *p) { return p->n; }
+
+void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end) {
+    *begin = n * thread / p->n;
+    *end = n * (thread + 1) / p->n;
+}

@@ -1,0 +1,31 @@
+/* pool: a fixed set of pinned threads that run one function together, with a barrier for use inside it.
+ *
+ * The caller is thread 0. Waiting spins for some microseconds (launches follow each other closely) and then sleeps, so
+ * that an idle pool costs nothing and an oversubscribed machine makes progress.
+ */
+#ifndef KGEN_POOL_H
+#define KGEN_POOL_H
+
+#include "codegen/base.h"
+
+enum { POOL_MAX_THREADS = 1024 };
+
+struct pool;
+
+/* n_threads: 1 … POOL_MAX_THREADS. Threads are pinned to the processors this process may use, one each, as long as there
+ * are enough of them. */
+bool pool_open(int n_threads, struct pool **out, struct err *e);
+void pool_close(struct pool *p); /* accepts NULL */
+
+int pool_threads(const struct pool *p);
+
+/* Runs fn(ctx, thread) on every thread, 0 being the caller; returns when all are done. */
+void pool_run(struct pool *p, void (*fn)(void *ctx, int thread), void *ctx);
+
+/* Inside pool_run: returns once every thread of the pool has called it. */
+void pool_barrier(struct pool *p);
+
+/* The part [*begin, *end) of n items that belongs to a thread: contiguous, sizes differing by at most one. */
+void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end);
+
+#endif

@@ -1,0 +1,165 @@
+#include "runtime/weights.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Kernels may read up to a vector past the end of an array (lanes whose results are masked). */
+enum { SLACK = 256, HUGE_PAGE = 1 << 21 };
+
+struct packing {
+    struct model *m;
+    const struct tensor *t;
+    const struct gguf_tensor *src;
+    kernel_fn *fn;
+    uint8_t *staging;
+    const int32_t *rowmap;
+    int64_t dims[4]; /* as the kernel wants them */
+    int64_t n_rows, row_bytes;
+    _Atomic bool failed;
+    struct err err;
+};
+
+static void pack_thread(void *ctx, int thread) {
+    struct packing *p = ctx;
+    struct pool *pool = p->m->pool;
+    int64_t begin, end;
+    pool_share(pool, thread, p->n_rows, &begin, &end);
+    struct err e = {0};
+    if (begin < end && !gguf_pread(p->m->gguf, p->src, (uint64_t)(begin * p->row_bytes),
+                                   p->staging + begin * p->row_bytes, (size_t)((end - begin) * p->row_bytes), &e) &&
+        !atomic_exchange(&p->failed, true))
+        p->err = e;
+    pool_barrier(pool);
+    if (atomic_load(&p->failed)) return;
+    int64_t lanes = p->m->compiler.target.lanes;
+    pool_share(pool, thread, (p->n_rows + lanes - 1) / lanes, &begin, &end);
+    void *args[3] = {p->staging, p->t->data, (void *)p->rowmap};
+    if (begin < end) p->fn(args, p->dims, begin, end, NULL);
+}
+
+/* The source row of each packed row. halves > 0: within each run of `halves` rows, the interleaved pairs (2i, 2i + 1)
+ * come apart into (i, i + halves/2). */
+static void fill_rowmap(int32_t *map, int64_t n, int64_t halves) {
+    for (int64_t r = 0; r < n; r++) {
+        if (halves == 0) {
+            map[r] = (int32_t)r;
+            continue;
+        }
+        int64_t base = r / halves * halves, i = r % halves;
+        map[r] = (int32_t)(base + (i < halves / 2 ? 2 * i : 2 * (i - halves / 2) + 1));
+    }
+}
+
+struct sizes {
+    uint64_t tile, bytes;
+};
+
+static bool packed_size(struct model *m, const struct tensor *t, struct sizes *out, struct err *e) {
+    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", t->fmt, "lanes", (int)m->compiler.target.lanes, "rows",
+                            (json_int_t)t->dims[0], "n", (json_int_t)t->dims[1]);
+    json_t *r = NULL;
+    bool ok = dsl_call(m->dsl, "packed_size", arg, &r, e);
+    json_decref(arg);
+    if (!ok) return false;
+    out->tile = (uint64_t)json_integer_value(json_object_get(r, "tile"));
+    out->bytes = (uint64_t)json_integer_value(json_object_get(r, "bytes"));
+    json_decref(r);
+    return true;
+}
+
+static bool is_packed(const struct tensor *t) { return json_is_true(json_object_get(t->plan, "packed")); }
+
+static bool load_one(struct model *m, struct tensor *t, const struct kernel *pack, uint64_t tile_bytes,
+                     uint8_t *staging, int32_t *rowmap, struct err *e) {
+    const struct gguf_tensor *src;
+    if (!gguf_get_tensor(m->gguf, t->name, &src, e)) return false;
+    if (!is_packed(t)) return gguf_pread(m->gguf, src, 0, t->data, src->bytes, e);
+    fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
+    struct packing p = {.m = m, .t = t, .src = src, .staging = staging, .rowmap = rowmap};
+    p.fn = pack->phases[0].parts[0].fn;
+    p.n_rows = t->dims[0];
+    p.row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
+    int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = t->dims[1] / src->type->block_elems,
+                                 [RUN_ROWS] = p.n_rows,
+                                 [RUN_ROW_BYTES] = p.row_bytes,
+                                 [RUN_TILE_BYTES] = (int64_t)tile_bytes};
+    for (size_t i = 0; i < pack->n_dims; i++) p.dims[i] = sizes[pack->dims[i]];
+    pool_run(m->pool, pack_thread, &p);
+    if (p.failed) {
+        *e = p.err;
+        return false;
+    }
+    gguf_drop(m->gguf, src);
+    return true;
+}
+
+bool weights_load(struct model *m, struct err *e) {
+    double start = now_s();
+    /* One packing routine a format in use. */
+    enum { MAX_FMTS = 64 };
+    const char *fmts[MAX_FMTS];
+    size_t n_fmts = 0;
+    struct sizes *sizes = mem_new(m->n_tensors * sizeof *sizes);
+    uint64_t total = 0, staging_bytes = 0, max_rows = 0;
+    bool ok = true;
+    for (size_t i = 0; i < m->n_tensors && ok; i++) {
+        struct tensor *t = &m->tensors[i];
+        if (t->kind != TENSOR_WEIGHT) continue;
+        const struct gguf_tensor *src;
+        if (!gguf_get_tensor(m->gguf, t->name, &src, e)) ok = false;
+        if (!ok) break;
+        if (is_packed(t)) {
+            if ((uint64_t)t->dims[1] % src->type->block_elems)
+                ok = err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u", t->name,
+                             (long long)t->dims[1], t->fmt, src->type->block_elems);
+            ok = ok && packed_size(m, t, &sizes[i], e);
+            size_t f = 0;
+            while (f < n_fmts && strcmp(fmts[f], t->fmt) != 0) f++;
+            if (f == n_fmts && n_fmts < MAX_FMTS) fmts[n_fmts++] = t->fmt;
+            if (src->bytes > staging_bytes) staging_bytes = src->bytes;
+            if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
+        } else {
+            sizes[i].bytes = src->bytes;
+        }
+        t->bytes = sizes[i].bytes;
+        total += (sizes[i].bytes + SLACK + 63) / 64 * 64;
+    }
+    struct kernel packs[MAX_FMTS] = {0};
+    const json_t *no_specs[MAX_FMTS] = {0};
+    ok = ok && compile_kernels(&m->compiler, no_specs, fmts, n_fmts, packs, e);
+    uint8_t *staging = NULL;
+    int32_t *rowmap = NULL;
+    if (ok) {
+        m->weight_bytes = (total + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        m->weights = mmap(NULL, m->weight_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (m->weights == MAP_FAILED) m->weights = NULL;
+        staging = mmap(NULL, staging_bytes + SLACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (staging == MAP_FAILED) staging = NULL;
+        rowmap = mem_try(max_rows ? max_rows : 1, sizeof *rowmap);
+        if (!m->weights || !staging || !rowmap)
+            ok = err_set(e, ERR_MEMORY, "%s: %llu MiB for the weights cannot be had; free memory or use a smaller model",
+                         gguf_path(m->gguf), (unsigned long long)(m->weight_bytes >> 20));
+        else madvise(m->weights, m->weight_bytes, MADV_HUGEPAGE);
+    }
+    uint64_t at = 0;
+    for (size_t i = 0; i < m->n_tensors && ok; i++) {
+        struct tensor *t = &m->tensors[i];
+        if (t->kind != TENSOR_WEIGHT) continue;
+        t->data = (uint8_t *)m->weights + at;
+        at += (t->bytes + SLACK + 63) / 64 * 64;
+        size_t f = 0;
+        while (is_packed(t) && strcmp(fmts[f], t->fmt) != 0) f++;
+        ok = load_one(m, t, &packs[f], sizes[i].tile, staging, rowmap, e);
+    }
+    if (staging) munmap(staging, staging_bytes + SLACK);
+    mem_free(rowmap);
+    for (size_t f = 0; f < n_fmts; f++) kernel_free(&packs[f]);
+    mem_free(sizes);
+    m->pack_s = now_s() - start;
+    return ok;
+}
+
+void weights_free(struct model *m) {
+    if (m->weights) munmap(m->weights, m->weight_bytes);
+}
