@@ -227,7 +227,8 @@ u64 vm_convert(const struct cvt *v, u64 x, u64 y) {
     if (to_int) {
         long double lo, hi;
         int_range(v->to, &lo, &hi);
-        if (value != value) return v->to == PT_U64 || v->to == PT_S64 ? 1ull << 63 : v->from == PT_F64 && ptx_type_bytes(v->to) == 4 ? 1ull << 31 : 0;
+        if (value != value) /* NaN: zero, but the middle of the range where 64 bits are involved */
+            return v->from == PT_F64 || ptx_type_bytes(v->to) == 8 ? int_bits(ldexpl(1, 8 * ptx_type_bytes(v->to) - 1), PT_U64) : 0;
         if (!from_int) value = rounded_integer(value, v->rounding);
         if (!from_int || v->sat) value = value < lo ? lo : value > hi ? hi : value;
         return int_bits(value, v->to);

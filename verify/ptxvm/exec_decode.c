@@ -424,6 +424,11 @@ static void finish(struct decoder *d, u32 end) {
         PLACE(in->b);
         PLACE(in->c);
         PLACE(in->e);
+        if (in->kind == K_ROW || in->kind == K_ROW4) { /* an operand that is not there points at readable memory */
+            if (in->a == NO_ROW) in->a = 0;
+            if (in->b == NO_ROW) in->b = 0;
+            if (in->c == NO_ROW) in->c = 0;
+        }
         if (d->guards[i] != NO_ROW) in->guard |= (u16)(place[d->guards[i] >> 1] / 4);
         struct ext *x = in->kind == K_OP ? in->ext : NULL;
         for (int k = 0; x && k < x->n; k++) PLACE(x->ops[k]);

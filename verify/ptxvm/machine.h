@@ -239,7 +239,7 @@ struct warp {
     struct async_copy *copies;
     int n_copies, cap_copies;
     u32 clocks[MAX_WARPS], fence[MAX_WARPS], acquired[MAX_WARPS];
-    u32 wgmma_pending;
+    u64 range_lo, range_hi; /* the allocation of the last checked access */
     bool done;
 };
 
@@ -264,7 +264,7 @@ struct block {
     u32 n_sync_clocks, cap_sync_clocks;
     struct barrier bars[MAX_BARS];
     u32 cluster_arrived[MAX_WARPS], cluster_seen;
-    u64 rng;
+    bool gang_check, gang_count; /* the launch's checks and counters of memory */
     bool done;
 };
 
