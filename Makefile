@@ -140,7 +140,7 @@ stale:
 fuzzers: $(FUZZERS)
 
 bench-peers: $(B)/kgen
-	bench/peers.sh
+	$(if $(wildcard bench/peers.sh),bench/peers.sh,@echo 'there is no bench/peers.sh')
 
 # The tables of commands and settings; verify/test_cli.sh holds the file to the program.
 docs: $(B)/kgen
