@@ -414,6 +414,9 @@ int32_t tokenizer_eos(const struct tokenizer *t) {
 int32_t tokenizer_eot(const struct tokenizer *t) {
     return t->eot;
 }
+int32_t tokenizer_unknown(const struct tokenizer *t) {
+    return t->unknown;
+}
 bool tokenizer_add_bos(const struct tokenizer *t) {
     return t->add_bos;
 }

@@ -57,8 +57,9 @@ bool tokenizer_is_end(const struct tokenizer *t, int32_t id);
 /* The file's special ids; -1 where it has none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);
-int32_t tokenizer_eot(const struct tokenizer *t);  /* end of a turn in a conversation */
-bool tokenizer_add_bos(const struct tokenizer *t); /* whether TOKENIZER_ADD_BOS adds a BOS */
+int32_t tokenizer_eot(const struct tokenizer *t);     /* end of a turn in a conversation */
+int32_t tokenizer_unknown(const struct tokenizer *t); /* what stands for text that no token covers */
+bool tokenizer_add_bos(const struct tokenizer *t);    /* whether TOKENIZER_ADD_BOS adds a BOS */
 
 int32_t tokenizer_n_vocab(const struct tokenizer *t);
 

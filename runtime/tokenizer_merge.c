@@ -135,7 +135,7 @@ static void consider(const struct tokenizer *t, struct scratch *s, const char *t
         priority = score_order(t->vocab.score[result]);
     } else {
         const struct merge_rule *rule = merges_find(&t->merges, a->id, b->id);
-        if (!rule) return;
+        if (!rule || t->vocab.type[rule->result] == TOKEN_CONTROL) return; /* made one by its name, after merges_read */
         result = rule->result;
         priority = rule->rank;
     }
