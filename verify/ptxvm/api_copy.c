@@ -4,9 +4,21 @@
  * would.
  */
 #include "verify/ptxvm/driver.h"
+#include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 static bool device_side(uint64_t addr) { return addr >= VM_DEV_BASE; }
+
+/* Whether the ends of a host range are mapped at all: an invented address is an error code, not a crash. */
+static bool host_mapped(uint64_t addr, uint64_t bytes) {
+    struct vm_allocation known;
+    if (vm_mem_find(addr, &known)) return memory_within(addr, bytes);
+    char ends[2];
+    struct iovec to = {ends, 2}, from[2] = {{(void *)(uintptr_t)addr, 1}, {(void *)(uintptr_t)(addr + bytes - 1), 1}};
+    return process_vm_readv(getpid(), &to, 1, from, 2, 0) == 2 || errno != EFAULT;
+}
 
 /* bytes from the first to the last touched one */
 static bool span(size_t width, size_t height, size_t depth, size_t pitch, size_t slice, uint64_t *out) {
@@ -20,7 +32,7 @@ static CUresult side_check(uint64_t addr, const struct copy *c, size_t pitch, si
     if (!addr || !span(c->width, c->height, c->depth, pitch, slice, &bytes) || !size_add(addr, bytes, &end))
         return CUDA_ERROR_INVALID_VALUE;
     if (device_side(addr)) return memory_within(addr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-    return end <= VM_DEV_BASE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return end <= VM_DEV_BASE && host_mapped(addr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult copy_check(const struct copy *c) {
@@ -68,11 +80,17 @@ CUresult fill_run(const struct fill *f) {
 
 /* ---- putting them on streams ---- */
 
-static CUresult copy(const struct copy *c, CUstream hStream, bool wait) {
+/* Sides that a call names device memory; pinned and managed memory have device addresses too. */
+enum { ANY = 0, DST_DEVICE = 1, SRC_DEVICE = 2 };
+
+static CUresult copy(const struct copy *c, int sides, CUstream hStream, bool wait) {
     ENTER_CTX;
     struct stream *s;
     CUresult r = stream_get(ctx, hStream, &s);
     if (r != CUDA_SUCCESS) return r;
+    if (c->width && ((sides & DST_DEVICE && !memory_within(c->dst, c->width)) ||
+                     (sides & SRC_DEVICE && !memory_within(c->src, c->width))))
+        return CUDA_ERROR_INVALID_VALUE;
     struct op op = {.kind = OP_COPY, .copy = *c};
     return wait ? stream_submit_wait(s, &op) : stream_submit(s, &op);
 }
@@ -87,46 +105,33 @@ static void describe(struct copy *c) {
     a->dstDevice = c->dst;
 }
 
-static CUresult copy_1d(uint64_t dst, uint64_t src, size_t bytes, CUstream s, bool wait) {
+static CUresult copy_1d(int sides, uint64_t dst, uint64_t src, size_t bytes, CUstream s, bool wait) {
     struct copy c = {.dst = dst, .src = src, .width = bytes, .height = 1, .depth = 1, .dst_pitch = bytes, .src_pitch = bytes};
     describe(&c);
-    return copy(&c, s, wait);
+    return copy(&c, sides, s, wait);
 }
 
-/* A side that must be device memory (pinned and managed memory have device addresses too). */
-static bool device_ok(uint64_t addr, size_t bytes) {
-    if (!bytes) return true;
-    LOCKED;
-    return !driver.initialized || memory_within(addr, bytes);
+CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy_1d(ANY, dst, src, n, NULL, true); }
+CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
+    return copy_1d(ANY, dst, src, n, s, false);
 }
-
-CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy_1d(dst, src, n, NULL, true); }
-CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) { return copy_1d(dst, src, n, s, false); }
-
-/* Splits cuMemcpyHtoD and its kin: what is named device must be known memory. */
-static CUresult directed(uint64_t dst, bool dst_device, uint64_t src, bool src_device, size_t n, CUstream s, bool wait) {
-    if (dst_device && context_top() && !device_ok(dst, n)) return CUDA_ERROR_INVALID_VALUE;
-    if (src_device && context_top() && !device_ok(src, n)) return CUDA_ERROR_INVALID_VALUE;
-    return copy_1d(dst, src, n, s, wait);
-}
-
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t n) {
-    return directed(dst, true, (uintptr_t)src, false, n, NULL, true);
+    return copy_1d(DST_DEVICE, dst, (uintptr_t)src, n, NULL, true);
 }
 CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t n) {
-    return directed((uintptr_t)dst, false, src, true, n, NULL, true);
+    return copy_1d(SRC_DEVICE, (uintptr_t)dst, src, n, NULL, true);
 }
-CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t n) {
-    return directed(dst, true, src, true, n, NULL, false); /* device to device does not wait */
+CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t n) { /* does not wait */
+    return copy_1d(DST_DEVICE | SRC_DEVICE, dst, src, n, NULL, false);
 }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t n, CUstream s) {
-    return directed(dst, true, (uintptr_t)src, false, n, s, false);
+    return copy_1d(DST_DEVICE, dst, (uintptr_t)src, n, s, false);
 }
 CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t n, CUstream s) {
-    return directed((uintptr_t)dst, false, src, true, n, s, false);
+    return copy_1d(SRC_DEVICE, (uintptr_t)dst, src, n, s, false);
 }
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
-    return directed(dst, true, src, true, n, s, false);
+    return copy_1d(DST_DEVICE | SRC_DEVICE, dst, src, n, s, false);
 }
 
 static CUresult peers_ok(CUcontext a, CUcontext b) {
@@ -136,11 +141,11 @@ static CUresult peers_ok(CUcontext a, CUcontext b) {
 
 CUresult cuMemcpyPeer(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n) {
     CUresult r = peers_ok(dst_ctx, src_ctx);
-    return r == CUDA_SUCCESS ? directed(dst, true, src, true, n, NULL, false) : r;
+    return r == CUDA_SUCCESS ? cuMemcpyDtoD_v2(dst, src, n) : r;
 }
 CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n, CUstream s) {
     CUresult r = peers_ok(dst_ctx, src_ctx);
-    return r == CUDA_SUCCESS ? directed(dst, true, src, true, n, s, false) : r;
+    return r == CUDA_SUCCESS ? cuMemcpyDtoDAsync_v2(dst, src, n, s) : r;
 }
 
 /* ---- 2-D and 3-D ---- */
@@ -183,7 +188,7 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *p, struct copy *out) {
 static CUresult copy_3d(const CUDA_MEMCPY3D *p, CUstream s, bool wait) {
     struct copy c;
     CUresult r = p ? copy_from_3d(p, &c) : CUDA_ERROR_INVALID_VALUE;
-    return r == CUDA_SUCCESS ? copy(&c, s, wait) : r;
+    return r == CUDA_SUCCESS ? copy(&c, ANY, s, wait) : r;
 }
 
 static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream s, bool wait) {

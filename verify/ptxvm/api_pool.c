@@ -195,3 +195,25 @@ CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool pool) {
     current_pool = pool;
     return CUDA_SUCCESS;
 }
+
+/* The forms of CUDA 13 name a place instead of a device; only this device's memory has pools here. */
+static CUresult here(const CUmemLocation *where, CUmemAllocationType type) {
+    if (!where || type != CU_MEM_ALLOCATION_TYPE_PINNED) return CUDA_ERROR_INVALID_VALUE;
+    if (where->type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+    return where->id == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
+
+CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *where, CUmemAllocationType type) {
+    CUresult r = here(where, type);
+    return r == CUDA_SUCCESS ? cuDeviceGetDefaultMemPool(pool, 0) : r;
+}
+
+CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *where, CUmemAllocationType type) {
+    CUresult r = here(where, type);
+    return r == CUDA_SUCCESS ? cuDeviceGetMemPool(pool, 0) : r;
+}
+
+CUresult cuMemSetMemPool(CUmemLocation *where, CUmemAllocationType type, CUmemoryPool pool) {
+    CUresult r = here(where, type);
+    return r == CUDA_SUCCESS ? cuDeviceSetMemPool(0, pool) : r;
+}

@@ -17,7 +17,9 @@
 #endif
 #define __CUDA_API_PUSH_VISIBILITY_DEFAULT
 #include <cuda.h>
+#pragma GCC visibility push(default)
 #include <cudaProfiler.h>
+#pragma GCC visibility pop
 
 #include "codegen/base.h"
 #include "verify/ptxvm/vm.h"
