@@ -116,6 +116,12 @@ function M.kernel(fmt, lanes)
               for _, p in ipairs(layout.planes) do
                 for w = 1, #p.words do
                   local v = plane_word(def, layout, p, w, c, s)
+                  local top = layout.bias >> p.shift -- signed codes are kept with their top bit flipped
+                  if top > 0 and top < 1 << p.width then
+                    local flip = 0
+                    for slot = 0, 8 // p.width - 1 do flip = flip | top << slot * p.width end
+                    v = op32("ixor", v, c32(flip * 0x01010101))
+                  end
                   put(at + p.at + (w - 1) * 4 * lanes, 4, "i32", v)
                 end
               end

@@ -192,7 +192,6 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
         local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))
-        if L.bias > 0 then u = access.i32op("ixor", u, access.iconst(L.bias * 0x01010101)) end
         local s = access.record_codes4(o2, X:lower(E.subst(x.args[1], k4)), X:lower(E.subst(x.args[2], k4)))
         d = E.node("dot4", "i32", { d, u, s }, (1 << o1.def.code.width) - 1)
       end
