@@ -41,3 +41,21 @@ const char *codegen_version(void) {
     pthread_once(&once, write_version);
     return version;
 }
+
+void codegen_key(const char *ir_text, size_t len, const struct target *t, struct buf *key) {
+    buf_printf(key, "%s\n%s\n%s\n%s\n", codegen_version(), t->class_name, t->cpu, t->cpu_features);
+    buf_add(key, ir_text, len);
+}
+
+bool codegen_object(struct cache *cache, const char *ir_text, size_t len, const struct target *t, struct buf *out,
+                    struct err *e) {
+    if (!cache) return codegen_emit(ir_text, len, t, STAGE_OBJ, NULL, out, e);
+    struct buf key = {0};
+    codegen_key(ir_text, len, t, &key);
+    size_t start = out->len;
+    bool ok = cache_get(cache, key.data, key.len, out);
+    if (!ok && (ok = codegen_emit(ir_text, len, t, STAGE_OBJ, NULL, out, e)))
+        cache_put(cache, key.data, key.len, out->data + start, out->len - start);
+    buf_free(&key);
+    return ok;
+}

@@ -6,6 +6,7 @@
 #define KGEN_CODEGEN_H
 
 #include "codegen/base.h"
+#include "codegen/cache.h"
 #include "codegen/target.h"
 
 enum codegen_stage {
@@ -27,6 +28,14 @@ bool codegen_emit(const char *ir_text, size_t len, const struct target *t, enum 
 
 /* LLVM's version and kgen's own number, for cache keys: code made under another version string must not be reused. */
 const char *codegen_version(void);
+
+/* Appends the cache key of an object: everything its bytes depend on (codegen_version(), the target, the IR's text). */
+void codegen_key(const char *ir_text, size_t len, const struct target *t, struct buf *key);
+
+/* Appends the module's object to *out, from the cache where it is there (cache NULL: never), else compiled and put
+ * there. */
+bool codegen_object(struct cache *cache, const char *ir_text, size_t len, const struct target *t, struct buf *out,
+                    struct err *e);
 
 /* Loaded code. Objects with equal function names may be loaded side by side. */
 struct code;

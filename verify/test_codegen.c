@@ -821,6 +821,43 @@ static void equal_names_live_side_by_side(void **state) {
     }
 }
 
+/* The second time the object is the cached one, to the letter; another target or text has a key of its own. */
+static void objects_come_from_the_cache(void **state) {
+    (void)state;
+    char dir[] = "/tmp/kgen-test-objects.XXXXXX", command[64];
+    assert_non_null(mkdtemp(dir));
+    struct cache *cache = cache_open(dir);
+    struct target t = find("x86-64"), other = find("x86-64-v3");
+    size_t len = strlen(gemv_tile);
+    struct buf first = {0}, again = {0}, key = {0}, plain = compile(gemv_tile, len, &t, STAGE_OBJ);
+    struct err e;
+    buf_puts(&first, "kept");
+    assert_true(codegen_object(cache, gemv_tile, len, &t, &first, &e));
+    assert_int_equal(first.len, 4 + plain.len);
+    assert_memory_equal(first.data + 4, plain.data, plain.len);
+    codegen_key(gemv_tile, len, &t, &key);
+    assert_true(cache_get(cache, key.data, key.len, &again));
+    assert_memory_equal(again.data, plain.data, plain.len);
+    cache_put(cache, key.data, key.len, "marked", 6);
+    again.len = 0;
+    assert_true(codegen_object(cache, gemv_tile, len, &t, &again, &e));
+    assert_string_equal(again.data, "marked");
+    again.len = 0;
+    assert_true(codegen_object(cache, gemv_tile, len, &other, &again, &e));
+    assert_true(again.len > 6);
+    again.len = 0;
+    assert_true(codegen_object(NULL, gemv_tile, len, &t, &again, &e));
+    assert_int_equal(again.len, plain.len);
+    assert_false(codegen_object(cache, "kgen-ir 2", 9, &t, &again, &e));
+    cache_close(cache);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+    buf_free(&first);
+    buf_free(&again);
+    buf_free(&key);
+    buf_free(&plain);
+}
+
 struct job {
     struct buf object;
     int value;
@@ -888,6 +925,7 @@ int main(void) {
         cmocka_unit_test(emit_reports_what_is_wrong),
         cmocka_unit_test(bad_objects_are_refused),
         cmocka_unit_test(equal_names_live_side_by_side),
+        cmocka_unit_test(objects_come_from_the_cache),
         cmocka_unit_test(threads_compile_at_once),
         cmocka_unit_test(version_names_both_compilers),
     };

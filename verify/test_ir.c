@@ -26,55 +26,21 @@ static struct ir_module *parse_ok(const char *text) {
 
 /* ---- round trip ---- */
 
-/* Every operation and every piece of syntax once. */
-static const char everything[] = "kgen-ir 1\n"
-                                 "func @all-1.x_$\n"
-                                 "  %1:ptr = arg 0\n"
-                                 "  %2:i64 = dim 1023\n"
-                                 "  %3:i64 = begin\n"
-                                 "  %4:i64 = end\n"
-                                 "  %5:ptr = ws\n"
-                                 "  %6:ptr = stack 256 align 64\n"
-                                 "  %7:f32 = const -0x1.8p-3\n"
-                                 "  %8:i32x16 = iota\n"
-                                 "  %9:f32x16 = splat %7\n"
-                                 "  %10:i32 = extract %8, 15\n"
-                                 "  %11:f32x32 = concat %9, %9\n"
-                                 "  %12:f32x8 = slice %11, 24\n"
-                                 "  %13:i32x4 = shuffle %8, 3 2 1 15\n"
-                                 "  %14:i32x4 = add %13, %13\n"
-                                 "  %15:i1x4 = ilt %13, %14\n"
-                                 "  %16:i32x4 = select %15, %13, %14\n"
-                                 "  %17:f16x8 = fptrunc %12\n"
-                                 "  %18:f32x8 = fpext %17\n"
-                                 "  %19:f32x8 = fma %12, %18, %12\n"
-                                 "  %20:i8x64 = bitcast %8\n"
-                                 "  %21:i32x16 = dot4 %8, %8, %8 umax=129\n"
-                                 "  %22:f32 = hsum %19\n"
-                                 "  %23:i64 = const -9223372036854775808\n"
-                                 "  %24:f32x16 = load %1, %3, -64 align 4 inv\n"
-                                 "  %25:i1x16 = flt %24, %9\n"
-                                 "  storem %24, %25, %1, %3, 0 align 4\n"
-                                 "  for %26 = %3 to %4 step 16\n"
-                                 "    for %27 = %26 to %4 step 1 carry %28:f32 = %22, %29:f32x16 = %9\n"
-                                 "      yield %7, %24\n"
-                                 "    end -> %30, %31\n"
-                                 "    store %31, %6, %3, 0 align 64\n"
-                                 "  end\n"
-                                 "  %32:i1 = const 1\n"
-                                 "  if %32\n"
-                                 "    store %22, %5, %3, 8 align 4\n"
-                                 "  end\n"
-                                 "end\n"
-                                 "func @empty\n"
-                                 "end\n";
+/* Every piece of syntax once; also the fuzzer's seed. */
+static struct buf everything(void) {
+    struct buf text = {0};
+    struct err e;
+    if (!file_read("verify/data/fuzz_ir/everything.ir", &text, &e)) fail_msg("%s", e.msg);
+    return text;
+}
 
 static void round_trip_is_identity(void **state) {
     (void)state;
-    struct ir_module *m = parse_ok(everything);
-    struct buf out = {0};
+    struct buf text = everything(), out = {0};
+    struct ir_module *m = parse_ok(text.data);
     ir_print(m, &out);
-    assert_string_equal(out.data, everything);
+    assert_string_equal(out.data, text.data);
+    buf_free(&text);
     buf_free(&out);
     ir_free(m);
 }
@@ -364,11 +330,12 @@ static void sizes_are_bounded(void **state) {
 static void mangled_text_is_harmless(void **state) {
     (void)state;
     static const char bytes[] = {0, '%', '9', ' ', ',', 'x', '\n', (char)0xff};
-    size_t n = sizeof everything - 1;
+    struct buf text = everything();
+    size_t n = text.len;
     char *copy = mem_new(n);
     for (size_t i = 0; i < n * (sizeof bytes + 1); i++) {
         size_t at = i / (sizeof bytes + 1), how = i % (sizeof bytes + 1), len = how == sizeof bytes ? at : n;
-        memcpy(copy, everything, n);
+        memcpy(copy, text.data, n);
         if (how < sizeof bytes) copy[at] = bytes[how];
         struct ir_module *m;
         struct err e = {0};
@@ -388,6 +355,7 @@ static void mangled_text_is_harmless(void **state) {
         }
     }
     mem_free(copy);
+    buf_free(&text);
 }
 
 /* ---- meaning ---- */
