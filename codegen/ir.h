@@ -227,7 +227,6 @@ void ir_free(struct ir_module *m);
 
 void ir_print(const struct ir_module *m, struct buf *out);
 void ir_print_func(const struct ir_func *f, struct buf *out);
-void ir_print_const(struct ir_type t, int64_t imm, struct buf *out); /* the text after `const ` */
 void ir_print_type(struct ir_type t, struct buf *out);
 
 /* Checks every rule of docs/ir.md. *e names function, line, operation, and what was expected. */
@@ -256,7 +255,6 @@ static inline bool ir_is_int(struct ir_type t) {
     return t.scalar >= IR_I1 && t.scalar <= IR_I64;
 }
 unsigned ir_scalar_bits(enum ir_scalar s);            /* i1 is 1; ptr is 64 */
-unsigned ir_type_bytes(struct ir_type t);             /* in memory; 0 for i1 */
 int64_t ir_sign_extend(int64_t bits, unsigned width); /* the low `width` bits as a signed number */
 static inline uint64_t ir_mask(unsigned width) {
     return width == 64 ? ~0ull : (1ull << width) - 1;

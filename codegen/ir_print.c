@@ -41,7 +41,8 @@ static void print_float(uint32_t bits, struct buf *out) {
     buf_printf(out, "p%+d", e - 127);
 }
 
-void ir_print_const(struct ir_type t, int64_t imm, struct buf *out) {
+/* The text after `const `. */
+static void print_const(struct ir_type t, int64_t imm, struct buf *out) {
     if (t.scalar == IR_F32)
         print_float((uint32_t)imm, out);
     else if (t.scalar == IR_F16)
@@ -120,7 +121,7 @@ static void print_op(const struct ir_func *f, const struct ir_op *op, int depth,
         break;
     case IMM_CONST:
         buf_puts(out, " ");
-        ir_print_const(op->type, op->imm, out);
+        print_const(op->type, op->imm, out);
         break;
     case IMM_STACK:
         buf_printf(out, " %" PRId64 " align %" PRIu32, op->imm, op->align);
