@@ -198,7 +198,7 @@ static ir_value fold_integers(struct fold *fo, struct ir_op *op) {
     unsigned width = ir_scalar_bits(t.scalar);
     bool swaps =
         op->code == IR_ADD || op->code == IR_MUL || op->code == IR_AND || op->code == IR_OR || op->code == IR_XOR;
-    uint64_t a, b, r;
+    uint64_t a = 0, b = 0, r;
     bool ka = is_const(fo, op->args[0], &a), kb = is_const(fo, op->args[1], &b);
     if (ka && kb && fold_binary(op->code, width, a, b, &r)) return become_const(op, r);
     if (ka && !kb && swaps) {
