@@ -184,15 +184,15 @@ static void emit(const struct tokenizer *t, const struct scratch *s, const char 
     }
 }
 
-/* One symbol per character of text[from … to), as far as its first byte's claim goes. */
+/* One symbol per character of text[from … to), or per byte where it is none. */
 static uint32_t split_characters(const struct tokenizer *t, struct scratch *s, const char *text, size_t from,
                                  size_t to) {
-    uint32_t n = 0;
+    uint32_t n = 0, cp;
     for (size_t at = from; at < to;) {
-        size_t len = utf8_span((uint8_t)text[at]);
-        if (len > to - at) len = to - at;
-        s->symbols[n++] = (struct symbol){
-            .off = (uint32_t)at, .len = (uint32_t)len, .id = vocab_find_text(&t->vocab, text + at, len)};
+        uint32_t len = utf8_decode((const uint8_t *)text + at, to - at, &cp);
+        if (!len) len = 1;
+        s->symbols[n++] =
+            (struct symbol){.off = (uint32_t)at, .len = len, .id = vocab_find_text(&t->vocab, text + at, len)};
         at += len;
     }
     return n;
