@@ -132,7 +132,7 @@ static void *compile_jobs(void *arg) {
         struct job *j = &w->jobs[i];
         if (j->cached) continue;
         const json_t *ir = json_object_get(j->meta, "ir");
-        codegen_emit(json_string_value(ir), json_string_length(ir), &w->c->target, STAGE_OBJ, NULL, &j->obj, &j->err);
+        codegen_emit(json_string_value(ir), json_string_length(ir), &w->c->target, STAGE_OBJ, w->c->dump, &j->obj, &j->err);
     }
 }
 
@@ -208,7 +208,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         for (size_t i = 0; i < n; i++) misses += !jobs[i].cached;
         pthread_t threads[64];
         int started = 0;
-        for (int t = 1; t < c->n_threads && t < 64 && (size_t)t < misses; t++)
+        for (int t = 1; t < (c->dump ? 1 : c->n_threads) && t < 64 && (size_t)t < misses; t++)
             if (pthread_create(&threads[started], NULL, compile_jobs, &w) == 0) started++;
         compile_jobs(&w);
         for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);

@@ -42,6 +42,7 @@ struct compiler {
     struct target target;
     struct cache *cache; /* NULL: none */
     int n_threads;       /* compilations at once */
+    const char *dump;    /* a flat IR pass after which kernels are printed, on standard error; NULL: none */
     size_t n_compiled, n_cached;
     double seconds; /* spent here, wall clock */
 };

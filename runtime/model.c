@@ -177,8 +177,9 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
         ok = err_set(e, ERR_UNSUPPORTED, "this processor cannot run code for %s", m->compiler.target.name);
     ok = ok && pool_open(o->n_threads ? o->n_threads : processors(), &m->pool, e);
     if (ok) {
-        if (!o->no_cache) m->cache = cache_open(NULL);
+        if (!o->no_cache && !o->dump) m->cache = cache_open(NULL);
         m->compiler.dsl = m->dsl;
+        m->compiler.dump = o->dump;
         m->compiler.cache = m->cache;
         m->compiler.n_threads = pool_threads(m->pool);
         ok = model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e);

@@ -18,6 +18,7 @@ struct model_options {
     int n_threads;      /* 0: one for each processor this process may use */
     bool no_fuse;       /* every kernel a launch of its own */
     bool no_cache;      /* compile everything anew, store nothing */
+    const char *dump;   /* a flat IR pass, or "all": kernels are compiled anew and printed after it; NULL: none */
 };
 
 enum tensor_kind { TENSOR_WEIGHT, TENSOR_TABLE, TENSOR_CACHE, TENSOR_ACT, TENSOR_INPUT };
