@@ -5,9 +5,10 @@
 
 bool engine_open(const struct engine_options *o, struct model **out, struct err *e) {
     if (o->device.kind == DEVICE_CUDA)
-        return err_set(e, ERR_UNSUPPORTED,
-                       "--device cuda:%d: this build cannot use a CUDA device; leave the option out to compute on the CPU",
-                       o->device.index);
+        return err_set(
+            e, ERR_UNSUPPORTED,
+            "--device cuda:%d: this build cannot use a CUDA device; leave the option out to compute on the CPU",
+            o->device.index);
     if (o->gpu)
         fprintf(stderr, "%skgen:%s --gpu: this build cannot use a CUDA device; computing on the CPU\n", yellow(stderr),
                 plain(stderr));

@@ -105,8 +105,8 @@ void chat_add(struct chat *c, const char *role, const char *text, size_t len) {
         }
         at += one ? one : 1;
     }
-    json_array_append_new(c->messages,
-                          json_pack("{s:s, s:o}", "role", role, "content", json_stringn(safe.data ? safe.data : "", safe.len)));
+    json_array_append_new(c->messages, json_pack("{s:s, s:o}", "role", role, "content",
+                                                 json_stringn(safe.data ? safe.data : "", safe.len)));
     buf_free(&safe);
 }
 

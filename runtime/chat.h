@@ -17,7 +17,7 @@ void chat_close(struct chat *c); /* accepts NULL */
 
 /* Appends a message; role is "system", "user" or "assistant". */
 void chat_add(struct chat *c, const char *role, const char *text, size_t len);
-size_t chat_length(const struct chat *c); /* messages */
+size_t chat_length(const struct chat *c);    /* messages */
 void chat_shorten(struct chat *c, size_t n); /* forgets all messages from the n-th on */
 
 /* Appends the ids of the whole conversation, up to where the next answer begins. Errors are the template's:
