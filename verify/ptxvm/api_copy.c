@@ -27,18 +27,19 @@ static bool span(size_t width, size_t height, size_t depth, size_t pitch, size_t
            size_add(c, width, out);
 }
 
-static CUresult side_check(uint64_t addr, const struct copy *c, size_t pitch, size_t slice) {
+/* Pinned and managed memory are below VM_DEV_BASE and still device memory. */
+static CUresult side_check(uint64_t addr, const struct copy *c, bool device, size_t pitch, size_t slice) {
     uint64_t bytes, end;
     if (!addr || !span(c->width, c->height, c->depth, pitch, slice, &bytes) || !size_add(addr, bytes, &end))
         return CUDA_ERROR_INVALID_VALUE;
-    if (device_side(addr)) return memory_within(addr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    if (device || device_side(addr)) return memory_within(addr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     return end <= VM_DEV_BASE && host_mapped(addr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 CUresult copy_check(const struct copy *c) {
     if (!c->width || !c->height || !c->depth) return CUDA_SUCCESS;
-    CUresult r = side_check(c->dst, c, c->dst_pitch, c->dst_slice);
-    return r == CUDA_SUCCESS ? side_check(c->src, c, c->src_pitch, c->src_slice) : r;
+    CUresult r = side_check(c->dst, c, c->device_sides & COPY_DST_DEVICE, c->dst_pitch, c->dst_slice);
+    return r == CUDA_SUCCESS ? side_check(c->src, c, c->device_sides & COPY_SRC_DEVICE, c->src_pitch, c->src_slice) : r;
 }
 
 CUresult copy_run(const struct copy *c) {
@@ -80,17 +81,11 @@ CUresult fill_run(const struct fill *f) {
 
 /* ---- putting them on streams ---- */
 
-/* Sides that a call names device memory; pinned and managed memory have device addresses too. */
-enum { ANY = 0, DST_DEVICE = 1, SRC_DEVICE = 2 };
-
-static CUresult copy(const struct copy *c, int sides, CUstream hStream, bool wait) {
+static CUresult copy(const struct copy *c, CUstream hStream, bool wait) {
     ENTER_CTX;
     struct stream *s;
     CUresult r = stream_get(ctx, hStream, &s);
     if (r != CUDA_SUCCESS) return r;
-    if (c->width && ((sides & DST_DEVICE && !memory_within(c->dst, c->width)) ||
-                     (sides & SRC_DEVICE && !memory_within(c->src, c->width))))
-        return CUDA_ERROR_INVALID_VALUE;
     struct op op = {.kind = OP_COPY, .copy = *c};
     return wait ? stream_submit_wait(s, &op) : stream_submit(s, &op);
 }
@@ -106,32 +101,32 @@ static void describe(struct copy *c) {
 }
 
 static CUresult copy_1d(int sides, uint64_t dst, uint64_t src, size_t bytes, CUstream s, bool wait) {
-    struct copy c = {.dst = dst, .src = src, .width = bytes, .height = 1, .depth = 1, .dst_pitch = bytes, .src_pitch = bytes};
+    struct copy c = {.dst = dst, .src = src, .width = bytes, .height = 1, .depth = 1, .dst_pitch = bytes, .src_pitch = bytes, .device_sides = sides};
     describe(&c);
-    return copy(&c, sides, s, wait);
+    return copy(&c, s, wait);
 }
 
-CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy_1d(ANY, dst, src, n, NULL, true); }
+CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy_1d(COPY_ANY, dst, src, n, NULL, true); }
 CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
-    return copy_1d(ANY, dst, src, n, s, false);
+    return copy_1d(COPY_ANY, dst, src, n, s, false);
 }
 CUresult cuMemcpyHtoD_v2(CUdeviceptr dst, const void *src, size_t n) {
-    return copy_1d(DST_DEVICE, dst, (uintptr_t)src, n, NULL, true);
+    return copy_1d(COPY_DST_DEVICE, dst, (uintptr_t)src, n, NULL, true);
 }
 CUresult cuMemcpyDtoH_v2(void *dst, CUdeviceptr src, size_t n) {
-    return copy_1d(SRC_DEVICE, (uintptr_t)dst, src, n, NULL, true);
+    return copy_1d(COPY_SRC_DEVICE, (uintptr_t)dst, src, n, NULL, true);
 }
 CUresult cuMemcpyDtoD_v2(CUdeviceptr dst, CUdeviceptr src, size_t n) { /* does not wait */
-    return copy_1d(DST_DEVICE | SRC_DEVICE, dst, src, n, NULL, false);
+    return copy_1d(COPY_DST_DEVICE | COPY_SRC_DEVICE, dst, src, n, NULL, false);
 }
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dst, const void *src, size_t n, CUstream s) {
-    return copy_1d(DST_DEVICE, dst, (uintptr_t)src, n, s, false);
+    return copy_1d(COPY_DST_DEVICE, dst, (uintptr_t)src, n, s, false);
 }
 CUresult cuMemcpyDtoHAsync_v2(void *dst, CUdeviceptr src, size_t n, CUstream s) {
-    return copy_1d(SRC_DEVICE, (uintptr_t)dst, src, n, s, false);
+    return copy_1d(COPY_SRC_DEVICE, (uintptr_t)dst, src, n, s, false);
 }
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
-    return copy_1d(DST_DEVICE | SRC_DEVICE, dst, src, n, s, false);
+    return copy_1d(COPY_DST_DEVICE | COPY_SRC_DEVICE, dst, src, n, s, false);
 }
 
 static CUresult peers_ok(CUcontext a, CUcontext b) {
@@ -179,6 +174,8 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *p, struct copy *out) {
     if (r != CUDA_SUCCESS) return r;
     r = side(p->dstMemoryType, p->dstHost, p->dstDevice, p->dstXInBytes, p->dstY, p->dstZ, p->dstPitch, p->dstHeight, p,
              &out->dst, &out->dst_pitch, &out->dst_slice);
+    if (p->dstMemoryType == CU_MEMORYTYPE_DEVICE) out->device_sides |= COPY_DST_DEVICE;
+    if (p->srcMemoryType == CU_MEMORYTYPE_DEVICE) out->device_sides |= COPY_SRC_DEVICE;
     uint64_t n;
     if (r == CUDA_SUCCESS && (!size_mul(p->WidthInBytes, p->Height, &n) || !size_mul(n, p->Depth, &n)))
         return CUDA_ERROR_INVALID_VALUE;
@@ -188,7 +185,7 @@ CUresult copy_from_3d(const CUDA_MEMCPY3D *p, struct copy *out) {
 static CUresult copy_3d(const CUDA_MEMCPY3D *p, CUstream s, bool wait) {
     struct copy c;
     CUresult r = p ? copy_from_3d(p, &c) : CUDA_ERROR_INVALID_VALUE;
-    return r == CUDA_SUCCESS ? copy(&c, ANY, s, wait) : r;
+    return r == CUDA_SUCCESS ? copy(&c, s, wait) : r;
 }
 
 static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream s, bool wait) {

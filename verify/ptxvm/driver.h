@@ -183,11 +183,14 @@ struct launch {
     size_t n_params;
 };
 
+enum { COPY_ANY = 0, COPY_DST_DEVICE = 1, COPY_SRC_DEVICE = 2 };
+
 /* A copy of height x depth rows; pitches in bytes. Sources and targets are addresses, host or device. */
 struct copy {
     uint64_t dst, src;
     size_t width, height, depth;
     size_t dst_pitch, dst_slice, src_pitch, src_slice;
+    int device_sides; /* COPY_DST_DEVICE | COPY_SRC_DEVICE: sides that the call names device memory */
     CUDA_MEMCPY3D asked; /* what a graph node reports back */
 };
 
