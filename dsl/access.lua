@@ -106,12 +106,13 @@ local function chunk_base(array, base, k)
 end
 
 local function load_field(array, field, storage_bytes, off, lane)
-  local storage
-  if field.type == "f16" or field.type == "f32" then storage = field.type
-  else storage = storage_bytes == 1 and "i8" or "i16" end
+  local storage = field.type == "f16" and "f16" or field.type == "f32" and "f32" or storage_bytes == 1 and "i8" or "i16"
   local n = ld(array.name, storage, add(off, mul(lane, i(storage_bytes))), true)
   if storage == "f16" or storage == "f32" then return to_f32(n) end
-  return E.cast("sitofp", "f32", E.cast(field.signed and "sext" or "zext", "i32", n))
+  local wide = E.cast("zext", "i32", n)
+  if field.type == "bf16" then return E.cast("bitcast", "f32", i32op("ishl", wide, iconst(16))) end
+  if field.bias > 0 then wide = i32op("iadd32", wide, iconst(-field.bias)) end
+  return E.cast("sitofp", "f32", wide)
 end
 
 -- The integer code words: a plane word of row r holding group g (elements 4g … 4g+3 of the chunk), as four bytes.

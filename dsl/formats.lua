@@ -4,9 +4,10 @@
 --   ggml    the type's number in GGUF files
 --   block   elements a block
 --   bytes   bytes a block
---   fields  name -> { per = elements that share one value (1: the codes), type = "f16"|"f32"|"i8"|"u",
---                     at = byte offset (for typed fields), or
---                     bits = function(j) -> list of {byte, shift, width}, lowest bits first, of the j-th value }
+--   fields  name -> { per = elements that share one value (1, the default: the codes),
+--                     type = "f16"|"bf16"|"f32"|"i8", at = byte offset; or
+--                     bits = function(j) -> list of {byte, shift, width}, lowest bits first, of the j-th value,
+--                     bias = subtracted from those bits, table = values that the bits index }
 --   value   function(f) -> the element as an expression in the fields
 --
 -- Derived packed layout for `lanes` rows side by side (see docs/architecture.md): per block, the fields shared by the
@@ -46,10 +47,14 @@ function M.define(name, def)
     if f.bits then
       f.width = 0
       for _, s in ipairs(f.bits(0)) do f.width = f.width + s[3] end
-      f.signed = f.signed or false
+      f.bias = f.bias or 0
+      if f.table then -- packed as the signed bytes that the bits stand for
+        if f.per ~= 1 or #f.table ~= 1 << f.width then fail_define(name, "a table belongs to the codes, one value a code") end
+        f.bias, f.width = 128, 8
+      end
     else
       f.width = ({ f16 = 16, f32 = 32, i8 = 8, bf16 = 16 })[f.type] or fail_define(name, "field '" .. fname .. "': type?")
-      f.signed = f.type == "i8"
+      f.bias = f.type == "i8" and 128 or 0 -- signed bytes are packed with their top bit flipped
     end
   end
   registry[name] = def
@@ -81,9 +86,10 @@ local function planes(width)
 end
 
 -- Groups of four consecutive elements and the source word each plane slice comes from.
--- Returns {group -> {byte, shift}} when the four bytes lie in one aligned-as-four run at one shift, else nil.
+-- Returns {group -> {byte, shift}} when each group's bits lie in four consecutive bytes at one shift, else nil.
 local function word_slices(def, plane)
   local f = def.code
+  if f.table then return nil end
   local out = {}
   for g = 0, def.block // 4 - 1 do
     local first
@@ -109,40 +115,49 @@ local function word_slices(def, plane)
   return out
 end
 
+local MAX_CHUNK = 128 -- longer chunks make loop bodies that spill
+
+-- The source words of a plane when each is used up inside chunks of `chunk` elements; nil, or a larger chunk that would do.
+local function closed_words(slices, plane, chunk)
+  local span = {}
+  for g, s in pairs(slices) do
+    span[s[1]] = span[s[1]] or { lo = g, hi = g, n = 0 }
+    local w = span[s[1]]
+    w.lo, w.hi, w.n = math.min(w.lo, g), math.max(w.hi, g), w.n + 1
+  end
+  for _, w in pairs(span) do
+    if w.n ~= 8 // plane.width then return nil end
+    while w.lo // (chunk // 4) ~= w.hi // (chunk // 4) do chunk = chunk * 2 end
+  end
+  return chunk
+end
+
 -- Elements of a chunk, and which groups share a word of each plane.
--- plane.words: list of {source byte or nil, groups = {[slot] = group}} in a chunk; plane.slot[group] = {word, shift}.
+--   plane.words    list of {source = byte whose word is taken as it is, or nil, groups = {slot -> group}}
+--   plane.slot     group -> {word, shift in bits}
+--   plane.slices   group in block -> {byte, shift} where words can be assembled four elements at a time
 local function code_layout(def)
   local layout = { planes = planes(def.code.width) }
   local chunk = math.min(def.block, 32)
-  local sources = {}
-  for i, p in ipairs(layout.planes) do
-    sources[i] = word_slices(def, p)
-    local per_word = 8 // p.width
-    if sources[i] then
-      -- Grow the chunk until every source word's groups are inside one chunk.
-      local span = {}
-      for g, s in pairs(sources[i]) do
-        span[s[1]] = span[s[1]] or {}
-        table.insert(span[s[1]], g)
-      end
-      for _, gs in pairs(span) do
-        if #gs ~= per_word then sources[i] = nil break end
-        table.sort(gs)
-        while gs[1] // (chunk // 4) ~= gs[#gs] // (chunk // 4) do chunk = chunk * 2 end
-      end
+  for _, p in ipairs(layout.planes) do
+    p.slices = word_slices(def, p)
+    local grown = p.slices and closed_words(p.slices, p, chunk)
+    if grown and grown <= MAX_CHUNK then
+      chunk, p.whole = grown, true
+    else
+      chunk = math.max(chunk, math.min(def.block, 4 * 8 // p.width))
     end
-    if not sources[i] then chunk = math.max(chunk, math.min(def.block, 4 * per_word)) end
   end
   layout.chunk = chunk
   local groups = chunk // 4
-  for i, p in ipairs(layout.planes) do
+  for _, p in ipairs(layout.planes) do
     local per_word = 8 // p.width
     p.words, p.slot = {}, {}
     local by_source = {}
     for g = 0, groups - 1 do
-      local src = sources[i] and sources[i][g]
       local word, slot
-      if src then
+      if p.whole then
+        local src = p.slices[g]
         word = by_source[src[1]]
         if not word then
           word = #p.words
@@ -156,19 +171,6 @@ local function code_layout(def)
       end
       p.words[word + 1].groups[slot] = g
       p.slot[g] = { word = word, shift = slot * p.width }
-    end
-    -- Whether the same words serve the other chunks at a constant distance in the source block.
-    if sources[i] then
-      local step
-      for c = 1, def.block // chunk - 1 do
-        for g = 0, groups - 1 do
-          local d = sources[i][c * groups + g][1] - sources[i][g][1]
-          step = step or {}
-          step[c] = step[c] or d
-          if step[c] ~= d or sources[i][c * groups + g][2] ~= sources[i][g][2] then fail_define(def.name, "uneven chunks") end
-        end
-      end
-      p.chunk_step = step or {}
     end
   end
   return layout
@@ -191,8 +193,7 @@ function M.layout(def, lanes)
   end
   local codes = code_layout(def)
   L.chunk, L.planes = codes.chunk, codes.planes
-  -- A code kept unsigned for the integer dot: signed codes have their top bit flipped.
-  L.bias = def.code.signed and 1 << (def.code.width - 1) or 0
+  L.bias = def.code.bias -- codes are kept unsigned for the integer dot; the element's code is that minus the bias
   local at = 0
   for _, name in ipairs(def.order) do
     local f = def.fields[name]

@@ -46,21 +46,41 @@ local function code_bits(def, plane, k)
   return out
 end
 
+-- The code of element k as packed: its bits, or the byte its table gives.
+local function table_code(def, k, s)
+  local f = def.code
+  local v = gather(s, f.bits(k))
+  local out = c32(f.table[1] + f.bias)
+  for n = 2, #f.table do
+    out = E.select(E.node("ieq", "bool", { v, c32(n - 1) }), c32(f.table[n] + f.bias), out)
+  end
+  return out
+end
+
 local function plane_word(def, layout, p, w, chunk, s)
   local word = p.words[w]
+  local first = chunk * layout.chunk // 4
   if word.source then
-    local step = chunk > 0 and p.chunk_step[chunk] or 0
-    return src("i32", add(s, i(word.source + step)))
+    -- The same words serve every chunk, at the chunk's place in the source.
+    return src("i32", add(s, i(p.slices[first + word.groups[0]][1])))
   end
   local v
+  local function join(x, at)
+    if at > 0 then x = op32("ishl", x, c32(at)) end
+    v = v and op32("ior", v, x) or x
+  end
   for slot = 0, 8 // p.width - 1 do
     local g = word.groups[slot]
-    if g then
+    if g and p.slices then
+      local from = p.slices[first + g]
+      local x = src("i32", add(s, i(from[1])))
+      if from[2] > 0 then x = op32("ilshr", x, c32(from[2])) end
+      join(op32("iand", x, c32(((1 << p.width) - 1) * 0x01010101)), slot * p.width)
+    elseif g then
       for b = 0, 3 do
-        local x = gather(s, code_bits(def, p, chunk * layout.chunk + 4 * g + b))
-        local at = 8 * b + slot * p.width
-        if at > 0 then x = op32("ishl", x, c32(at)) end
-        v = v and op32("ior", v, x) or x
+        local k = 4 * (first + g) + b
+        local x = def.code.table and table_code(def, k, s) or gather(s, code_bits(def, p, k))
+        join(x, 8 * b + slot * p.width)
       end
     end
   end
@@ -116,12 +136,7 @@ function M.kernel(fmt, lanes)
               for _, p in ipairs(layout.planes) do
                 for w = 1, #p.words do
                   local v = plane_word(def, layout, p, w, c, s)
-                  local top = layout.bias >> p.shift -- signed codes are kept with their top bit flipped
-                  if top > 0 and top < 1 << p.width then
-                    local flip = 0
-                    for slot = 0, 8 // p.width - 1 do flip = flip | top << slot * p.width end
-                    v = op32("ixor", v, c32(flip * 0x01010101))
-                  end
+                  if def.code.type == "i8" then v = op32("ixor", v, c32(0x80808080)) end
                   put(at + p.at + (w - 1) * 4 * lanes, 4, "i32", v)
                 end
               end
