@@ -10,8 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "runtime/hash.h"
 
 /* The file's layout (all integers little-endian):
  *
@@ -80,7 +79,7 @@ const char *gguf_value_type_name(enum gguf_value_type t) {
 /* The slot of `name` or the free one where it belongs. `name_of(g, i)` gives the i-th name. */
 static uint32_t *names_slot(const struct names *t, const struct gguf *g,
                             const char *(*name_of)(const struct gguf *, size_t), const char *name) {
-    uint64_t i = XXH3_64bits(name, strlen(name)) & t->mask;
+    uint64_t i = hash_bytes(name, strlen(name)) & t->mask;
     while (t->slot[i] && strcmp(name_of(g, t->slot[i] - 1), name) != 0) i = (i + 1) & t->mask;
     return &t->slot[i];
 }

@@ -5,11 +5,12 @@
  * the pattern that cuts text into words), `gemma4` (BPE over characters), `llama` (SentencePiece: best-scoring pair
  * first, bytes as a fallback) and `bert` (WordPiece). A file with a vocabulary and no tensors will do.
  *
- * Guarantees: time and memory grow as n·log n with the text, whatever its bytes are. Control tokens are made from text
- * only under TOKENIZER_PARSE_SPECIAL: text that spells one stays text. (User-defined tokens, type 4, are ordinary
- * vocabulary that is matched before anything else, longest first, as Hugging Face's tokenizers do.) Invalid UTF-8
- * becomes U+FFFD for `gpt2` and `bert` and stays as byte tokens for `llama`. Characters a `gpt2` vocabulary has no byte
- * token for are left out, as its training tokenizer does.
+ * Guarantees: time and memory grow as n·log n with the text, whatever its bytes are (with a vocabulary made for the
+ * purpose, times the length of its longest token). Control tokens are made from text only under
+ * TOKENIZER_PARSE_SPECIAL: text that spells one stays text. (User-defined tokens, type 4, are ordinary vocabulary that
+ * is matched before anything else, longest first, as Hugging Face's tokenizers do.) Invalid UTF-8 becomes U+FFFD for
+ * `gpt2` and `bert` and stays as byte tokens for `llama`. Characters a `gpt2` vocabulary has no byte token for are left
+ * out, as its own tokenizer does.
  *
  * Refused at open: special ids outside the vocabulary, scores or types shorter than it, byte tokens that are not
  * <0x00> … <0xFF>, merges of absent tokens, duplicate tokens, tokens over TOKENIZER_MAX_PIECE bytes.

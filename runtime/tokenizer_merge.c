@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "runtime/hash.h"
 #include "runtime/tokenizer_impl.h"
 #include "runtime/utf8.h"
 
@@ -15,13 +16,8 @@
 
 /* --- the merge rules of BPE --------------------------------------------------------------------------------------- */
 
-static uint64_t rule_hash(uint32_t left, uint32_t right) {
-    uint64_t h = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
-    return h ^ h >> 29;
-}
-
 static struct merge_rule *rule_slot(const struct merges *m, uint32_t left, uint32_t right) {
-    uint64_t i = rule_hash(left, right) & m->mask;
+    uint64_t i = hash_bytes((const uint32_t[]){left, right}, 8) & m->mask;
     while (m->slot[i].left && (m->slot[i].left != left + 1 || m->slot[i].right != right)) i = (i + 1) & m->mask;
     return &m->slot[i];
 }

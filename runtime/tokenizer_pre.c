@@ -65,6 +65,16 @@ static const struct spec {
     {" dbrx smaug-bpe chatglm-bpe ", {0}, {LLAMA3}},
     {" glm4 glm5 ", {.whole_words = true}, {LLAMA3}},
     {" qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 hunyuan megrez grok-2 solar-open ", {0}, {QWEN2}},
+    {" jais-2 ",
+     {0},
+     {SHORT_FORMS "|" LETTERS "|\\p{N}{1,3}|" OTHERS "|\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|"
+                  "\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s"}},
+    {" youtu ",
+     {.whole_words = true},
+     {"[\\x{ac00}-\\x{d7a3}\\x{3131}-\\x{318e}]+|"
+      "[\\x{ff01}\\x{2026}\\x{201c}\\x{201d}\\x{2018}\\x{2019}\\x{2014}\\x{ff1a}\\x{ff1b}\\x{ff0c}\\x{3001}-\\x{303f}"
+      "\\x{fe30}-\\x{fe4f}]+|[\\x{3105}-\\x{312f}]+|" CJK_KANA,
+      CASED(SHORT_FORMS "?") "|\\p{N}|" SLASHED "|" SPACES}},
     {" qwen35 ",
      {0},
      {SHORT_FORMS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES}},

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
+#include "runtime/hash.h"
 #include "runtime/tokenizer_impl.h"
 #include "runtime/utf8.h"
 
@@ -33,7 +31,7 @@ const char *vocab_piece(const struct vocab *v, int32_t id, size_t *len) {
 }
 
 static uint32_t *slot_of(const struct vocab *v, const char *piece, size_t len) {
-    uint64_t i = XXH3_64bits(piece, len) & v->mask;
+    uint64_t i = hash_bytes(piece, len) & v->mask;
     for (; v->slot[i]; i = (i + 1) & v->mask) {
         size_t n;
         const char *p = vocab_piece(v, (int32_t)v->slot[i] - 1, &n);
