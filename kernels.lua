@@ -2,6 +2,7 @@
 -- The language is described in docs/dsl.md.
 
 local function silu(x) return x / (1 + exp(-x)) end
+local function gelu(x) return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x ^ 2 * x))) end
 
 -- One row of a table: the embedding of a token.
 kernel "embed" {
@@ -52,6 +53,18 @@ kernel "add" {
   map = schedules.rows,
 }
 
+-- A bias a row.
+kernel "add_bias" {
+  sig = "x: f32[tok?,d], b: f32[d] -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for r in each("row", a.d) do a.y[t][r] = a.x[t][r] + a.b[r] end
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- Gated activations of feed-forward layers.
 kernel "silu_mul" {
   sig = "gate: f32[tok?,d], up: f32[tok?,d] -> y: f32[tok?,d]",
   body = function(a)
@@ -60,6 +73,30 @@ kernel "silu_mul" {
     end
   end,
   map = schedules.rows,
+}
+
+kernel "gelu_mul" {
+  sig = "gate: f32[tok?,d], up: f32[tok?,d] -> y: f32[tok?,d]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for r in each("row", a.d) do a.y[t][r] = gelu(a.gate[t][r]) * a.up[t][r] end
+    end
+  end,
+  map = schedules.rows,
+}
+
+-- RMSNorm of every head by itself (QK-norm).
+kernel "head_norm" {
+  sig = "x: f32[tok?,nh,hd], g: f32[hd], eps: num -> y: f32[tok?,nh,hd]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        local inv = rsqrt(sum("e", a.hd, function(e) return a.x[t][h][e] ^ 2 end) / a.hd + a.eps)
+        for i in each("i", a.hd) do a.y[t][h][i] = a.x[t][h][i] * inv * a.g[i] end
+      end
+    end
+  end,
+  map = schedules.heads,
 }
 
 -- Rotary position embedding on split halves: element e turns with its partner half a head away. cos and sin hold, for
@@ -115,23 +152,25 @@ local softmax_mean = monoid {
   end,
 }
 
--- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys.
+-- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys. A window > 0 sees
+-- that many keys, the token's own among them.
 kernel "attention" {
   sig = "q: f32[tok?,nh,hd], kc: KV@keys[nkv,key?,hd], vc: KV@rows[nkv,key?,hd], pages: i32[npages?], pos: dim,"
-     .. " scale: num -> y: f32[tok?,nh,hd]",
+     .. " scale: num, window: num -> y: f32[tok?,nh,hd]",
   body = function(a)
     for t in each("tok", a.tok) do
       for h in each("head", a.nh) do
-        local g = h // (a.nh // a.nkv)
-        local s = fold("key", a.pos + t + 1, softmax_mean, function(j)
+        local g, n = h // (a.nh // a.nkv), a.pos + t + 1
+        local s = fold("key", n, softmax_mean, function(j)
           local qk = sum("e", a.hd, function(e) return a.q[t][h][e] * a.kc[g][j][e] end)
           return { m = qk * a.scale, l = 1, o = vec("i", a.hd, function(i) return a.vc[g][j][i] end) }
-        end)
+        end, { from = a.window > 0 and max(0, n - a.window) or 0 })
         for i in each("i", a.hd) do a.y[t][h][i] = s.o[i] / s.l end
       end
     end
   end,
-  tune = { toks = { ["x86-64-v4"] = 4, ["x86-64-v3"] = 2, ["x86-64"] = 1 }, heads = 1 },
+  -- As many queries as fill half of the registers with their outputs.
+  tune = { toks = function(m, size) return math.max(1, math.min(4, m.vregs * m.lanes // (2 * size.i))) end, heads = 1 },
   map = schedules.attend,
 }
 

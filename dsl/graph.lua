@@ -30,6 +30,14 @@ function B:key(name, default)
 end
 
 function B:has(name) return self.tensors_in[name] ~= nil end
+function B:has_key(name) return self.keys[self.arch .. "." .. name] ~= nil end
+
+-- Rows of a matrix in the file.
+function B:rows(name)
+  local info = self.tensors_in[name]
+  if not info or #info.ne ~= 2 then error(("tensor '%s' is missing or not a matrix"):format(name), 0) end
+  return info.ne[2]
+end
 
 local function tensor(self, t)
   self.n_tensors = self.n_tensors + 1

@@ -255,8 +255,9 @@ function lang.monoid(def)
   return { is_monoid = true, zero = def.zero, merge = def.merge, many = def.many }
 end
 
--- Folds elements f(j), j < n (only those with `when`, where given), with a monoid. Returns the fields of the result.
-function lang.fold(axis, n, monoid, f)
+-- Folds elements f(j), from <= j < n (only those with `when`, where given), with a monoid. Returns the fields of the
+-- result. opts.from is 0 by default.
+function lang.fold(axis, n, monoid, f, opts)
   if type(monoid) ~= "table" or not monoid.is_monoid then fail("fold over '%s': expected a monoid", tostring(axis)) end
   local when
   local var, len, elem = bound(axis, n, function(j)
@@ -267,14 +268,15 @@ function lang.fold(axis, n, monoid, f)
     for k, x in pairs(e) do if k ~= "when" then copy[k] = x end end
     return copy
   end, "reduction")
-  local names, args = {}, { len, when or E.bool(true) }
+  local from = index(opts and opts.from or 0, "fold's from")
+  local names, args = {}, { len, when or E.bool(true), from }
   for k in pairs(elem) do names[#names + 1] = k end
   table.sort(names)
   for i, k in ipairs(names) do
     local x = elem[k]
     if type(x) == "number" then x = E.f32(x) end
     if not E.is_node(x) then fail("field '%s' of the fold's element is a %s", k, type(x)) end
-    args[2 + i] = x
+    args[3 + i] = x
   end
   T.n_monoids = T.n_monoids or {}
   local m = T.n_monoids
@@ -286,7 +288,7 @@ function lang.fold(axis, n, monoid, f)
   node.monoid, node.fields = monoid, names
   local out = {}
   for i, k in ipairs(names) do
-    local x = args[2 + i]
+    local x = args[3 + i]
     if x.op == "vec" then
       out[k] = setmetatable({}, { __index = function(_, i2) return E.node("get", "f32", { node, index(i2) }, k) end })
     else
@@ -307,8 +309,15 @@ lang.exp = unary "exp"
 lang.tanh = unary "tanh"
 lang.round = unary "frint"
 function lang.rsqrt(x) return E.fdiv(E.f32(1), lang.sqrt(x)) end
-function lang.max(a, b) return E.fmax(value(a), value(b)) end
-function lang.min(a, b) return E.fmin(value(a), value(b)) end
+local function is_index(x) return E.is_node(x) and x.ty == "i64" end
+function lang.max(a, b)
+  if is_index(a) or is_index(b) then return E.node("imax", "i64", { index(a), index(b) }) end
+  return E.fmax(value(a), value(b))
+end
+function lang.min(a, b)
+  if is_index(a) or is_index(b) then return E.node("imin", "i64", { index(a), index(b) }) end
+  return E.fmin(value(a), value(b))
+end
 -- The float value of an index.
 function lang.float(i) return E.cast("itof", "f32", index(i, "float()")) end
 

@@ -234,8 +234,10 @@ function X:part_name()
   return self.name:gsub("[^%w_]", "_") .. "." .. self.n_parts
 end
 
-local function tune_value(v, class)
-  if type(v) == "table" then return v[class] or v.default or 1 end
+-- A tunable: a number, a table by target class, or a function of the machine and the axes' sizes.
+local function tune_value(v, x, sizes)
+  if type(v) == "table" then return v[x.class] or v.default or 1 end
+  if type(v) == "function" then return v(x, sizes) end
   return v
 end
 
@@ -260,11 +262,12 @@ function X:store_part(group)
       if not map.rows_across and not o.packed.float then block = math.max(block, o.packed.chunk) end
     end
   end
-  local axes, by_name = {}, {}
+  local axes, by_name, sizes = {}, {}, {}
+  for _, var in ipairs(first.axes) do sizes[var.axis] = E.int_const(var.len) end
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
     local u = map.unroll and map.unroll[var.axis]
-    if type(u) == "string" and u ~= "all" then u = tune_value(tune[u] or 1, self.class) end
+    if type(u) == "string" and u ~= "all" then u = tune_value(tune[u] or 1, self, sizes) end
     if not self.serial and map.lane == var.axis and ax.static then
       local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, self.lanes)
       if block > 1 then lanes = 1 end
@@ -476,7 +479,7 @@ function M.probe(spec)
 end
 
 function M.kernel(spec, target, opts)
-  local x = setmetatable({ lanes = target.lanes, class = target.class, serial = target.serial, owners = {}, records = {},
+  local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial, owners = {}, records = {},
     record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new() }, X)
   local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
   local args = {}

@@ -8,6 +8,7 @@ local schedules = require "dsl.schedules"
 local lower = require "dsl.lower"
 local pack = require "dsl.pack"
 local graph = require "dsl.graph"
+local blocks = require "dsl.blocks"
 local jinja = require "dsl.jinja"
 
 local M = {}
@@ -34,7 +35,7 @@ function M.open(list, load_source)
   for _, path in ipairs(list) do
     local family = path:match("^models/([%w_]+)%.lua$")
     if family then
-      local chunk = assert(load(load_source(path), "@" .. path, "t", environment {}))
+      local chunk = assert(load(load_source(path), "@" .. path, "t", environment { blocks = blocks }))
       graph.define(family, chunk())
     end
   end

@@ -115,7 +115,7 @@ function M.kernel(fmt, lanes)
           local function put_field(f, j, off)
             if f.type == "f16" or f.type == "bf16" then put(off, 2, "i16", src("i16", add(s, i(f.at + j * 2))))
             elseif f.type == "f32" then put(off, 4, "i32", src("i32", add(s, i(f.at + j * 4))))
-            elseif f.type == "i8" then put(off, 1, "i8", src("i8", add(s, i(f.at + j))))
+            elseif f.type == "i8" then put(off, 1, "i8", op32("ixor", byte(add(s, i(f.at + j))), c32(0x80)))
             else put(off, f.store_bytes or 1, f.store_bytes == 2 and "i16" or "i8", gather(s, f.bits(j))) end
           end
           if layout.float then

@@ -10,6 +10,7 @@
 
 local E = require "dsl.expr"
 local access = require "dsl.access"
+local formats = require "dsl.formats"
 
 local M = {}
 
@@ -169,7 +170,7 @@ local function code_side(X, n)
   if n.op ~= "leaf" then return nil end
   local o = X.owners[n.imm:match("^(.*)%.")]
   local f = o.def.fields[n.imm:match("([^.]*)$")]
-  if f.per ~= 1 or o.def.code.type == "f32" or o.def.code.type == "f16" then return nil end
+  if f.per ~= 1 or formats.is_float(o.def) then return nil end
   return o.record and "act" or "weight", o
 end
 
@@ -425,11 +426,11 @@ M.vec_lanes = vec_lanes
 
 function M.fold(X, node)
   local monoid, names = node.monoid, node.fields
-  local jvar, len, when = node.binds, X:lower(node.args[1]), node.args[2]
+  local jvar, len, when, from = node.binds, X:lower(node.args[1]), node.args[2], X:lower(node.args[3])
   local shape = { names = names, vec = {} }
   local elem = {}
   for k, f in ipairs(names) do
-    local v = node.args[2 + k]
+    local v = node.args[3 + k]
     elem[f] = v
     if v.op == "vec" then
       local count, L = vec_lanes(X, v.args[1])
@@ -551,8 +552,10 @@ function M.fold(X, node)
     local outer_list, outer = carries_of("O")
     local inner_list, inner = carries_of("I")
     local function key(j) return add(base, j) end
+    local starts_late = E.int_const(from) ~= 0
     local function valid(j)
       local ok = E.cmp("ilt", key(j), len)
+      if starts_late then ok = E.node("band", "bool", { ok, E.cmp("ile", from, key(j)) }) end
       if always then return ok end
       return E.node("band", "bool", { ok, E.subst(when, { [jvar] = key(j) }) })
     end
@@ -579,13 +582,18 @@ function M.fold(X, node)
     end
     local inner_next = merge(inner, reduced)
     local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(len, mul(chunk, i(PAGE)), -1) }) }, TILE)
-    local inner_out = M.loop(tile, i(0), X:lower(tiles), inner_list, zero, inner_next)
+    local first_chunk, first_tile = i(0), i(0)
+    if starts_late then -- chunks and tiles before the first key are skipped: their states would be zero()
+      first_chunk = E.idiv(from, i(PAGE))
+      first_tile = E.idiv(E.node("imax", "i64", { i(0), add(from, mul(chunk, i(PAGE)), -1) }), i(TILE))
+    end
+    local inner_out = M.loop(tile, X:lower(first_tile), X:lower(tiles), inner_list, zero, inner_next)
     local outer_next = merge(outer, unflatten(inner_out))
-    list = M.loop(chunk, i(0), X:lower(E.node("idivup", "i64", { len }, PAGE)), outer_list, zero, outer_next)
+    list = M.loop(chunk, X:lower(first_chunk), X:lower(E.node("idivup", "i64", { len }, PAGE)), outer_list, zero, outer_next)
   else
     local n = E.int_const(len)
     local has_vec = next(shape.vec) ~= nil
-    local L = (not X.serial and not has_vec and always and n) and pow2_divisor(n, X.lanes) or 1
+    local L = (not X.serial and not has_vec and always and n and E.int_const(from) == 0) and pow2_divisor(n, X.lanes) or 1
     local carries, state = {}, {}
     for _, f in ipairs(names) do
       if shape.vec[f] then
@@ -603,7 +611,7 @@ function M.fold(X, node)
     local var = E.var(jvar.axis .. "/" .. L, n and n // L, jvar.imm .. "f")
     local j = L > 1 and add(mul(var, i(L)), E.lane_var(L)) or var
     local valid = not always and E.subst(when, { [jvar] = j }) or nil
-    list = M.loop(var, i(0), n and i(n // L) or len, carries, zero, merge(state, element(j, valid)))
+    list = M.loop(var, L > 1 and i(0) or from, n and i(n // L) or len, carries, zero, merge(state, element(j, valid)))
     if L > 1 then
       local total
       for l = 0, L - 1 do

@@ -102,7 +102,7 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
             float *data = (float *)(s->tables.data + table_at);
             s->cache_of[i] = data;
             table_at += (uint64_t)n_ctx * (uint64_t)t->dims[1] * 4 + 64;
-            ok = table_fill(t->plan, n_ctx, data, e);
+            ok = table_fill(t->plan, m->gguf, n_ctx, data, e);
         }
     }
     if (!ok) {

@@ -1,0 +1,99 @@
+-- Blocks that model families are made of: what the decoders of this decade have in common, with their differences as
+-- options. A family file states the options; one that does not fit writes its graph with b:call directly.
+
+local M = {}
+
+local function divides(n, k) return k >= 1 and n >= 1 and n % k == 0 end
+
+-- Linear layer NAME.weight [rows, cols], with NAME.bias where the file has one.
+function M.linear(b, x, name, rows, opts)
+  local cols = x.dims[2]
+  local y = b:call("linear", { x = x, w = b:weight(name .. ".weight", { rows, cols }, opts) })
+  if b:has(name .. ".bias") then y = b:call("add_bias", { x = y, b = b:weight(name .. ".bias", { rows }, opts) }) end
+  return y
+end
+
+-- Rotary positions of a model: base and, where the file gives them, factors (Llama 3.1) or a linear scaling.
+function M.rotary(b, hd, base)
+  local rot = { base = base or b:key("rope.freq_base", 10000), dim = hd }
+  local dims = b:key("rope.dimension_count", hd)
+  if dims ~= hd then error(("rotation of %d of %d dimensions is not supported"):format(dims, hd), 0) end
+  local scaling = b:key("rope.scaling.type", "none")
+  if scaling == "linear" then
+    rot.scale = b:key("rope.scaling.factor")
+  elseif scaling ~= "none" then
+    error(("rope scaling '%s' is not supported"):format(scaling), 0)
+  end
+  if b:has("rope_freqs.weight") then
+    b:weight("rope_freqs.weight", { hd // 2 })
+    rot.factors = "rope_freqs.weight"
+  end
+  return rot
+end
+
+-- A pre-norm decoder with rotary positions and grouped-query attention.
+--   interleaved    llama.cpp interleaved the rotated pairs of q and k when it converted
+--   gate           the gated activation's kernel: "silu_mul", "gelu_mul"
+--   qk_norm        q and k are normed head by head
+--   post_norms     the outputs of attention and feed-forward are normed before they are added
+--   embed_scale    the embedding is multiplied by it
+--   rotary(l)      rotary positions of layer l
+--   window(l)      keys seen in layer l; 0: all
+function M.decoder(b, o)
+  local n_layers, d = b:key("block_count"), b:key("embedding_length")
+  local n_heads = b:key("attention.head_count")
+  local n_kv = b:key("attention.head_count_kv", n_heads)
+  local ff, eps = b:key("feed_forward_length"), b:key("attention.layer_norm_rms_epsilon")
+  if type(n_heads) ~= "number" or type(n_kv) ~= "number" or type(ff) ~= "number" then
+    error("layers of different widths are not supported", 0)
+  end
+  if not divides(n_heads, n_kv) then error(("%d query heads cannot share %d key heads"):format(n_heads, n_kv), 0) end
+  if not b:has_key("attention.key_length") and not divides(d, n_heads) then
+    error(("a width of %d is not divisible into %d heads"):format(d, n_heads), 0)
+  end
+  local hd = b:key("attention.key_length", d // n_heads)
+  if b:key("attention.value_length", hd) ~= hd then error("values of another width than keys are not supported", 0) end
+  local vocab = b:rows("token_embd.weight")
+
+  local embedding = b:weight("token_embd.weight", { vocab, d })
+  local x = b:call("embed", { ids = b.ids, w = embedding, scale = o.embed_scale and o.embed_scale(d) or 1 })
+  local halves = o.interleaved and { halves = hd } or nil
+  for l = 0, n_layers - 1 do
+    local function name(s) return ("blk.%d.%s"):format(l, s) end
+    local function norm(t, s) return b:call("rmsnorm", { x = t, g = b:weight(name(s), { d }), eps = eps }) end
+    local rot = o.rotary(b, hd, l)
+    local cos, sin = b:table("rope_cos", rot), b:table("rope_sin", rot)
+
+    local h = norm(x, "attn_norm.weight")
+    local q = b:view(M.linear(b, h, name("attn_q"), n_heads * hd, halves), { n_heads, hd })
+    local k = b:view(M.linear(b, h, name("attn_k"), n_kv * hd, halves), { n_kv, hd })
+    local v = b:view(M.linear(b, h, name("attn_v"), n_kv * hd), { n_kv, hd })
+    if o.qk_norm then
+      q = b:call("head_norm", { x = q, g = b:weight(name("attn_q_norm.weight"), { hd }), eps = eps })
+      k = b:call("head_norm", { x = k, g = b:weight(name("attn_k_norm.weight"), { hd }), eps = eps })
+    end
+    q = b:call("rope", { x = q, cos = cos, sin = sin })
+    k = b:call("rope", { x = k, cos = cos, sin = sin })
+    local kc, vc = b:cache("k" .. l, n_kv, hd), b:cache("v" .. l, n_kv, hd)
+    b:call("kv_append", { k = k, v = v, pages = b.pages, kc = kc, vc = vc })
+    local a = b:call("attention", { q = q, kc = kc, vc = vc, pages = b.pages, scale = hd ^ -0.5,
+                                    window = o.window and o.window(b, l) or 0 })
+    a = M.linear(b, b:view(a, { n_heads * hd }), name("attn_output"), d)
+    if l == n_layers - 1 then b:head() end
+    if o.post_norms then a = norm(a, "post_attention_norm.weight") end
+    x = b:call("add", { a = x, b = a })
+
+    h = norm(x, "ffn_norm.weight")
+    local gate = M.linear(b, h, name("ffn_gate"), ff)
+    local up = M.linear(b, h, name("ffn_up"), ff)
+    h = M.linear(b, b:call(o.gate or "silu_mul", { gate = gate, up = up }), name("ffn_down"), d)
+    if o.post_norms then h = norm(h, "post_ffw_norm.weight") end
+    x = b:call("add", { a = x, b = h })
+  end
+  local h = b:call("rmsnorm", { x = x, g = b:weight("output_norm.weight", { d }), eps = eps })
+  local logits = b:call("linear", { x = h, w = b:has("output.weight") and b:weight("output.weight", { vocab, d }) or embedding })
+  return { logits = logits, hyper = { n_layers = n_layers, d = d, n_heads = n_heads, n_kv = n_kv, hd = hd, ff = ff,
+                                      vocab = vocab, ctx = b:key("context_length") } }
+end
+
+return M
