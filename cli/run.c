@@ -1,5 +1,8 @@
 /* kgen run: generates text from a prompt, or converses. */
 #include "cli/run.h"
+#include "cli/engine.h"
+#include "cli/generate.h"
+#include "runtime/chat.h"
 
 #include <stddef.h>
 
@@ -10,6 +13,111 @@ static bool check(const void *opts, struct err *e) {
     if (!o->interactive && !o->text.prompt && !o->text.file)
         return err_set(e, ERR_USAGE, "missing the prompt: -p TEXT, -f FILE, or -i to converse");
     return true;
+}
+
+/* What was asked for as ids: through the chat template where the file has one, unless --raw. */
+static bool encode_prompt(const struct run_options *o, struct model *m, const struct tokenizer *t, struct ids *ids,
+                          struct err *e) {
+    struct buf text = {0};
+    struct chat *chat = NULL;
+    bool given;
+    bool ok = text_read(&o->text, &text, &given, e);
+    if (ok && text.len == 0) ok = err_set(e, ERR_INPUT, "the prompt is empty");
+    if (ok && !o->raw) ok = chat_open(m->dsl, m->gguf, t, &chat, e);
+    if (ok && chat) {
+        chat_add(chat, "user", text.data, text.len);
+        ok = chat_encode(chat, ids, e);
+    } else if (ok) {
+        ok = tokenizer_encode(t, text.data, text.len, TOKENIZER_ADD_BOS, ids, e);
+    }
+    chat_close(chat);
+    buf_free(&text);
+    return ok;
+}
+
+/* Without -c, a context that the prompt and the answer fit in, if the model allows for it. */
+static int64_t context_for(const struct run_options *o, const struct model *m, size_t n_prompt) {
+    enum { USUAL = 4096, ANSWER = 1024 };
+    int64_t need = (int64_t)n_prompt + (o->n_predict ? o->n_predict : ANSWER);
+    if (o->engine.context) return o->engine.context;
+    if (need < USUAL) need = USUAL;
+    return need < m->n_ctx_train ? need : m->n_ctx_train;
+}
+
+static double rate(size_t n, double seconds) {
+    return seconds > 0 ? (double)n / seconds : 0;
+}
+
+static bool print_json(const struct generator *g, double start, struct err *e) {
+    json_t *ids = json_array(), *report = engine_json(g->model);
+    for (size_t i = 0; i < g->answer.n; i++) json_array_append_new(ids, json_integer(g->answer.id[i]));
+    json_t *text = json_text(g->text.data ? g->text.data : "", g->text.len);
+    json_t *result = json_pack(
+        "{s:o, s:o, s:s, s:I, s:I, s:f, s:f, s:f}", "text", text, "ids", ids, "ended_by", ending_names[g->ending],
+        "prompt_tokens", (json_int_t)g->n_prompt, "context", (json_int_t)session_n_ctx(g->session), "first_token_s",
+        g->first_token_at > 0 ? g->first_token_at - start : 0.0, "prompt_tokens_per_s",
+        rate(g->n_prompt - g->n_reused, g->prompt_s), "tokens_per_s", rate(g->n_steps, g->steps_s));
+    if (g->samples) json_object_set_new(result, "seed", json_integer((json_int_t)g->seed));
+    json_object_update(result, report);
+    json_decref(report);
+    return json_print(result, e);
+}
+
+static void print_summary(const struct generator *g, double start) {
+    static const char *const why[] = {[ENDED_BY_MODEL] = "the model ended it",
+                                      [ENDED_BY_LENGTH] = "as long as -n allows",
+                                      [ENDED_BY_STOP] = "ended at a --stop text",
+                                      [ENDED_BY_CONTEXT] = "the context is full; try a larger -c",
+                                      [ENDED_BY_INTERRUPT] = "interrupted"};
+    const struct model *m = g->model;
+    char weights[32], peak[32];
+    fprintf(stderr, "%sload%s         %.0f ms, %s of weights, %d thread%s\n", bold(stderr), plain(stderr),
+            m->load_s * 1e3, format_bytes(m->weight_bytes, weights), pool_threads(m->pool),
+            pool_threads(m->pool) == 1 ? "" : "s");
+    fprintf(stderr, "%scompile%s      %.0f ms of these, %zu kernels compiled, %zu from the cache\n", bold(stderr),
+            plain(stderr), m->compiler.seconds * 1e3, m->compiler.n_compiled, m->compiler.n_cached);
+    if (g->first_token_at > 0)
+        fprintf(stderr, "%sfirst token%s  after %.0f ms\n", bold(stderr), plain(stderr),
+                (g->first_token_at - start) * 1e3);
+    fprintf(stderr, "%sprompt%s       %zu tokens, %.1f tok/s\n", bold(stderr), plain(stderr), g->n_prompt,
+            rate(g->n_prompt - g->n_reused, g->prompt_s));
+    fprintf(stderr, "%sgeneration%s   %zu tokens, %.1f tok/s; %s\n", bold(stderr), plain(stderr), g->answer.n,
+            rate(g->n_steps, g->steps_s), why[g->ending]);
+    if (g->samples)
+        fprintf(stderr, "%sseed%s         %llu\n", bold(stderr), plain(stderr), (unsigned long long)g->seed);
+    fprintf(stderr, "%smemory%s       %s at most\n", bold(stderr), plain(stderr),
+            format_bytes(engine_peak_bytes(), peak));
+}
+
+static bool run_once(const struct run_options *o, struct model *m, const struct tokenizer *t, double start,
+                     struct err *e) {
+    struct generator g = {0};
+    struct ids prompt = {0};
+    bool ok = encode_prompt(o, m, t, &prompt, e) && generator_open(&g, o, m, t, context_for(o, m, prompt.n), e);
+    g.echo = !o->report.json;
+    ok = ok && generate(&g, &prompt, e);
+    if (g.echo && g.text.len) {
+        /* The summary, or the shell's prompt, begins on a line of its own. */
+        if (g.text.data[g.text.len - 1] != '\n') putchar('\n');
+        fflush(stdout);
+    }
+    if (ok && o->report.json) ok = print_json(&g, start, e);
+    if (ok && !o->report.json) print_summary(&g, start);
+    generator_close(&g);
+    ids_free(&prompt);
+    return ok;
+}
+
+static bool run(const void *opts, struct err *e) {
+    const struct run_options *o = opts;
+    double start = now_s();
+    struct model *m = NULL;
+    struct tokenizer *t = NULL;
+    bool ok = engine_open(&o->engine, &m, e) && tokenizer_open(m->gguf, &t, e) &&
+              (o->interactive ? converse(o, m, t, e) : run_once(o, m, t, start, e));
+    tokenizer_close(t);
+    model_close(m);
+    return ok;
 }
 
 #define AT(field) .offset = offsetof(struct run_options, field)
@@ -72,4 +180,5 @@ const struct command command_run = {
     .groups = groups,
     .options_bytes = sizeof(struct run_options),
     .check = check,
+    .run = run,
 };

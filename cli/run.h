@@ -23,4 +23,10 @@ struct run_options {
     struct report_options report;
 };
 
+struct model;
+struct tokenizer;
+
+/* run_chat.c: `kgen run -i`, until the person leaves. -p or -f, where given, is the first thing said. */
+bool converse(const struct run_options *o, struct model *m, const struct tokenizer *t, struct err *e);
+
 #endif
