@@ -1,3 +1,4 @@
+/* Opening GGUF files, alone or in sets, placing their tensors, and finding things by name. */
 #include "runtime/gguf.h"
 
 #include <errno.h>
@@ -10,81 +11,22 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "runtime/gguf_impl.h"
 #include "runtime/hash.h"
 
-/* The file's layout (all integers little-endian):
- *
- *   "GGUF" | u32 version | u64 n_tensors | u64 n_keys
- *   n_keys    × { string name | u32 type | value }            string: u64 length | bytes
- *   n_tensors × { string name | u32 n_dims | n_dims × u64 ne | u32 type | u64 offset }
- *   padding to the alignment | tensor data, offsets relative to here
- *
- * An array value: u32 element type | u64 count | elements. */
-#define MAX_METADATA (512ull << 20)
-#define MAX_KEY_NAME 65535u
-#define MIN_KEY_BYTES (8 + 1 + 4 + 1)            /* the shortest key the format allows */
-#define MIN_TENSOR_BYTES (8 + 1 + 4 + 8 + 4 + 8) /* and the shortest tensor entry */
-#define MAX_PARTS 99999u                         /* five digits in a part's name */
-
-/* One file of the set. */
-struct part {
-    char *path;
-    int fd;
-    uint64_t bytes;
-    uint8_t *map; /* the whole file, or NULL */
-};
-
-/* Names to indices: open addressing, at most half full. */
-struct names {
-    uint32_t *slot; /* index + 1, 0 = free */
-    uint64_t mask;
-};
-
-struct gguf {
-    char *path;
-    gguf_type_fn types;
-    uint32_t version, n_parts;
-    uint64_t alignment;
-    struct part *parts;
-    uint8_t **meta; /* per part: the head of its file, kept because keys and names point into it */
-    size_t n_keys, n_tensors, cap_tensors;
-    struct gguf_key *keys;
-    struct gguf_tensor *tensors;
-    struct names key_names, tensor_names;
-};
-
-/* Reading position in the head of one part. `buf` holds the first `have` bytes of the file and grows on demand. */
-struct reader {
-    struct gguf *g;
-    const struct part *part;
-    uint32_t index;
-    uint8_t *buf;
-    uint64_t have, cap, pos;
-    struct err *e;
-};
-
-static const uint8_t value_bytes[GGUF_N_VALUE_TYPES] = {
-    [GGUF_U8] = 1,  [GGUF_I8] = 1,   [GGUF_U16] = 2, [GGUF_I16] = 2, [GGUF_U32] = 4, [GGUF_I32] = 4,
-    [GGUF_F32] = 4, [GGUF_BOOL] = 1, [GGUF_U64] = 8, [GGUF_I64] = 8, [GGUF_F64] = 8,
-};
-
-const char *gguf_value_type_name(enum gguf_value_type t) {
-    static const char *const name[GGUF_N_VALUE_TYPES] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
-                                                         "bool", "string", "array", "u64", "i64", "f64"};
-    return (unsigned)t < GGUF_N_VALUE_TYPES ? name[t] : "unknown";
-}
+#define MAX_PARTS 99999u /* five digits in a part's name */
 
 /* --- names ------------------------------------------------------------------------------------------------------- */
 
 /* The slot of `name` or the free one where it belongs. `name_of(g, i)` gives the i-th name. */
-static uint32_t *names_slot(const struct names *t, const struct gguf *g,
+static uint32_t *names_slot(const struct gguf_names *t, const struct gguf *g,
                             const char *(*name_of)(const struct gguf *, size_t), const char *name) {
     uint64_t i = hash_bytes(name, strlen(name)) & t->mask;
     while (t->slot[i] && strcmp(name_of(g, t->slot[i] - 1), name) != 0) i = (i + 1) & t->mask;
     return &t->slot[i];
 }
 
-static bool names_new(struct names *t, size_t n) {
+static bool names_new(struct gguf_names *t, size_t n) {
     uint64_t size = 16;
     while (size < 2 * (uint64_t)n) size *= 2;
     mem_free(t->slot);
@@ -98,220 +40,6 @@ static const char *key_name(const struct gguf *g, size_t i) {
 }
 static const char *tensor_name(const struct gguf *g, size_t i) {
     return g->tensors[i].name;
-}
-
-/* --- reading the head of a file ---------------------------------------------------------------------------------- */
-
-static bool pread_all(const struct part *p, uint64_t off, void *dst, size_t n, struct err *e) {
-    uint8_t *d = dst;
-    while (n) {
-        ssize_t got = pread(p->fd, d, n, (off_t)off);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0)
-            return err_set(e, ERR_IO, "%s: cannot read at byte %" PRIu64 ": %s", p->path, off, strerror(errno));
-        if (got == 0)
-            return err_set(e, ERR_IO,
-                           "%s: the file ends at byte %" PRIu64 ", it had %" PRIu64 " bytes when it was opened",
-                           p->path, off, p->bytes);
-        d += got;
-        off += (uint64_t)got;
-        n -= (size_t)got;
-    }
-    return true;
-}
-
-/* Makes the next n bytes available at r->buf + r->pos; `what` names them in the error. */
-static bool need(struct reader *r, uint64_t n, const char *what) {
-    uint64_t end;
-    if (!size_add(r->pos, n, &end) || end > r->part->bytes)
-        return err_set(r->e, ERR_INPUT,
-                       "%s: truncated or damaged: %s needs %" PRIu64 " bytes at byte %" PRIu64
-                       ", but the file has %" PRIu64,
-                       r->part->path, what, n, r->pos, r->part->bytes);
-    if (end <= r->have) return true;
-    if (end > MAX_METADATA)
-        return err_set(r->e, ERR_UNSUPPORTED,
-                       "%s: %s ends at byte %" PRIu64 ": metadata over %llu bytes is not supported", r->part->path,
-                       what, end, MAX_METADATA);
-    uint64_t cap = r->cap ? r->cap : 1 << 16;
-    while (cap < end) cap += cap / 2;
-    if (cap > r->part->bytes) cap = r->part->bytes;
-    if (cap > r->cap) {
-        uint8_t *b = realloc(r->buf, cap + 1); /* the byte past the end takes the last name's NUL */
-        if (!b) return err_set(r->e, ERR_MEMORY, "%s: no memory for %" PRIu64 " bytes of metadata", r->part->path, cap);
-        r->buf = b;
-        r->cap = cap;
-    }
-    if (!pread_all(r->part, r->have, r->buf + r->have, r->cap - r->have, r->e)) return false;
-    r->have = r->cap;
-    return true;
-}
-
-static uint32_t load_u32(const uint8_t *p) {
-    uint32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-
-static uint64_t load_u64(const uint8_t *p) {
-    uint64_t v;
-    memcpy(&v, p, 8);
-    return v;
-}
-
-static bool read_u32(struct reader *r, uint32_t *v, const char *what) {
-    if (!need(r, 4, what)) return false;
-    *v = load_u32(r->buf + r->pos);
-    r->pos += 4;
-    return true;
-}
-
-static bool read_u64(struct reader *r, uint64_t *v, const char *what) {
-    if (!need(r, 8, what)) return false;
-    *v = load_u64(r->buf + r->pos);
-    r->pos += 8;
-    return true;
-}
-
-/* A string of at most `max` bytes: its offset and length (the buffer may still move). */
-static bool read_string(struct reader *r, uint64_t max, uint64_t *off, uint64_t *len, const char *what) {
-    if (!read_u64(r, len, what)) return false;
-    if (*len > max && *len <= r->part->bytes)
-        return err_set(r->e, ERR_INPUT,
-                       "%s: %s at byte %" PRIu64 " is %" PRIu64 " bytes long, at most %" PRIu64 " are expected",
-                       r->part->path, what, r->pos - 8, *len, max);
-    if (!need(r, *len, what)) return false;
-    *off = r->pos;
-    r->pos += *len;
-    return true;
-}
-
-/* Names and scalar strings are NUL-terminated in place once their part is parsed: the byte after one belongs to a
- * length or type field that has been read by then. Until then pointers into the buffer are kept as offsets. */
-static const char *at_offset(uint64_t off) {
-    return (const char *)(uintptr_t)off;
-}
-static uint64_t offset_of(const void *p) {
-    return (uint64_t)(uintptr_t)p;
-}
-
-static bool check_bools(struct reader *r, uint64_t off, uint64_t n, const char *what) {
-    for (uint64_t i = 0; i < n; i++)
-        if (r->buf[off + i] > 1)
-            return err_set(r->e, ERR_INPUT, "%s: %s holds a bool of value %u, expected 0 or 1", r->part->path, what,
-                           r->buf[off + i]);
-    return true;
-}
-
-/* Reads one value of type `type`; v->data is an offset. */
-static bool read_value(struct reader *r, uint32_t type, struct gguf_value *v, const char *what) {
-    *v = (struct gguf_value){.n = 1};
-    if (type == GGUF_ARRAY) {
-        v->is_array = true;
-        if (!read_u32(r, &type, what) || !read_u64(r, &v->n, what)) return false;
-        if (type == GGUF_ARRAY)
-            return err_set(r->e, ERR_UNSUPPORTED, "%s: %s is an array of arrays, which is not supported", r->part->path,
-                           what);
-    }
-    if (type >= GGUF_N_VALUE_TYPES)
-        return err_set(r->e, ERR_INPUT, "%s: %s has value type %" PRIu32 ", expected 0 to %d", r->part->path, what,
-                       type, GGUF_N_VALUE_TYPES - 1);
-    v->type = type;
-    if (type == GGUF_STRING && !v->is_array) {
-        uint64_t off, len;
-        if (!read_string(r, UINT64_MAX, &off, &len, what)) return false;
-        v->data = at_offset(off);
-        v->bytes = len;
-        return true;
-    }
-    uint64_t start = r->pos;
-    if (type == GGUF_STRING) {
-        uint64_t least, off, len;
-        if (!size_mul(v->n, 8, &least)) least = UINT64_MAX;
-        if (least > r->part->bytes - r->pos)
-            return err_set(r->e, ERR_INPUT, "%s: %s claims %" PRIu64 " strings, more than the file can hold",
-                           r->part->path, what, v->n);
-        for (uint64_t i = 0; i < v->n; i++)
-            if (!read_string(r, UINT64_MAX, &off, &len, what)) return false;
-    } else {
-        uint64_t bytes;
-        if (!size_mul(v->n, value_bytes[type], &bytes)) bytes = UINT64_MAX;
-        if (!need(r, bytes, what)) return false;
-        r->pos += bytes;
-    }
-    v->data = at_offset(start);
-    v->bytes = r->pos - start;
-    return type != GGUF_BOOL || check_bools(r, start, v->n, what);
-}
-
-/* A key's or tensor's name for messages: printable ASCII, shortened. */
-static const char *shown(const struct reader *r, uint64_t off, uint64_t len, char out[80]) {
-    size_t n = len < 70 ? len : 70;
-    for (size_t i = 0; i < n; i++) {
-        uint8_t c = r->buf[off + i];
-        out[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
-    }
-    snprintf(out + n, 80 - n, "%s", len > n ? "..." : "");
-    return out;
-}
-
-static bool check_name(struct reader *r, uint64_t off, uint64_t len, const char *what) {
-    if (!len) return err_set(r->e, ERR_INPUT, "%s: an empty %s at byte %" PRIu64, r->part->path, what, off - 8);
-    char s[80];
-    if (memchr(r->buf + off, 0, len))
-        return err_set(r->e, ERR_INPUT, "%s: the %s '%s' contains a NUL byte", r->part->path, what,
-                       shown(r, off, len, s));
-    return true;
-}
-
-static bool read_key(struct reader *r, struct gguf_key *k) {
-    uint64_t off, len;
-    uint32_t type;
-    char s[80], what[100];
-    if (!read_string(r, MAX_KEY_NAME, &off, &len, "a key's name") || !check_name(r, off, len, "key's name"))
-        return false;
-    snprintf(what, sizeof what, "key '%s'", shown(r, off, len, s));
-    if (!read_u32(r, &type, what) || !read_value(r, type, &k->value, what)) return false;
-    k->name = at_offset(off);
-    return true;
-}
-
-/* Reads a tensor's entry: t->name and t->off are relative offsets still. */
-static bool read_tensor(struct reader *r, struct gguf_tensor *t) {
-    uint64_t off, len;
-    char s[80];
-    if (!read_string(r, GGUF_MAX_NAME, &off, &len, "a tensor's name") || !check_name(r, off, len, "tensor's name"))
-        return false;
-    const char *path = r->part->path, *name = shown(r, off, len, s);
-    char what[100];
-    snprintf(what, sizeof what, "tensor '%s'", name);
-    *t = (struct gguf_tensor){.name = at_offset(off), .part = r->index, .n_elems = 1, .ne = {1, 1, 1, 1}};
-    if (!read_u32(r, &t->n_dims, what)) return false;
-    if (t->n_dims < 1 || t->n_dims > 4)
-        return err_set(r->e, ERR_INPUT, "%s: tensor '%s' has %" PRIu32 " dimensions, expected 1 to 4", path, name,
-                       t->n_dims);
-    for (uint32_t d = 0; d < t->n_dims; d++) {
-        if (!read_u64(r, &t->ne[d], what)) return false;
-        if (!t->ne[d] || t->ne[d] > INT64_MAX || !size_mul(t->n_elems, t->ne[d], &t->n_elems))
-            return err_set(r->e, ERR_INPUT,
-                           "%s: tensor '%s': dimension %" PRIu32 " is %" PRId64
-                           ": expected a positive size with a product under 2^64",
-                           path, name, d, (int64_t)t->ne[d]);
-    }
-    if (!read_u32(r, &t->type_id, what) || !read_u64(r, &t->off, what)) return false;
-    if (!r->g->types) return true;
-
-    t->type = r->g->types(t->type_id);
-    if (!t->type)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: tensor '%s' has type id %" PRIu32 ", which is not known", path, name,
-                       t->type_id);
-    if (t->ne[0] % t->type->block_elems)
-        return err_set(r->e, ERR_INPUT,
-                       "%s: tensor '%s' has rows of %" PRIu64 " elements, not a multiple of %s's %" PRIu32, path, name,
-                       t->ne[0], t->type->name, t->type->block_elems);
-    if (!size_mul(t->n_elems / t->type->block_elems, t->type->block_bytes, &t->bytes))
-        return err_set(r->e, ERR_INPUT, "%s: tensor '%s': its size in bytes exceeds 64 bits", path, name);
-    return true;
 }
 
 /* --- checking ----------------------------------------------------------------------------------------------------- */
@@ -336,7 +64,7 @@ static int by_offset(const void *a, const void *b) {
 }
 
 /* Makes offsets absolute and checks that the tensors [first, n) of one part lie in its file and do not overlap. */
-static bool place_tensors(struct gguf *g, const struct part *p, uint64_t head_end, size_t first, struct err *e) {
+static bool place_tensors(struct gguf *g, const struct gguf_part *p, uint64_t head_end, size_t first, struct err *e) {
     uint64_t start;
     if (!size_add(head_end, g->alignment - 1, &start))
         return err_set(e, ERR_INPUT, "%s: the padding after the tensor table exceeds 64 bits", p->path);
@@ -367,26 +95,6 @@ static bool place_tensors(struct gguf *g, const struct part *p, uint64_t head_en
     }
     mem_free(order);
     return ok;
-}
-
-/* Replaces offsets by pointers and terminates strings. A name is followed by a type or count, a string value by the
- * length of the next name: so all names come first. */
-static const char *resolve_name(uint8_t *buf, const char *offset) {
-    char *name = (char *)buf + offset_of(offset);
-    name[load_u64((uint8_t *)name - 8)] = 0;
-    return name;
-}
-
-static void resolve(struct gguf *g, uint8_t *buf, size_t first_tensor) {
-    for (size_t i = 0; i < g->n_keys; i++) {
-        g->keys[i].name = resolve_name(buf, g->keys[i].name);
-        g->keys[i].value.data = buf + offset_of(g->keys[i].value.data);
-    }
-    for (size_t i = first_tensor; i < g->n_tensors; i++) g->tensors[i].name = resolve_name(buf, g->tensors[i].name);
-    for (size_t i = 0; i < g->n_keys; i++) {
-        const struct gguf_value *v = &g->keys[i].value;
-        if (v->type == GGUF_STRING && !v->is_array) ((char *)v->data)[v->bytes] = 0;
-    }
 }
 
 static bool index_keys(struct gguf *g, const char *path, struct err *e) {
@@ -457,7 +165,7 @@ uint64_t gguf_file_bytes(const struct gguf *g) {
 
 /* --- opening ------------------------------------------------------------------------------------------------------ */
 
-static bool open_file(struct part *p, struct err *e) {
+static bool open_file(struct gguf_part *p, struct err *e) {
     p->fd = open(p->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* O_NONBLOCK: a FIFO must not hang us */
     if (p->fd < 0) return err_set(e, ERR_IO, "%s: cannot open: %s", p->path, strerror(errno));
     struct stat st;
@@ -469,83 +177,13 @@ static bool open_file(struct part *p, struct err *e) {
     return true;
 }
 
-static bool read_header(struct reader *r, uint64_t *n_tensors, uint64_t *n_keys) {
-    const char *path = r->part->path;
-    uint32_t magic, version;
-    if (!r->part->bytes) return err_set(r->e, ERR_INPUT, "%s: the file is empty, expected a GGUF model", path);
-    if (r->part->bytes >= 4) {
-        if (!read_u32(r, &magic, "the magic number")) return false;
-        if (memcmp(r->buf, "GGUF", 4) != 0)
-            return err_set(r->e, ERR_INPUT, "%s: not a GGUF file: it starts with %02x %02x %02x %02x, expected 'GGUF'",
-                           path, r->buf[0], r->buf[1], r->buf[2], r->buf[3]);
-    }
-    if (!read_u32(r, &version, "the header")) return false;
-    if (version != 2 && version != 3 && !(version & 0xffff) && version)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: a big-endian GGUF file; convert it to little-endian", path);
-    if (version != 2 && version != 3)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: GGUF version %" PRIu32 ", expected 2 or 3", path, version);
-    r->g->version = version;
-    if (!read_u64(r, n_tensors, "the header") || !read_u64(r, n_keys, "the header")) return false;
-    uint64_t rest = r->part->bytes - r->pos;
-    if (*n_keys > rest / MIN_KEY_BYTES)
-        return err_set(r->e, ERR_INPUT, "%s: the header claims %" PRIu64 " keys, more than %" PRIu64 " bytes can hold",
-                       path, *n_keys, r->part->bytes);
-    if (*n_tensors > rest / MIN_TENSOR_BYTES)
-        return err_set(r->e, ERR_INPUT,
-                       "%s: the header claims %" PRIu64 " tensors, more than %" PRIu64 " bytes can hold", path,
-                       *n_tensors, r->part->bytes);
-    if (*n_keys > GGUF_MAX_KEYS)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: %" PRIu64 " keys, at most %d are supported", path, *n_keys,
-                       GGUF_MAX_KEYS);
-    if (*n_tensors > GGUF_MAX_TENSORS - r->g->n_tensors)
-        return err_set(r->e, ERR_UNSUPPORTED, "%s: %" PRIu64 " tensors, at most %d are supported", path, *n_tensors,
-                       GGUF_MAX_TENSORS);
-    return true;
-}
-
-/* Room for n more tensors. */
-static bool grow_tensors(struct gguf *g, uint64_t n, struct err *e) {
-    if (g->n_tensors + n <= g->cap_tensors) return true;
-    size_t cap = g->n_tensors + n;
-    struct gguf_tensor *t = mem_try(cap, sizeof *t);
-    if (!t) return err_set(e, ERR_MEMORY, "%s: no memory for %zu tensors", g->path, cap);
-    if (g->n_tensors) memcpy(t, g->tensors, g->n_tensors * sizeof *t);
-    mem_free(g->tensors);
-    g->tensors = t;
-    g->cap_tensors = cap;
-    return true;
-}
-
-/* Parses the head of part `index` into g: its keys replace those there. */
+/* Reads and checks part `index`: its keys replace those of g, its tensors are appended. */
 static bool read_part(struct gguf *g, uint32_t index, struct err *e) {
-    struct part *p = &g->parts[index];
-    struct reader r = {.g = g, .part = p, .index = index, .e = e};
-    uint64_t n_tensors = 0, n_keys = 0;
+    const struct gguf_part *p = &g->parts[index];
     size_t first = g->n_tensors;
-    bool ok = read_header(&r, &n_tensors, &n_keys);
-    if (ok) {
-        mem_free(g->keys);
-        g->n_keys = 0;
-        g->keys = mem_try(n_keys, sizeof *g->keys);
-        ok = g->keys ? grow_tensors(g, n_tensors, e) : err_set(e, ERR_MEMORY, "%s: no memory for its keys", p->path);
-    }
-    for (uint64_t i = 0; ok && i < n_keys; i++) {
-        ok = read_key(&r, &g->keys[i]);
-        if (ok) g->n_keys++;
-    }
-    for (uint64_t i = 0; ok && i < n_tensors; i++) {
-        ok = read_tensor(&r, &g->tensors[first + i]);
-        if (ok) g->n_tensors++;
-    }
-    g->meta[index] = r.buf; /* from here on gguf_close frees it */
-    if (!ok) {
-        g->n_keys = 0;
-        g->n_tensors = first;
-        return false;
-    }
-    resolve(g, r.buf, first);
-    return index_keys(g, p->path, e) && read_alignment(g, p->path, e) &&
-           (!g->types || place_tensors(g, p, r.pos, first, e));
+    uint64_t end;
+    return head_read(g, index, &end, e) && index_keys(g, p->path, e) && read_alignment(g, p->path, e) &&
+           (!g->types || place_tensors(g, p, end, first, e));
 }
 
 /* The path of part no (from 0) of n, given the first part's; NULL when that is not named as the first of n. */
@@ -579,11 +217,11 @@ static bool open_rest(struct gguf *g, uint32_t n, struct err *e) {
     struct gguf_key *keys = g->keys;
     size_t n_keys = g->n_keys;
     uint64_t alignment = g->alignment;
-    struct names key_names = g->key_names;
+    struct gguf_names key_names = g->key_names;
     uint64_t expected = 0;
     bool ok = gguf_get_u64_or(g, "split.tensors.count", 0, &expected, e);
     for (uint32_t i = 1; ok && i < n; i++) {
-        struct part *p = &g->parts[i];
+        struct gguf_part *p = &g->parts[i];
         p->path = part_path(g->path, i, n);
         if (!p->path) {
             ok = err_set(e, ERR_INPUT,
@@ -594,7 +232,7 @@ static bool open_rest(struct gguf *g, uint32_t n, struct err *e) {
         }
         g->keys = NULL;
         g->n_keys = 0;
-        g->key_names = (struct names){0};
+        g->key_names = (struct gguf_names){0};
         ok = open_file(p, e);
         if (!ok) err_prefix(e, "part %" PRIu32 " of %" PRIu32, i + 1, n);
         ok = ok && read_part(g, i, e) && check_part(g, i, n, e);
@@ -616,7 +254,7 @@ static bool open_rest(struct gguf *g, uint32_t n, struct err *e) {
 
 static bool map_parts(struct gguf *g, struct err *e) {
     for (uint32_t i = 0; i < g->n_parts; i++) {
-        struct part *p = &g->parts[i];
+        struct gguf_part *p = &g->parts[i];
         void *m = mmap(NULL, p->bytes, PROT_READ, MAP_SHARED, p->fd, 0);
         if (m == MAP_FAILED)
             return err_set(e, ERR_IO, "%s: cannot map %" PRIu64 " bytes: %s", p->path, p->bytes, strerror(errno));
@@ -633,7 +271,7 @@ static bool open_all(struct gguf *g, struct err *e) {
     g->parts = mem_new(sizeof *g->parts);
     g->meta = mem_new(sizeof *g->meta);
     g->n_parts = 1;
-    g->parts[0] = (struct part){.path = strdup(g->path), .fd = -1};
+    g->parts[0] = (struct gguf_part){.path = strdup(g->path), .fd = -1};
     if (!open_file(&g->parts[0], e) || !read_part(g, 0, e)) return false;
     uint64_t n = 1, no = 0;
     if (!gguf_get_u64_or(g, "split.count", 1, &n, e) || !gguf_get_u64_or(g, "split.no", 0, &no, e)) return false;
@@ -644,7 +282,7 @@ static bool open_all(struct gguf *g, struct err *e) {
         if (no != 0)
             return err_set(e, ERR_INPUT, "%s: is part %" PRIu64 " of %" PRIu64 " of a split model; open the first part",
                            g->path, no + 1, n);
-        struct part *parts = mem_new(n * sizeof *parts);
+        struct gguf_part *parts = mem_new(n * sizeof *parts);
         uint8_t **meta = mem_new(n * sizeof *meta);
         for (uint64_t i = 1; i < n; i++) parts[i].fd = -1;
         parts[0] = g->parts[0];
@@ -675,7 +313,7 @@ bool gguf_open(const char *path, gguf_type_fn types, struct gguf **out, struct e
 void gguf_close(struct gguf *g) {
     if (!g) return;
     for (uint32_t i = 0; i < g->n_parts; i++) {
-        struct part *p = &g->parts[i];
+        struct gguf_part *p = &g->parts[i];
         if (p->map) munmap(p->map, p->bytes);
         if (p->fd >= 0) close(p->fd);
         free(p->path);
@@ -694,7 +332,7 @@ void gguf_close(struct gguf *g) {
 bool gguf_pread(const struct gguf *g, const struct gguf_tensor *t, uint64_t off, void *dst, size_t n, struct err *e) {
     if (off > t->bytes || n > t->bytes - off)
         bug("read of %zu bytes at %" PRIu64 " of tensor '%s', which has %" PRIu64, n, off, t->name, t->bytes);
-    if (pread_all(&g->parts[t->part], t->off + off, dst, n, e)) return true;
+    if (part_read(&g->parts[t->part], t->off + off, dst, n, e)) return true;
     return err_prefix(e, "tensor '%s'", t->name);
 }
 

@@ -5,6 +5,12 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *gguf_value_type_name(enum gguf_value_type t) {
+    static const char *const name[GGUF_N_VALUE_TYPES] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
+                                                         "bool", "string", "array", "u64", "i64", "f64"};
+    return (unsigned)t < GGUF_N_VALUE_TYPES ? name[t] : "unknown";
+}
+
 static bool is_integer(enum gguf_value_type t) {
     return t <= GGUF_I32 || t == GGUF_U64 || t == GGUF_I64;
 }
