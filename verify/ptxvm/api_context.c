@@ -20,6 +20,7 @@ void context_fault(struct context *ctx, CUresult code) {
 CUresult context_current(struct context **out) {
     CUcontext top = context_top();
     *out = NULL;
+    if (in_host_function) return CUDA_ERROR_NOT_PERMITTED;
     if (!top) return CUDA_ERROR_INVALID_CONTEXT;
     *out = context_of(top);
     if (!*out) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
@@ -68,14 +69,15 @@ static void release_exec(void *obj, void *ctx) {
     if (((struct graph_exec *)obj)->ctx == ctx) graph_exec_release(obj);
 }
 
+/* The handle goes first: while this waits for the context's work, nobody else can find it. */
 static void context_release(struct context *ctx) {
+    handle_drop(ctx->handle);
     stream_wait_idle(ctx);
     handle_each(KIND_EXEC, release_exec, ctx);
     handle_each(KIND_STREAM, release_stream, ctx);
     handle_each(KIND_EVENT, release_event, ctx);
     handle_each(KIND_MODULE, release_module, ctx);
     memory_release(ctx);
-    handle_drop(ctx->handle);
     free(ctx->own);
     free(ctx);
 }
@@ -99,8 +101,9 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev) {
 }
 
 static void primary_drop(void) {
-    if (driver.primary) context_release(driver.primary);
+    struct context *ctx = driver.primary;
     driver.primary = NULL;
+    if (ctx) context_release(ctx);
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {

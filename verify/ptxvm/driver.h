@@ -114,6 +114,9 @@ struct driver {
 };
 extern struct driver driver;
 
+/* True on the thread that runs a host function: CUDA calls from there are refused, since they could wait for themselves. */
+extern _Thread_local bool in_host_function;
+
 CUresult context_current(struct context **out);
 struct context *context_of(CUcontext handle); /* NULL unless live */
 CUcontext context_top(void);                  /* the calling thread's current handle, may be stale */

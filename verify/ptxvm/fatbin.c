@@ -114,8 +114,9 @@ bool fatbin_ptx(const void *image, size_t bytes, int arch, struct buf *out, stru
         }
     }
     if (ok && best_arch < 0)
-        ok = err_set(e, ERR_UNSUPPORTED, "fatbinary: no PTX for sm_%d inside (found: %s); compile with -gencode arch=compute_%d,code=compute_%d",
-                     arch, found.len ? found.data : "nothing", arch ? arch : 90, arch ? arch : 90);
+        ok = err_set(e, ERR_UNSUPPORTED,
+                     "fatbinary: no PTX for sm_%d inside (found: %s); compile with -gencode arch=compute_%d,code=compute_%d",
+                     arch ? arch : 90, found.len ? found.data : "nothing", arch ? arch : 90, arch ? arch : 90);
     if (ok) buf_add(out, best.data ? best.data : "", best.len);
     buf_free(&best);
     buf_free(&found);

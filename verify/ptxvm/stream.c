@@ -25,6 +25,7 @@ struct work {
 static struct work *first;
 static uint64_t next_seq = 1;
 static bool worker_started;
+_Thread_local bool in_host_function;
 
 static bool blocking(const struct stream *s) { return !(s->flags & CU_STREAM_NON_BLOCKING); }
 
@@ -72,8 +73,10 @@ static void run_host(struct context *ctx, const struct op *op) {
     CUresult state = ctx->sticky;
     if (!op->host.callback && state != CUDA_SUCCESS) return;
     driver_unlock();
+    in_host_function = true;
     if (op->host.callback) op->host.callback(op->host.stream, state, op->host.data);
     else op->host.fn(op->host.data);
+    in_host_function = false;
     driver_lock();
 }
 
@@ -182,13 +185,15 @@ CUresult stream_submit(struct stream *s, struct op *op) {
     return submit(s, op);
 }
 
-static bool pending(const struct context *ctx, const struct stream *s) {
+/* Neither is looked into: they may be gone when a waiter looks again. legacy: s is the context's legacy stream, which
+ * is done when all blocking streams are. */
+static bool pending(const struct context *ctx, const struct stream *s, bool legacy) {
     for (const struct work *w = first; w; w = w->next)
-        if (w->stream->ctx == ctx && (!s || w->stream == s || (s->is_legacy && ordered(w->stream, s)))) return true;
+        if (w->stream->ctx == ctx && (!s || w->stream == s || (legacy && blocking(w->stream)))) return true;
     return false;
 }
 
-bool stream_busy(const struct stream *s) { return pending(s->ctx, s); }
+bool stream_busy(const struct stream *s) { return pending(s->ctx, s, s->is_legacy); }
 
 CUresult stream_wait(struct context *ctx, struct stream *s) {
     if (s && s->capture) {
@@ -198,7 +203,8 @@ CUresult stream_wait(struct context *ctx, struct stream *s) {
     CUresult r = capture_forbids(ctx);
     if (r != CUDA_SUCCESS) return r;
     CUcontext handle = ctx->handle;
-    while (pending(ctx, s)) {
+    bool legacy = s && s->is_legacy;
+    while (pending(ctx, s, legacy)) {
         driver_wait();
         if (context_of(handle) != ctx) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     }
@@ -207,10 +213,10 @@ CUresult stream_wait(struct context *ctx, struct stream *s) {
     return ctx->sticky;
 }
 
-bool context_busy(const struct context *ctx) { return pending(ctx, NULL); }
+bool context_busy(const struct context *ctx) { return pending(ctx, NULL, false); }
 
 void stream_wait_idle(struct context *ctx) {
-    while (pending(ctx, NULL)) driver_wait();
+    while (context_busy(ctx)) driver_wait();
 }
 
 CUresult stream_submit_wait(struct stream *s, struct op *op) {
@@ -219,8 +225,10 @@ CUresult stream_submit_wait(struct stream *s, struct op *op) {
         op_free(op);
         return r;
     }
+    CUstream handle = s->handle;
     r = stream_submit(s, op);
-    return r == CUDA_SUCCESS ? stream_wait(s->ctx, s) : r;
+    if (r != CUDA_SUCCESS || handle_get(KIND_STREAM, handle) != s) return r; /* destroyed by another thread */
+    return stream_wait(s->ctx, s);
 }
 
 CUresult event_wait(struct event *e) {

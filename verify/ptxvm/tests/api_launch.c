@@ -205,6 +205,23 @@ static void jit_log_names_the_error(void) {
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuModuleLoadData(&m, NULL));
 }
 
+static void linker_passes_ptx_through(void) {
+    CUlinkState link;
+    CUmodule m;
+    void *cubin;
+    size_t bytes;
+    unsigned n;
+    OK(cuLinkCreate(0, NULL, NULL, &link));
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuLinkComplete(link, &cubin, &bytes)); /* nothing added */
+    OK(cuLinkAddFile(link, CU_JIT_INPUT_PTX, KERNELS, 0, NULL, NULL));
+    OK(cuLinkComplete(link, &cubin, &bytes));
+    OK(cuModuleLoadData(&m, cubin));
+    OK(cuModuleGetFunctionCount(&n, m));
+    CHECK(n == 7);
+    OK(cuLinkDestroy(link));
+    EXPECT(CUDA_ERROR_INVALID_HANDLE, cuLinkDestroy(link));
+}
+
 static void occupancy(void) {
     CUfunction f = kernel("reverse");
     int blocks, grid, block, threads_per_sm, sms;
@@ -240,6 +257,7 @@ static const struct test tests[] = {
     {"functions_are_listed", functions_are_listed},
     {"libraries_and_kernels", libraries_and_kernels},
     {"jit_log_names_the_error", jit_log_names_the_error},
+    {"linker_passes_ptx_through", linker_passes_ptx_through},
     {"occupancy", occupancy},
 };
 

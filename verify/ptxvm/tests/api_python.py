@@ -147,6 +147,41 @@ def python_streams_events_graph():
     check_saxpy(y, 1.0, times=3)
 
 
+def nvcc_fatbin(*options):
+    with tempfile.TemporaryDirectory() as d:
+        source, fatbin = os.path.join(d, "k.cu"), os.path.join(d, "k.fatbin")
+        with open(source, "w") as f:
+            f.write(SOURCE)
+        subprocess.run(["nvcc", "-fatbin", *options, source, "-o", fatbin], check=True, capture_output=True)
+        with open(fatbin, "rb") as f:
+            return f.read()
+
+
+BOTH = ("-gencode", "arch=compute_80,code=compute_80", "-gencode", "arch=compute_90,code=[compute_90,sm_90]")
+
+
+def python_fatbin_uncompressed():
+    module = call(cu.cuModuleLoadFatBinary(nvcc_fatbin("--no-compress", *BOTH)))
+    f = call(cu.cuModuleGetFunction(module, b"saxpy"))
+    version = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_PTX_VERSION
+    assert call(cu.cuFuncGetAttribute(version, f)) == 90  # the newest of the two
+
+
+def python_fatbin_compressed():
+    answer = cu.cuModuleLoadData(nvcc_fatbin(*BOTH))
+    try:
+        ctypes.CDLL("libzstd.so.1")
+    except OSError:
+        assert code_of(answer) == cu.CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU
+        return
+    call(cu.cuModuleGetFunction(call(answer), b"saxpy"))
+
+
+def python_fatbin_without_ptx():
+    code = code_of(cu.cuModuleLoadData(nvcc_fatbin("-gencode", "arch=compute_90,code=sm_90")))
+    assert code == cu.CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU
+
+
 def python_library_and_attributes():
     library = call(cu.cuLibraryLoadData(nvcc_ptx("sm_80"), None, None, 0, None, None, 0))
     kernel = call(cu.cuLibraryGetKernel(library, b"saxpy"))
@@ -179,7 +214,8 @@ def python_fault_is_700():
 
 
 TESTS = [python_device_properties, python_saxpy_sm_80, python_saxpy_sm_90a, python_saxpy_sm_120,
-         python_streams_events_graph, python_library_and_attributes, python_fault_is_700]
+         python_streams_events_graph, python_fatbin_uncompressed, python_fatbin_compressed, python_fatbin_without_ptx,
+         python_library_and_attributes, python_fault_is_700]
 
 
 def main():

@@ -129,6 +129,15 @@ static void callbacks_see_their_stream(void) {
     OK(cuStreamDestroy(s));
 }
 
+static void call_back_in(void *arg) { *(CUresult *)arg = cuStreamSynchronize(NULL); }
+
+static void host_functions_may_not_call(void) {
+    CUresult r = CUDA_SUCCESS;
+    OK(cuLaunchHostFunc(NULL, call_back_in, &r));
+    OK(cuCtxSynchronize());
+    CHECK(r == CUDA_ERROR_NOT_PERMITTED);
+}
+
 static void stream_properties(void) {
     CUstream s;
     int least, greatest, priority;
@@ -199,6 +208,7 @@ static const struct test tests[] = {
     {"legacy_stream_waits_for_blocking_streams", legacy_stream_waits_for_blocking_streams},
     {"events_measure_time", events_measure_time},
     {"callbacks_see_their_stream", callbacks_see_their_stream},
+    {"host_functions_may_not_call", host_functions_may_not_call},
     {"stream_properties", stream_properties},
     {"threads_work_side_by_side", threads_work_side_by_side},
 };
