@@ -38,7 +38,7 @@ local function granularity(X, n, kvar)
 end
 
 -- The element as an expression in leaves.
-local function decoded(X, owner, r, k)
+local function decoded(owner, r, k)
   local f = setmetatable({}, { __index = function(_, fname)
     if not owner.def.fields[fname] then error(("format '%s' has no field '%s'"):format(owner.def.name, fname), 0) end
     return leaf(owner, fname, r, k)
@@ -83,7 +83,7 @@ local function monomials(X, n)
       return a
     end
     local owner = X:owner_of(x)
-    if owner then return go(decoded(X, owner, x.args[1], x.args[2])) end
+    if owner then return go(decoded(owner, x.args[1], x.args[2])) end
     return { { c = 1, f = { x } } }
   end
   return go(n)
@@ -276,9 +276,8 @@ local function contract(X, node, body, kvar, len)
         local map = { [kvar] = add(kbase, i(e0)) }
         for _, o in ipairs(order) do
           local f = o[2]
-          if rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec then
-            -- the record's own scale is part of its sum
-          else
+          -- The record's own scale is part of its sum.
+          if not (rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec) then
             local v = X:lower(E.subst(f, map))
             if v.lane then vec_side[#vec_side + 1] = v else tok_side[#tok_side + 1] = v end
           end
