@@ -184,8 +184,13 @@ static CUresult begin(CUstream handle, struct graph *into, const CUgraphNode *de
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     g->is_captured = true;
-    *c = (struct capture){.id = next_id++, .graph = g, .origin = s, .mode = mode, .thread = pthread_self(),
-                          .caller_graph = into != NULL, .refs = 1};
+    *c = (struct capture){.id = next_id++,
+                          .graph = g,
+                          .origin = s,
+                          .mode = mode,
+                          .thread = pthread_self(),
+                          .caller_graph = into != NULL,
+                          .refs = 1};
     s->capture = c;
     n_captures++;
     return CUDA_SUCCESS;
@@ -268,14 +273,14 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph *phGraph) {
     if (c->origin != s) return spoil(c, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED);
     if (c->mode != CU_STREAM_CAPTURE_MODE_RELAXED && !pthread_equal(c->thread, pthread_self()))
         return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-    struct ending e = {.c = c, .stamp = (size_t)-(intptr_t)c->id};
+    struct ending e = {.c = c, .stamp = (size_t) - (intptr_t)c->id};
     reach(c->graph, s->nodes, s->n_nodes, e.stamp);
     handle_each(KIND_STREAM, check_joined, &e);
     struct graph *g = c->graph;
     g->is_captured = false;
     c->graph = NULL;
     n_captures--;
-    r = c->invalid ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+    r = c->invalid   ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
         : e.unjoined ? CUDA_ERROR_STREAM_CAPTURE_UNJOINED
                      : CUDA_SUCCESS;
     bool callers = c->caller_graph;
@@ -288,9 +293,9 @@ CUresult cuStreamEndCapture(CUstream hStream, CUgraph *phGraph) {
 /* ---- looking at it ---- */
 
 static CUstreamCaptureStatus status(const struct stream *s) {
-    return !s->capture            ? CU_STREAM_CAPTURE_STATUS_NONE
+    return !s->capture           ? CU_STREAM_CAPTURE_STATUS_NONE
            : s->capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
-                                  : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+                                 : CU_STREAM_CAPTURE_STATUS_ACTIVE;
 }
 
 CUresult cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus *captureStatus) {

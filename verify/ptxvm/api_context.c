@@ -10,8 +10,12 @@ static _Thread_local int depth;
 
 static uint64_t next_id = 1;
 
-CUcontext context_top(void) { return depth ? stack[depth - 1] : NULL; }
-struct context *context_of(CUcontext handle) { return handle_get(KIND_CONTEXT, handle); }
+CUcontext context_top(void) {
+    return depth ? stack[depth - 1] : NULL;
+}
+struct context *context_of(CUcontext handle) {
+    return handle_get(KIND_CONTEXT, handle);
+}
 
 void context_fault(struct context *ctx, CUresult code) {
     if (ctx->sticky == CUDA_SUCCESS) ctx->sticky = code;
@@ -113,7 +117,9 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev) {
     if (--driver.primary_refs == 0) primary_drop();
     return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxRelease(CUdevice dev) { return cuDevicePrimaryCtxRelease_v2(dev); }
+CUresult cuDevicePrimaryCtxRelease(CUdevice dev) {
+    return cuDevicePrimaryCtxRelease_v2(dev);
+}
 
 CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) {
     ENTER;
@@ -121,7 +127,9 @@ CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev) {
     primary_drop();
     return CUDA_SUCCESS;
 }
-CUresult cuDevicePrimaryCtxReset(CUdevice dev) { return cuDevicePrimaryCtxReset_v2(dev); }
+CUresult cuDevicePrimaryCtxReset(CUdevice dev) {
+    return cuDevicePrimaryCtxReset_v2(dev);
+}
 
 static bool flags_ok(unsigned flags) {
     if (flags & ~(unsigned)CU_CTX_FLAGS_MASK) return false;
@@ -193,7 +201,9 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
     context_release(ctx);
     return CUDA_SUCCESS;
 }
-CUresult cuCtxDestroy(CUcontext handle) { return cuCtxDestroy_v2(handle); }
+CUresult cuCtxDestroy(CUcontext handle) {
+    return cuCtxDestroy_v2(handle);
+}
 
 CUresult cuCtxAttach(CUcontext *pctx, unsigned int flags) {
     ENTER_CTX;
@@ -217,7 +227,9 @@ CUresult cuCtxPushCurrent_v2(CUcontext handle) {
     stack[depth++] = handle;
     return CUDA_SUCCESS;
 }
-CUresult cuCtxPushCurrent(CUcontext handle) { return cuCtxPushCurrent_v2(handle); }
+CUresult cuCtxPushCurrent(CUcontext handle) {
+    return cuCtxPushCurrent_v2(handle);
+}
 
 CUresult cuCtxPopCurrent_v2(CUcontext *pctx) {
     ENTER;
@@ -226,7 +238,9 @@ CUresult cuCtxPopCurrent_v2(CUcontext *pctx) {
     if (pctx) *pctx = stack[depth];
     return CUDA_SUCCESS;
 }
-CUresult cuCtxPopCurrent(CUcontext *pctx) { return cuCtxPopCurrent_v2(pctx); }
+CUresult cuCtxPopCurrent(CUcontext *pctx) {
+    return cuCtxPopCurrent_v2(pctx);
+}
 
 CUresult cuCtxSetCurrent(CUcontext handle) {
     ENTER;
@@ -235,8 +249,10 @@ CUresult cuCtxSetCurrent(CUcontext handle) {
         return CUDA_SUCCESS;
     }
     if (!context_of(handle)) return CUDA_ERROR_INVALID_CONTEXT;
-    if (depth) stack[depth - 1] = handle;
-    else stack[depth++] = handle;
+    if (depth)
+        stack[depth - 1] = handle;
+    else
+        stack[depth++] = handle;
     return CUDA_SUCCESS;
 }
 

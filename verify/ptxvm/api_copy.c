@@ -1,4 +1,5 @@
-/* api_copy: copies and fills. Host and device addresses live in one space, so every copy is rows from address to address.
+/* api_copy: copies and fills. Host and device addresses live in one space, so every copy is rows from address to
+ * address.
  *
  * A host address that no call has pinned is plain process memory: it is used as the program gives it, exactly as memcpy
  * would.
@@ -9,7 +10,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static bool device_side(uint64_t addr) { return addr >= VM_DEV_BASE; }
+static bool device_side(uint64_t addr) {
+    return addr >= VM_DEV_BASE;
+}
 
 /* Whether the ends of a host range are mapped at all: an invented address is an error code, not a crash. */
 static bool host_mapped(uint64_t addr, uint64_t bytes) {
@@ -93,20 +96,34 @@ static CUresult copy(const struct copy *c, CUstream hStream, bool wait) {
 /* The form that a captured row copy has as a node. */
 static void describe(struct copy *c) {
     CUDA_MEMCPY3D *a = &c->asked;
-    *a = (CUDA_MEMCPY3D){.WidthInBytes = c->width, .Height = c->height, .Depth = c->depth,
-                         .srcPitch = c->src_pitch, .dstPitch = c->dst_pitch, .srcHeight = c->height, .dstHeight = c->height};
+    *a = (CUDA_MEMCPY3D){.WidthInBytes = c->width,
+                         .Height = c->height,
+                         .Depth = c->depth,
+                         .srcPitch = c->src_pitch,
+                         .dstPitch = c->dst_pitch,
+                         .srcHeight = c->height,
+                         .dstHeight = c->height};
     a->srcMemoryType = a->dstMemoryType = CU_MEMORYTYPE_UNIFIED;
     a->srcDevice = c->src;
     a->dstDevice = c->dst;
 }
 
 static CUresult copy_1d(int sides, uint64_t dst, uint64_t src, size_t bytes, CUstream s, bool wait) {
-    struct copy c = {.dst = dst, .src = src, .width = bytes, .height = 1, .depth = 1, .dst_pitch = bytes, .src_pitch = bytes, .device_sides = sides};
+    struct copy c = {.dst = dst,
+                     .src = src,
+                     .width = bytes,
+                     .height = 1,
+                     .depth = 1,
+                     .dst_pitch = bytes,
+                     .src_pitch = bytes,
+                     .device_sides = sides};
     describe(&c);
     return copy(&c, s, wait);
 }
 
-CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) { return copy_1d(COPY_ANY, dst, src, n, NULL, true); }
+CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t n) {
+    return copy_1d(COPY_ANY, dst, src, n, NULL, true);
+}
 CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t n, CUstream s) {
     return copy_1d(COPY_ANY, dst, src, n, s, false);
 }
@@ -138,15 +155,17 @@ CUresult cuMemcpyPeer(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcon
     CUresult r = peers_ok(dst_ctx, src_ctx);
     return r == CUDA_SUCCESS ? cuMemcpyDtoD_v2(dst, src, n) : r;
 }
-CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n, CUstream s) {
+CUresult cuMemcpyPeerAsync(CUdeviceptr dst, CUcontext dst_ctx, CUdeviceptr src, CUcontext src_ctx, size_t n,
+                           CUstream s) {
     CUresult r = peers_ok(dst_ctx, src_ctx);
     return r == CUDA_SUCCESS ? cuMemcpyDtoDAsync_v2(dst, src, n, s) : r;
 }
 
 /* ---- 2-D and 3-D ---- */
 
-static CUresult side(CUmemorytype type, const void *host, CUdeviceptr device, size_t x, size_t y, size_t z, size_t pitch,
-                     size_t height, const CUDA_MEMCPY3D *p, uint64_t *addr, size_t *out_pitch, size_t *out_slice) {
+static CUresult side(CUmemorytype type, const void *host, CUdeviceptr device, size_t x, size_t y, size_t z,
+                     size_t pitch, size_t height, const CUDA_MEMCPY3D *p, uint64_t *addr, size_t *out_pitch,
+                     size_t *out_slice) {
     if (type == CU_MEMORYTYPE_ARRAY) return CUDA_ERROR_NOT_SUPPORTED;
     if (type != CU_MEMORYTYPE_HOST && type != CU_MEMORYTYPE_DEVICE && type != CU_MEMORYTYPE_UNIFIED)
         return CUDA_ERROR_INVALID_VALUE;
@@ -157,8 +176,8 @@ static CUresult side(CUmemorytype type, const void *host, CUdeviceptr device, si
     if (!height && p->Depth <= 1 && !z) height = y + p->Height;
     if (pitch < right || (p->Depth > 1 && height < p->Height)) return CUDA_ERROR_INVALID_VALUE;
     uint64_t base = type == CU_MEMORYTYPE_HOST ? (uintptr_t)host : device, slice, a, b, at;
-    if (!size_mul(pitch, height, &slice) || !size_mul(slice, z, &a) || !size_mul(pitch, y, &b) || !size_add(a, b, &at) ||
-        !size_add(at, x, &at) || !size_add(base, at, addr))
+    if (!size_mul(pitch, height, &slice) || !size_mul(slice, z, &a) || !size_mul(pitch, y, &b) ||
+        !size_add(a, b, &at) || !size_add(at, x, &at) || !size_add(base, at, addr))
         return CUDA_ERROR_INVALID_VALUE;
     if (!base && p->WidthInBytes && p->Height && p->Depth) return CUDA_ERROR_INVALID_VALUE;
     *out_pitch = pitch;
@@ -190,19 +209,41 @@ static CUresult copy_3d(const CUDA_MEMCPY3D *p, CUstream s, bool wait) {
 
 static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream s, bool wait) {
     if (!p) return CUDA_ERROR_INVALID_VALUE;
-    CUDA_MEMCPY3D q = {.srcXInBytes = p->srcXInBytes, .srcY = p->srcY, .srcMemoryType = p->srcMemoryType,
-                       .srcHost = p->srcHost, .srcDevice = p->srcDevice, .srcArray = p->srcArray, .srcPitch = p->srcPitch,
-                       .dstXInBytes = p->dstXInBytes, .dstY = p->dstY, .dstMemoryType = p->dstMemoryType,
-                       .dstHost = p->dstHost, .dstDevice = p->dstDevice, .dstArray = p->dstArray, .dstPitch = p->dstPitch,
-                       .WidthInBytes = p->WidthInBytes, .Height = p->Height, .Depth = 1};
+    CUDA_MEMCPY3D q = {.srcXInBytes = p->srcXInBytes,
+                       .srcY = p->srcY,
+                       .srcMemoryType = p->srcMemoryType,
+                       .srcHost = p->srcHost,
+                       .srcDevice = p->srcDevice,
+                       .srcArray = p->srcArray,
+                       .srcPitch = p->srcPitch,
+                       .dstXInBytes = p->dstXInBytes,
+                       .dstY = p->dstY,
+                       .dstMemoryType = p->dstMemoryType,
+                       .dstHost = p->dstHost,
+                       .dstDevice = p->dstDevice,
+                       .dstArray = p->dstArray,
+                       .dstPitch = p->dstPitch,
+                       .WidthInBytes = p->WidthInBytes,
+                       .Height = p->Height,
+                       .Depth = 1};
     return copy_3d(&q, s, wait);
 }
 
-CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *p) { return copy_2d(p, NULL, true); }
-CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *p) { return copy_2d(p, NULL, true); }
-CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *p, CUstream s) { return copy_2d(p, s, false); }
-CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *p) { return copy_3d(p, NULL, true); }
-CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *p, CUstream s) { return copy_3d(p, s, false); }
+CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *p) {
+    return copy_2d(p, NULL, true);
+}
+CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *p) {
+    return copy_2d(p, NULL, true);
+}
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *p, CUstream s) {
+    return copy_2d(p, s, false);
+}
+CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *p) {
+    return copy_3d(p, NULL, true);
+}
+CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *p, CUstream s) {
+    return copy_3d(p, s, false);
+}
 
 /* ---- fills ---- */
 
@@ -212,17 +253,30 @@ static CUresult fill(uint64_t dst, unsigned value, unsigned element, size_t widt
     struct stream *s;
     CUresult r = stream_get(ctx, hStream, &s);
     if (r != CUDA_SUCCESS) return r;
-    struct op op = {.kind = OP_FILL,
-                    .fill = {.dst = dst, .value = value, .element = element, .width = width, .height = height, .pitch = pitch}};
+    struct op op = {
+        .kind = OP_FILL,
+        .fill = {.dst = dst, .value = value, .element = element, .width = width, .height = height, .pitch = pitch}};
     return stream_submit(s, &op);
 }
 
-CUresult cuMemsetD8_v2(CUdeviceptr d, unsigned char v, size_t n) { return fill(d, v, 1, n, 1, 0, NULL); }
-CUresult cuMemsetD16_v2(CUdeviceptr d, unsigned short v, size_t n) { return fill(d, v, 2, n, 1, 0, NULL); }
-CUresult cuMemsetD32_v2(CUdeviceptr d, unsigned int v, size_t n) { return fill(d, v, 4, n, 1, 0, NULL); }
-CUresult cuMemsetD8Async(CUdeviceptr d, unsigned char v, size_t n, CUstream s) { return fill(d, v, 1, n, 1, 0, s); }
-CUresult cuMemsetD16Async(CUdeviceptr d, unsigned short v, size_t n, CUstream s) { return fill(d, v, 2, n, 1, 0, s); }
-CUresult cuMemsetD32Async(CUdeviceptr d, unsigned int v, size_t n, CUstream s) { return fill(d, v, 4, n, 1, 0, s); }
+CUresult cuMemsetD8_v2(CUdeviceptr d, unsigned char v, size_t n) {
+    return fill(d, v, 1, n, 1, 0, NULL);
+}
+CUresult cuMemsetD16_v2(CUdeviceptr d, unsigned short v, size_t n) {
+    return fill(d, v, 2, n, 1, 0, NULL);
+}
+CUresult cuMemsetD32_v2(CUdeviceptr d, unsigned int v, size_t n) {
+    return fill(d, v, 4, n, 1, 0, NULL);
+}
+CUresult cuMemsetD8Async(CUdeviceptr d, unsigned char v, size_t n, CUstream s) {
+    return fill(d, v, 1, n, 1, 0, s);
+}
+CUresult cuMemsetD16Async(CUdeviceptr d, unsigned short v, size_t n, CUstream s) {
+    return fill(d, v, 2, n, 1, 0, s);
+}
+CUresult cuMemsetD32Async(CUdeviceptr d, unsigned int v, size_t n, CUstream s) {
+    return fill(d, v, 4, n, 1, 0, s);
+}
 CUresult cuMemsetD2D8_v2(CUdeviceptr d, size_t pitch, unsigned char v, size_t w, size_t h) {
     return fill(d, v, 1, w, h, pitch, NULL);
 }

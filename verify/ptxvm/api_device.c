@@ -15,8 +15,8 @@ struct card {
     const char *name;
 };
 
-#define KIB(n) ((n) * 1024)
-#define MIB(n) ((n) * 1024 * 1024)
+#define KIB(n) ((n)*1024)
+#define MIB(n) ((n)*1024 * 1024)
 #define GIB(n) ((size_t)(n) << 30)
 
 static const struct card cards[] = {
@@ -47,8 +47,12 @@ bool device_arch_known(int arch) {
     return false;
 }
 
-size_t device_memory_default(void) { return card()->memory; }
-int device_shared_optin(void) { return card()->shared_optin; }
+size_t device_memory_default(void) {
+    return card()->memory;
+}
+int device_shared_optin(void) {
+    return card()->shared_optin;
+}
 
 CUresult device_attribute(int *value, CUdevice_attribute attrib) {
     const struct card *c = card();

@@ -217,8 +217,12 @@ static CUresult list_nodes(CUgraph hGraph, CUgraphNode *nodes, size_t *n, bool r
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *n) { return list_nodes(g, nodes, n, false); }
-CUresult cuGraphGetRootNodes(CUgraph g, CUgraphNode *nodes, size_t *n) { return list_nodes(g, nodes, n, true); }
+CUresult cuGraphGetNodes(CUgraph g, CUgraphNode *nodes, size_t *n) {
+    return list_nodes(g, nodes, n, false);
+}
+CUresult cuGraphGetRootNodes(CUgraph g, CUgraphNode *nodes, size_t *n) {
+    return list_nodes(g, nodes, n, true);
+}
 
 CUresult cuGraphGetEdges_v2(CUgraph hGraph, CUgraphNode *from, CUgraphNode *to, CUgraphEdgeData *edges, size_t *n) {
     ENTER;
@@ -293,7 +297,9 @@ static CUresult set(CUgraphNode hNode, const CUgraphNodeParams *p) {
     return node_set(ctx, n, p);
 }
 
-CUresult cuGraphNodeSetParams(CUgraphNode hNode, CUgraphNodeParams *p) { return set(hNode, p); }
+CUresult cuGraphNodeSetParams(CUgraphNode hNode, CUgraphNodeParams *p) {
+    return set(hNode, p);
+}
 
 static CUresult get_kernel(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS *p) {
     ENTER;
@@ -302,7 +308,9 @@ static CUresult get_kernel(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS *p) {
     return node_kernel_params(n, p);
 }
 
-CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS *p) { return get_kernel(hNode, p); }
+CUresult cuGraphKernelNodeGetParams_v2(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS *p) {
+    return get_kernel(hNode, p);
+}
 CUresult cuGraphKernelNodeGetParams(CUgraphNode hNode, CUDA_KERNEL_NODE_PARAMS_v1 *p) {
     if (!p) return CUDA_ERROR_INVALID_VALUE;
     CUDA_KERNEL_NODE_PARAMS q;
@@ -387,8 +395,12 @@ CUresult cuGraphMemsetNodeGetParams(CUgraphNode hNode, CUDA_MEMSET_NODE_PARAMS *
     struct node *n = typed(hNode, OP_FILL);
     if (!n || !p) return CUDA_ERROR_INVALID_VALUE;
     const struct fill *f = &n->op.fill;
-    *p = (CUDA_MEMSET_NODE_PARAMS){.dst = f->dst, .pitch = f->pitch, .value = f->value, .elementSize = f->element,
-                                   .width = f->width, .height = f->height};
+    *p = (CUDA_MEMSET_NODE_PARAMS){.dst = f->dst,
+                                   .pitch = f->pitch,
+                                   .value = f->value,
+                                   .elementSize = f->element,
+                                   .width = f->width,
+                                   .height = f->height};
     return CUDA_SUCCESS;
 }
 
@@ -430,8 +442,12 @@ static CUresult get_event(CUgraphNode hNode, enum op_kind kind, CUevent *out) {
     return CUDA_SUCCESS;
 }
 
-CUresult cuGraphEventRecordNodeGetEvent(CUgraphNode n, CUevent *out) { return get_event(n, OP_RECORD, out); }
-CUresult cuGraphEventWaitNodeGetEvent(CUgraphNode n, CUevent *out) { return get_event(n, OP_WAIT, out); }
+CUresult cuGraphEventRecordNodeGetEvent(CUgraphNode n, CUevent *out) {
+    return get_event(n, OP_RECORD, out);
+}
+CUresult cuGraphEventWaitNodeGetEvent(CUgraphNode n, CUevent *out) {
+    return get_event(n, OP_WAIT, out);
+}
 
 CUresult cuGraphEventRecordNodeSetEvent(CUgraphNode hNode, CUevent event) {
     CUgraphNodeParams q = {.type = CU_GRAPH_NODE_TYPE_EVENT_RECORD};

@@ -37,7 +37,7 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec *out, CUgraph g, unsigned long 
 CUresult cuGraphInstantiateWithParams(CUgraphExec *out, CUgraph g, CUDA_GRAPH_INSTANTIATE_PARAMS *p) {
     if (!p) return CUDA_ERROR_INVALID_VALUE;
     CUresult r = instantiate(out, g, p->flags, &p->hErrNode_out);
-    p->result_out = r == CUDA_SUCCESS ? CUDA_GRAPH_INSTANTIATE_SUCCESS
+    p->result_out = r == CUDA_SUCCESS               ? CUDA_GRAPH_INSTANTIATE_SUCCESS
                     : r == CUDA_ERROR_INVALID_VALUE ? CUDA_GRAPH_INSTANTIATE_INVALID_STRUCTURE
                                                     : CUDA_GRAPH_INSTANTIATE_ERROR;
     return r;
@@ -117,7 +117,9 @@ static CUresult set(CUgraphExec hExec, CUgraphNode hNode, const CUgraphNodeParam
     return node_set(ctx, n, p);
 }
 
-CUresult cuGraphExecNodeSetParams(CUgraphExec e, CUgraphNode n, CUgraphNodeParams *p) { return set(e, n, p); }
+CUresult cuGraphExecNodeSetParams(CUgraphExec e, CUgraphNode n, CUgraphNodeParams *p) {
+    return set(e, n, p);
+}
 
 CUresult cuGraphExecKernelNodeSetParams(CUgraphExec e, CUgraphNode n, const CUDA_KERNEL_NODE_PARAMS_v1 *p) {
     if (!p) return CUDA_ERROR_INVALID_VALUE;

@@ -16,9 +16,12 @@ static CUresult pack_buffer(void **extra, const struct vm_function_info *info, u
     const size_t *bytes = NULL;
     for (size_t i = 0; extra[i] != CU_LAUNCH_PARAM_END; i += 2) {
         if (i >= 16) return CUDA_ERROR_INVALID_VALUE;
-        if (extra[i] == CU_LAUNCH_PARAM_BUFFER_POINTER) buffer = extra[i + 1];
-        else if (extra[i] == CU_LAUNCH_PARAM_BUFFER_SIZE) bytes = extra[i + 1];
-        else return CUDA_ERROR_INVALID_VALUE;
+        if (extra[i] == CU_LAUNCH_PARAM_BUFFER_POINTER)
+            buffer = extra[i + 1];
+        else if (extra[i] == CU_LAUNCH_PARAM_BUFFER_SIZE)
+            bytes = extra[i + 1];
+        else
+            return CUDA_ERROR_INVALID_VALUE;
     }
     if (!buffer || !bytes) return info->param_bytes ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
     if (*bytes < info->param_bytes) return CUDA_ERROR_INVALID_VALUE;
@@ -34,8 +37,10 @@ CUresult launch_pack(struct function *f, void **params, void **extra, struct lau
     if (!bytes) return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult r = extra ? pack_buffer(extra, info, bytes) : CUDA_SUCCESS;
     for (unsigned i = 0; params && i < info->n_params && r == CUDA_SUCCESS; i++) {
-        if (params[i]) memcpy(bytes + info->params[i].off, params[i], info->params[i].bytes);
-        else r = CUDA_ERROR_INVALID_VALUE;
+        if (params[i])
+            memcpy(bytes + info->params[i].off, params[i], info->params[i].bytes);
+        else
+            r = CUDA_ERROR_INVALID_VALUE;
     }
     if (r != CUDA_SUCCESS) {
         free(bytes);
@@ -64,7 +69,8 @@ static CUresult cluster_check(const struct launch *l, const struct function *f) 
     if (!c[0]) return CUDA_SUCCESS;
     if (driver.arch_chosen && driver.arch < 90) return CUDA_ERROR_INVALID_VALUE;
     for (int i = 0; i < 3; i++) {
-        if (info->cluster[0] && l->cluster[0] && l->cluster[i] != info->cluster[i]) return CUDA_ERROR_INVALID_CLUSTER_SIZE;
+        if (info->cluster[0] && l->cluster[0] && l->cluster[i] != info->cluster[i])
+            return CUDA_ERROR_INVALID_CLUSTER_SIZE;
         if (c[i] > l->grid[i] || l->grid[i] % c[i]) return CUDA_ERROR_INVALID_CLUSTER_SIZE;
     }
     uint64_t blocks = (uint64_t)c[0] * c[1] * c[2];
@@ -100,10 +106,8 @@ CUresult launch_check(struct context *ctx, const struct launch *l) {
 CUresult launch_run(struct context *ctx, const struct launch *l) {
     struct function *f = launch_function(l->f);
     if (!f) return CUDA_ERROR_INVALID_HANDLE; /* unloaded while it was queued */
-    struct vm_launch_params p = {.dynamic_shared = l->shared,
-                                 .params = l->params,
-                                 .param_bytes = l->n_params,
-                                 .cooperative = l->cooperative};
+    struct vm_launch_params p = {
+        .dynamic_shared = l->shared, .params = l->params, .param_bytes = l->n_params, .cooperative = l->cooperative};
     memcpy(p.grid, l->grid, sizeof p.grid);
     memcpy(p.block, l->block, sizeof p.block);
     cluster_of(l, f, p.cluster);

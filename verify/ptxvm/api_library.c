@@ -1,5 +1,5 @@
-/* api_library: libraries and kernels, which are modules and functions without a context. A library keeps the PTX text and
- * loads it into a context when something of it is first asked for there; with a current context, at once. */
+/* api_library: libraries and kernels, which are modules and functions without a context. A library keeps the PTX text
+ * and loads it into a context when something of it is first asked for there; with a current context, at once. */
 #include "verify/ptxvm/driver.h"
 #include "verify/ptxvm/fatbin.h"
 #include <stdlib.h>
@@ -76,8 +76,10 @@ static CUresult load(CUlibrary *out, const void *image, size_t bytes, const char
     if (r == CUDA_SUCCESS && !(l->handle = handle_new(KIND_LIBRARY, l))) r = CUDA_ERROR_OUT_OF_MEMORY;
     jit_answer(&jit, &log, r != CUDA_SUCCESS, now_s() - start, jit_values);
     buf_free(&log);
-    if (r == CUDA_SUCCESS) *out = l->handle;
-    else release(l);
+    if (r == CUDA_SUCCESS)
+        *out = l->handle;
+    else
+        release(l);
     return r;
 }
 
@@ -101,8 +103,9 @@ CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, CUjit_o
     struct err e;
     if (!file_read(fileName, &bytes, &e)) return CUDA_ERROR_FILE_NOT_FOUND;
     const char *base = strrchr(fileName, '/');
-    CUresult r = bytes.len ? load(library, bytes.data, bytes.len, base ? base + 1 : fileName, n_jit, jit_names, jit_values)
-                           : CUDA_ERROR_INVALID_IMAGE;
+    CUresult r = bytes.len
+                     ? load(library, bytes.data, bytes.len, base ? base + 1 : fileName, n_jit, jit_names, jit_values)
+                     : CUDA_ERROR_INVALID_IMAGE;
     buf_free(&bytes);
     return r;
 }

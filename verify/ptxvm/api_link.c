@@ -1,7 +1,7 @@
 /* api_link: cuLink*, for programs that hand their PTX to the linker before they load it.
  *
- * One PTX text (or a fatbinary) goes in and the same text comes out as the "cubin", which cuModuleLoadData takes. Linking
- * several objects is not supported. */
+ * One PTX text (or a fatbinary) goes in and the same text comes out as the "cubin", which cuModuleLoadData takes.
+ * Linking several objects is not supported. */
 #include "verify/ptxvm/driver.h"
 #include <stdlib.h>
 #include <string.h>
@@ -46,8 +46,8 @@ static CUresult add(CUlinkState state, CUjitInputType type, const void *data, si
     if (!data || !bytes || (unsigned)type >= CU_JIT_NUM_INPUT_TYPES) return CUDA_ERROR_INVALID_VALUE;
     if (l->n_inputs || (type != CU_JIT_INPUT_PTX && type != CU_JIT_INPUT_FATBINARY)) {
         static int said;
-        return (CUresult)ptxvm_unsupported(l->n_inputs ? "cuLinkAddData of a second input" : "cuLinkAddData of machine code",
-                                           &said);
+        return (CUresult)ptxvm_unsupported(
+            l->n_inputs ? "cuLinkAddData of a second input" : "cuLinkAddData of machine code", &said);
     }
     struct buf log = {0};
     r = image_text(data, bytes, l->jit.error ? &log : NULL, &l->text);
@@ -66,13 +66,13 @@ CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void *data, si
     (void)name;
     return add(state, type, data, bytes, n, options, values);
 }
-CUresult cuLinkAddData(CUlinkState state, CUjitInputType type, void *data, size_t bytes, const char *name, unsigned int n,
-                       CUjit_option *options, void **values) {
+CUresult cuLinkAddData(CUlinkState state, CUjitInputType type, void *data, size_t bytes, const char *name,
+                       unsigned int n, CUjit_option *options, void **values) {
     return cuLinkAddData_v2(state, type, data, bytes, name, n, options, values);
 }
 
-CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path, unsigned int n, CUjit_option *options,
-                          void **values) {
+CUresult cuLinkAddFile_v2(CUlinkState state, CUjitInputType type, const char *path, unsigned int n,
+                          CUjit_option *options, void **values) {
     if (!path) return CUDA_ERROR_INVALID_VALUE;
     struct buf bytes = {0};
     struct err e;

@@ -9,7 +9,8 @@ static struct allocation *first;
 CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
                       struct allocation **out) {
     bool counts = kind == VM_MEM_DEVICE || kind == VM_MEM_MANAGED;
-    if (counts && (bytes > driver.memory || driver.memory_used > driver.memory - bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+    if (counts && (bytes > driver.memory || driver.memory_used > driver.memory - bytes))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     struct allocation *a = mem_try(1, sizeof *a);
     if (!a) return CUDA_ERROR_OUT_OF_MEMORY;
     static uint64_t serial;
@@ -31,12 +32,16 @@ CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, 
 }
 
 static void release(struct allocation *a) {
-    if (a->kind == VM_MEM_REGISTERED) vm_mem_unregister((void *)(uintptr_t)a->base);
-    else vm_mem_free(a->base);
+    if (a->kind == VM_MEM_REGISTERED)
+        vm_mem_unregister((void *)(uintptr_t)a->base);
+    else
+        vm_mem_free(a->base);
     if (a->kind == VM_MEM_DEVICE || a->kind == VM_MEM_MANAGED) driver.memory_used -= a->bytes;
     if (a->pool) pool_uncharge(a->pool, a->bytes);
-    if (a->prev) a->prev->next = a->next;
-    else first = a->next;
+    if (a->prev)
+        a->prev->next = a->next;
+    else
+        first = a->next;
     if (a->next) a->next->prev = a->prev;
     free(a);
 }
@@ -79,10 +84,13 @@ static CUresult alloc(CUdeviceptr *dptr, size_t bytes, const char *origin) {
     return r;
 }
 
-CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize) { return alloc(dptr, bytesize, "cuMemAlloc"); }
+CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize) {
+    return alloc(dptr, bytesize, "cuMemAlloc");
+}
 
 CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t width, size_t height, unsigned int element) {
-    if (!pPitch || !width || !height || (element != 4 && element != 8 && element != 16)) return CUDA_ERROR_INVALID_VALUE;
+    if (!pPitch || !width || !height || (element != 4 && element != 8 && element != 16))
+        return CUDA_ERROR_INVALID_VALUE;
     if (width > 0x7fffffff) return CUDA_ERROR_INVALID_VALUE;
     size_t pitch = (width + 511) / 512 * 512;
     uint64_t bytes;
@@ -109,8 +117,12 @@ static CUresult free_at(uint64_t base, bool host) {
     return ctx->sticky;
 }
 
-CUresult cuMemFree_v2(CUdeviceptr dptr) { return free_at(dptr, false); }
-CUresult cuMemFreeHost(void *p) { return free_at((uintptr_t)p, true); }
+CUresult cuMemFree_v2(CUdeviceptr dptr) {
+    return free_at(dptr, false);
+}
+CUresult cuMemFreeHost(void *p) {
+    return free_at((uintptr_t)p, true);
+}
 
 CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     ENTER_CTX;
@@ -145,7 +157,8 @@ CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flag
 
 static CUresult managed_range(CUdeviceptr dptr, size_t bytes) {
     struct allocation *a = memory_find(dptr);
-    return a && a->kind == VM_MEM_MANAGED && bytes && memory_within(dptr, bytes) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return a && a->kind == VM_MEM_MANAGED && bytes && memory_within(dptr, bytes) ? CUDA_SUCCESS
+                                                                                 : CUDA_ERROR_INVALID_VALUE;
 }
 
 static CUresult prefetch(CUdeviceptr dptr, size_t count, CUstream hStream) {
@@ -168,7 +181,8 @@ CUresult cuMemPrefetchAsync_v2(CUdeviceptr dptr, size_t count, CUmemLocation whe
 
 static CUresult advise(CUdeviceptr dptr, size_t count, CUmem_advise advice) {
     ENTER_CTX;
-    if (advice < CU_MEM_ADVISE_SET_READ_MOSTLY || advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY) return CUDA_ERROR_INVALID_VALUE;
+    if (advice < CU_MEM_ADVISE_SET_READ_MOSTLY || advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY)
+        return CUDA_ERROR_INVALID_VALUE;
     return managed_range(dptr, count);
 }
 
@@ -195,7 +209,9 @@ static CUresult host_alloc(void **pp, size_t bytes, unsigned flags, const char *
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemAllocHost_v2(void **pp, size_t bytesize) { return host_alloc(pp, bytesize, 0, "cuMemAllocHost"); }
+CUresult cuMemAllocHost_v2(void **pp, size_t bytesize) {
+    return host_alloc(pp, bytesize, 0, "cuMemAllocHost");
+}
 CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int flags) {
     return host_alloc(pp, bytesize, flags, "cuMemHostAlloc");
 }
@@ -238,7 +254,8 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int flags) {
         free(a);
         return r;
     }
-    *a = (struct allocation){.base = (uintptr_t)p, .bytes = bytesize, .kind = VM_MEM_REGISTERED, .flags = flags, .ctx = ctx};
+    *a = (struct allocation){
+        .base = (uintptr_t)p, .bytes = bytesize, .kind = VM_MEM_REGISTERED, .flags = flags, .ctx = ctx};
     vm_mem_set_owner(a->base, a);
     a->next = first;
     if (first) first->prev = a;

@@ -16,8 +16,9 @@ CUresult image_text(const void *image, size_t bytes, struct buf *log, struct buf
     CUresult r = CUDA_SUCCESS;
     switch (bytes && bytes < 4 ? IMAGE_TEXT : image_kind(image)) {
     case IMAGE_ELF:
-        err_set(&e, ERR_UNSUPPORTED, "the image is machine code (a cubin); this machine runs PTX: compile with nvcc -ptx or "
-                                     "-fatbin --no-compress with code=compute_NN");
+        err_set(&e, ERR_UNSUPPORTED,
+                "the image is machine code (a cubin); this machine runs PTX: compile with nvcc -ptx or "
+                "-fatbin --no-compress with code=compute_NN");
         r = CUDA_ERROR_NO_BINARY_FOR_GPU;
         break;
     case IMAGE_FATBIN:
@@ -29,8 +30,10 @@ CUresult image_text(const void *image, size_t bytes, struct buf *log, struct buf
         buf_add(out, image, bytes ? strnlen(image, bytes) : strlen(image));
         return CUDA_SUCCESS;
     }
-    if (log) note(log, e.msg);
-    else vm_say("image: %s", e.msg);
+    if (log)
+        note(log, e.msg);
+    else
+        vm_say("image: %s", e.msg);
     return r;
 }
 
@@ -57,16 +60,18 @@ CUresult module_from_text(struct context *ctx, const char *text, size_t len, con
     CUresult r = CUDA_SUCCESS;
     int target = head_number(text, ".target");
     if (driver.arch_chosen && target > driver.arch) {
-        snprintf(why, sizeof why, "%s: .target sm_%d is newer than the device (sm_%d, from KGEN_PTXVM_ARCH)", file, target,
-                 driver.arch);
+        snprintf(why, sizeof why, "%s: .target sm_%d is newer than the device (sm_%d, from KGEN_PTXVM_ARCH)", file,
+                 target, driver.arch);
         r = CUDA_ERROR_NO_BINARY_FOR_GPU;
     } else if (!vm_module_load(text, len, file, &vm, why, sizeof why)) {
         int version = head_number(text, ".version");
         r = version > 90 ? CUDA_ERROR_UNSUPPORTED_PTX_VERSION : CUDA_ERROR_INVALID_PTX;
     }
     if (r != CUDA_SUCCESS) {
-        if (log) note(log, why);
-        else vm_say("invalid PTX: %s", why);
+        if (log)
+            note(log, why);
+        else
+            vm_say("invalid PTX: %s", why);
         return r;
     }
     struct module *m = mem_try(1, sizeof *m);
@@ -160,8 +165,8 @@ void jit_answer(const struct jit *jit, const struct buf *log, bool failed, doubl
 
 /* ---- loading ---- */
 
-static CUresult load(CUmodule *out, const void *image, size_t bytes, const char *file, unsigned n, CUjit_option *options,
-                     void **values) {
+static CUresult load(CUmodule *out, const void *image, size_t bytes, const char *file, unsigned n,
+                     CUjit_option *options, void **values) {
     ENTER_CTX;
     if (!out || !image) return CUDA_ERROR_INVALID_VALUE;
     struct jit jit;
@@ -177,7 +182,9 @@ static CUresult load(CUmodule *out, const void *image, size_t bytes, const char 
     return r;
 }
 
-CUresult cuModuleLoadData(CUmodule *module, const void *image) { return load(module, image, 0, NULL, 0, NULL, NULL); }
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    return load(module, image, 0, NULL, 0, NULL, NULL);
+}
 
 CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int n, CUjit_option *options, void **values) {
     return load(module, image, 0, NULL, n, options, values);

@@ -7,10 +7,13 @@ static int limit(CUdevice_attribute a) {
     return v;
 }
 
-static int min(int a, int b) { return a < b ? a : b; }
+static int min(int a, int b) {
+    return a < b ? a : b;
+}
 
 /* Resident blocks of this size; 0 when not even one fits. The rules are those of CUDA's occupancy calculator: warps in
- * whole, registers allotted to a warp in steps of 256, shared memory in steps of 128 bytes plus what the driver keeps. */
+ * whole, registers allotted to a warp in steps of 256, shared memory in steps of 128 bytes plus what the driver keeps.
+ */
 static int resident(const struct function *f, int threads, size_t dynamic) {
     const struct vm_function_info *info = vm_function_info(f->vm);
     if (threads <= 0 || threads > 1024 || (info->max_threads && threads > (int)info->max_threads)) return 0;
@@ -26,7 +29,9 @@ static int resident(const struct function *f, int threads, size_t dynamic) {
     return min(min(by_warps, by_regs), min(by_shared, limit(CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR)));
 }
 
-int function_resident(const struct function *f, int threads, size_t dynamic) { return resident(f, threads, dynamic); }
+int function_resident(const struct function *f, int threads, size_t dynamic) {
+    return resident(f, threads, dynamic);
+}
 
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *n, CUfunction func, int threads, size_t dynamic,
                                                               unsigned int flags) {
@@ -76,7 +81,8 @@ CUresult cuOccupancyAvailableDynamicSMemPerBlock(size_t *bytes, CUfunction func,
     if (!f) return CUDA_ERROR_INVALID_HANDLE;
     if (resident(f, threads, 0) < blocks) return CUDA_ERROR_INVALID_VALUE;
     size_t each = (size_t)limit(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) / (size_t)blocks / 128 * 128;
-    size_t kept = vm_function_info(f->vm)->static_shared + (size_t)limit(CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK);
+    size_t kept =
+        vm_function_info(f->vm)->static_shared + (size_t)limit(CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK);
     size_t most = (size_t)device_shared_optin() - vm_function_info(f->vm)->static_shared;
     *bytes = each > kept ? each - kept : 0;
     if (*bytes > most) *bytes = most;
@@ -90,7 +96,8 @@ CUresult cuOccupancyMaxPotentialClusterSize(int *size, CUfunction func, const CU
     if (!f) return CUDA_ERROR_INVALID_HANDLE;
     if (driver.arch < 90) return CUDA_ERROR_NOT_SUPPORTED;
     uint64_t threads = (uint64_t)config->blockDimX * config->blockDimY * config->blockDimZ;
-    if (!threads || threads > 1024 || !resident(f, (int)threads, config->sharedMemBytes)) return CUDA_ERROR_INVALID_VALUE;
+    if (!threads || threads > 1024 || !resident(f, (int)threads, config->sharedMemBytes))
+        return CUDA_ERROR_INVALID_VALUE;
     *size = f->nonportable_cluster ? 16 : 8;
     return CUDA_SUCCESS;
 }

@@ -25,7 +25,9 @@ static CUmemoryPool the_default(void) {
     return default_pool;
 }
 
-static CUmemoryPool the_current(void) { return handle_get(KIND_POOL, current_pool) ? current_pool : the_default(); }
+static CUmemoryPool the_current(void) {
+    return handle_get(KIND_POOL, current_pool) ? current_pool : the_default();
+}
 
 void pool_uncharge(CUmemoryPool pool, uint64_t bytes) {
     struct pool *p = handle_get(KIND_POOL, pool);
@@ -58,7 +60,9 @@ static CUresult alloc(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstre
     return CUDA_SUCCESS;
 }
 
-CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream s) { return alloc(dptr, bytesize, NULL, s); }
+CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream s) {
+    return alloc(dptr, bytesize, NULL, s);
+}
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool, CUstream s) {
     return pool ? alloc(dptr, bytesize, pool, s) : CUDA_ERROR_INVALID_VALUE;
 }

@@ -3,8 +3,8 @@
 #include "verify/ptxvm/procs.h"
 #include <string.h>
 
-/* The newest signature of a name that the asked-for version knows. A per-thread flavour that a name does not have is its
- * plain one. *known tells whether the name exists at all. */
+/* The newest signature of a name that the asked-for version knows. A per-thread flavour that a name does not have is
+ * its plain one. *known tells whether the name exists at all. */
 static void *find(const char *symbol, int version, int flavour, bool *known) {
     const struct proc *best = NULL;
     *known = false;
@@ -13,7 +13,8 @@ static void *find(const char *symbol, int version, int flavour, bool *known) {
         if (strcmp(p->name, symbol) || (p->flavour == PROC_PER_THREAD && flavour == PROC_PLAIN)) continue;
         *known = true;
         if (p->version > version) continue;
-        if (!best || p->flavour > best->flavour || (p->flavour == best->flavour && p->version > best->version)) best = p;
+        if (!best || p->flavour > best->flavour || (p->flavour == best->flavour && p->version > best->version))
+            best = p;
     }
     return best ? best->fn : NULL;
 }

@@ -16,7 +16,9 @@ static CUresult create(CUstream *out, unsigned flags, int priority) {
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamCreate(CUstream *phStream, unsigned int Flags) { return create(phStream, Flags, PRIORITY_LOWEST); }
+CUresult cuStreamCreate(CUstream *phStream, unsigned int Flags) {
+    return create(phStream, Flags, PRIORITY_LOWEST);
+}
 
 CUresult cuStreamCreateWithPriority(CUstream *phStream, unsigned int flags, int priority) {
     return create(phStream, flags, priority);
@@ -36,7 +38,9 @@ CUresult cuStreamDestroy_v2(CUstream hStream) {
     stream_release(s);
     return CUDA_SUCCESS;
 }
-CUresult cuStreamDestroy(CUstream hStream) { return cuStreamDestroy_v2(hStream); }
+CUresult cuStreamDestroy(CUstream hStream) {
+    return cuStreamDestroy_v2(hStream);
+}
 
 /* Opens an entry point on a stream; declares `ctx` and `s`. */
 #define ENTER_STREAM(handle)                                                                                           \
@@ -223,7 +227,9 @@ CUresult cuEventDestroy_v2(CUevent hEvent) {
     driver_notify();
     return CUDA_SUCCESS;
 }
-CUresult cuEventDestroy(CUevent hEvent) { return cuEventDestroy_v2(hEvent); }
+CUresult cuEventDestroy(CUevent hEvent) {
+    return cuEventDestroy_v2(hEvent);
+}
 
 CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags) {
     ENTER_STREAM(hStream);
@@ -236,7 +242,9 @@ CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int f
     return stream_submit(s, &(struct op){.kind = OP_RECORD, .event = hEvent});
 }
 
-CUresult cuEventRecord(CUevent hEvent, CUstream hStream) { return cuEventRecordWithFlags(hEvent, hStream, 0); }
+CUresult cuEventRecord(CUevent hEvent, CUstream hStream) {
+    return cuEventRecordWithFlags(hEvent, hStream, 0);
+}
 
 CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags) {
     ENTER_STREAM(hStream);
@@ -277,7 +285,9 @@ CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEn
     *pMilliseconds = (float)((b->at_s - a->at_s) * 1e3);
     return CUDA_SUCCESS;
 }
-CUresult cuEventElapsedTime(float *ms, CUevent a, CUevent b) { return cuEventElapsedTime_v2(ms, a, b); }
+CUresult cuEventElapsedTime(float *ms, CUevent a, CUevent b) {
+    return cuEventElapsedTime_v2(ms, a, b);
+}
 
 CUresult cuCtxRecordEvent(CUcontext hCtx, CUevent hEvent) {
     ENTER_CTX;

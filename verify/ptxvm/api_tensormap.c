@@ -1,7 +1,7 @@
 /* api_tensormap: descriptors for TMA copies.
  *
- * NVIDIA does not document the 128 bytes of a CUtensorMap, so this machine has its own encoding, struct vm_tensor_map: a
- * descriptor must be made by cuTensorMapEncodeTiled here, as programs do, and not be copied from another machine.
+ * NVIDIA does not document the 128 bytes of a CUtensorMap, so this machine has its own encoding, struct vm_tensor_map:
+ * a descriptor must be made by cuTensorMapEncodeTiled here, as programs do, and not be copied from another machine.
  */
 #include "verify/ptxvm/driver.h"
 #include <string.h>
@@ -59,11 +59,12 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *tensorMap, CUtensorMapDataType type
                                 const cuuint32_t *element_strides, CUtensorMapInterleave interleave,
                                 CUtensorMapSwizzle swizzle, CUtensorMapL2promotion l2, CUtensorMapFloatOOBfill fill) {
     ENTER;
-    if (!tensorMap || (uintptr_t)tensorMap % 64 || !address || rank < 1 || rank > 5 || !dim || !box || !element_strides ||
-        (rank > 1 && !strides))
+    if (!tensorMap || (uintptr_t)tensorMap % 64 || !address || rank < 1 || rank > 5 || !dim || !box ||
+        !element_strides || (rank > 1 && !strides))
         return CUDA_ERROR_INVALID_VALUE;
-    if ((unsigned)interleave > CU_TENSOR_MAP_INTERLEAVE_32B || (unsigned)swizzle > CU_TENSOR_MAP_SWIZZLE_128B_ATOM_64B ||
-        (unsigned)l2 > CU_TENSOR_MAP_L2_PROMOTION_L2_256B || (unsigned)fill > CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA)
+    if ((unsigned)interleave > CU_TENSOR_MAP_INTERLEAVE_32B ||
+        (unsigned)swizzle > CU_TENSOR_MAP_SWIZZLE_128B_ATOM_64B || (unsigned)l2 > CU_TENSOR_MAP_L2_PROMOTION_L2_256B ||
+        (unsigned)fill > CU_TENSOR_MAP_FLOAT_OOB_FILL_NAN_REQUEST_ZERO_FMA)
         return CUDA_ERROR_INVALID_VALUE;
     unsigned bytes = element_bytes(type);
     if (!bytes) {
@@ -72,15 +73,22 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *tensorMap, CUtensorMapDataType type
         return (CUresult)ptxvm_unsupported("cuTensorMapEncodeTiled of packed 4- and 6-bit types", &said);
     }
     if (interleave != CU_TENSOR_MAP_INTERLEAVE_NONE && rank < 3) return CUDA_ERROR_INVALID_VALUE;
-    if (interleave == CU_TENSOR_MAP_INTERLEAVE_32B && swizzle != CU_TENSOR_MAP_SWIZZLE_32B) return CUDA_ERROR_INVALID_VALUE;
+    if (interleave == CU_TENSOR_MAP_INTERLEAVE_32B && swizzle != CU_TENSOR_MAP_SWIZZLE_32B)
+        return CUDA_ERROR_INVALID_VALUE;
     if (fill != CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE && !is_float(type)) return CUDA_ERROR_INVALID_VALUE;
     unsigned align = interleave == CU_TENSOR_MAP_INTERLEAVE_32B ? 32 : 16;
     if ((uintptr_t)address % align) return CUDA_ERROR_INVALID_VALUE;
-    struct vm_tensor_map m = {.base = (uintptr_t)address, .type = (uint8_t)type, .rank = (uint8_t)rank,
-                              .interleave = (uint8_t)interleave, .swizzle = (uint8_t)swizzle, .l2_promotion = (uint8_t)l2,
-                              .nan_fill = (uint8_t)fill, .magic = VM_TENSOR_MAP_MAGIC};
+    struct vm_tensor_map m = {.base = (uintptr_t)address,
+                              .type = (uint8_t)type,
+                              .rank = (uint8_t)rank,
+                              .interleave = (uint8_t)interleave,
+                              .swizzle = (uint8_t)swizzle,
+                              .l2_promotion = (uint8_t)l2,
+                              .nan_fill = (uint8_t)fill,
+                              .magic = VM_TENSOR_MAP_MAGIC};
     for (unsigned i = 0; i < rank; i++) {
-        if (!dim[i] || dim[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256 || !element_strides[i] || element_strides[i] > 8)
+        if (!dim[i] || dim[i] > (uint64_t)1 << 32 || !box[i] || box[i] > 256 || !element_strides[i] ||
+            element_strides[i] > 8)
             return CUDA_ERROR_INVALID_VALUE;
         m.dim[i] = dim[i];
         m.box[i] = box[i];
@@ -88,7 +96,8 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *tensorMap, CUtensorMapDataType type
     }
     for (unsigned i = 0; i + 1 < rank; i++) {
         uint64_t least = i ? strides[i - 1] : dim[0] * bytes;
-        if (strides[i] % align || strides[i] >= (uint64_t)1 << 40 || strides[i] < least) return CUDA_ERROR_INVALID_VALUE;
+        if (strides[i] % align || strides[i] >= (uint64_t)1 << 40 || strides[i] < least)
+            return CUDA_ERROR_INVALID_VALUE;
         m.stride[i] = strides[i];
     }
     unsigned inner = box[0] * bytes, widest = swizzle_bytes(swizzle);

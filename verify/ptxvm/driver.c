@@ -13,18 +13,27 @@ struct driver driver;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
-void driver_lock(void) { pthread_mutex_lock(&lock); }
-void driver_unlock(void) { pthread_mutex_unlock(&lock); }
-void driver_wait(void) { pthread_cond_wait(&changed, &lock); }
-void driver_notify(void) { pthread_cond_broadcast(&changed); }
+void driver_lock(void) {
+    pthread_mutex_lock(&lock);
+}
+void driver_unlock(void) {
+    pthread_mutex_unlock(&lock);
+}
+void driver_wait(void) {
+    pthread_cond_wait(&changed, &lock);
+}
+void driver_notify(void) {
+    pthread_cond_broadcast(&changed);
+}
 
 /* ---- handles ----
  *
  *   63    56 55   48 47              28 27                 4 3  0
  *  |   0    | kind  | generation       | slot + 1           | 0  |
  *
- * A slot's generation goes up when its object is dropped, so an old handle stays invalid after the slot is reused; slots
- * are reused oldest first, which makes a repeated generation (after 2^20 reuses of one slot) practically unreachable. */
+ * A slot's generation goes up when its object is dropped, so an old handle stays invalid after the slot is reused;
+ * slots are reused oldest first, which makes a repeated generation (after 2^20 reuses of one slot) practically
+ * unreachable. */
 
 enum { GENERATIONS = 1 << 20, MAX_SLOTS = (1 << 24) - 2 };
 
@@ -83,8 +92,10 @@ void handle_drop(const void *handle) {
     s->generation = (s->generation + 1) % GENERATIONS;
     uint32_t id = (uint32_t)(s - slots) + 1;
     s->next_free = 0;
-    if (last_free) slots[last_free - 1].next_free = id;
-    else first_free = id;
+    if (last_free)
+        slots[last_free - 1].next_free = id;
+    else
+        first_free = id;
     last_free = id;
 }
 

@@ -1,13 +1,14 @@
 /* driver: the state behind the CUDA driver API, shared by driver.c, stream.c, graph.c and the api_*.c files.
  *
- * One device, any number of contexts on it. A context owns its streams, events, modules, memory pools and allocations and
- * takes them along when it is destroyed. Handles that programs hold are never pointers: they name a slot of one table
- * together with its kind and generation, so that a freed, foreign or invented handle is told from a live one.
+ * One device, any number of contexts on it. A context owns its streams, events, modules, memory pools and allocations
+ * and takes them along when it is destroyed. Handles that programs hold are never pointers: they name a slot of one
+ * table together with its kind and generation, so that a freed, foreign or invented handle is told from a live one.
  *
  * Work runs in submission order, at submission unless something before it is still running (see stream.c). One lock
  * guards everything here; kernels and host functions run without it, so that other threads can go on.
  *
- * A fault makes its context sticky: the faulting call has already returned CUDA_SUCCESS, every later one returns the code.
+ * A fault makes its context sticky: the faulting call has already returned CUDA_SUCCESS, every later one returns the
+ * code.
  */
 #ifndef PTXVM_DRIVER_H
 #define PTXVM_DRIVER_H
@@ -44,7 +45,7 @@ enum kind {
     KIND_LINK,
 };
 
-void *handle_new(enum kind kind, void *obj); /* NULL when 2^24 handles are live */
+void *handle_new(enum kind kind, void *obj);          /* NULL when 2^24 handles are live */
 void *handle_get(enum kind kind, const void *handle); /* the object, NULL unless live and of this kind */
 void handle_drop(const void *handle);
 
@@ -55,7 +56,7 @@ void handle_each(enum kind kind, void (*visit)(void *obj, void *arg), void *arg)
 
 void driver_lock(void);
 void driver_unlock(void);
-void driver_wait(void);   /* lets go of the lock until driver_notify, like a condition variable */
+void driver_wait(void); /* lets go of the lock until driver_notify, like a condition variable */
 void driver_notify(void);
 static inline void driver_unlock_scope(const int *unused) {
     (void)unused;
@@ -96,17 +97,17 @@ struct context {
     struct own_stream {
         uint64_t thread;
         CUstream stream;
-    } *own; /* [n_own] behind CU_STREAM_PER_THREAD */
+    } * own; /* [n_own] behind CU_STREAM_PER_THREAD */
     size_t n_own, cap_own;
 };
 
 struct driver {
     bool initialized;
-    int arch;               /* 90 for sm_90 */
-    bool arch_chosen;       /* by KGEN_PTXVM_ARCH: PTX for a newer one is then refused, as hardware does */
-    size_t memory;          /* bytes of device memory */
+    int arch;         /* 90 for sm_90 */
+    bool arch_chosen; /* by KGEN_PTXVM_ARCH: PTX for a newer one is then refused, as hardware does */
+    size_t memory;    /* bytes of device memory */
     size_t memory_used;
-    bool leaks, blocking;   /* KGEN_PTXVM=leaks, CUDA_LAUNCH_BLOCKING=1 */
+    bool leaks, blocking; /* KGEN_PTXVM=leaks, CUDA_LAUNCH_BLOCKING=1 */
     struct context *primary;
     unsigned primary_refs, primary_flags;
     uint64_t n_copies, bytes_copied, n_fills, n_syncs, n_graph_launches, n_launches, n_allocs, n_host_fns;
@@ -114,12 +115,13 @@ struct driver {
 };
 extern struct driver driver;
 
-/* True on the thread that runs a host function: CUDA calls from there are refused, since they could wait for themselves. */
+/* True on the thread that runs a host function: CUDA calls from there are refused, since they could wait for
+ * themselves. */
 extern _Thread_local bool in_host_function;
 
 CUresult context_current(struct context **out);
-struct context *context_of(CUcontext handle); /* NULL unless live */
-CUcontext context_top(void);                  /* the calling thread's current handle, may be stale */
+struct context *context_of(CUcontext handle);           /* NULL unless live */
+CUcontext context_top(void);                            /* the calling thread's current handle, may be stale */
 void context_fault(struct context *ctx, CUresult code); /* makes the context sticky, the first code wins */
 
 struct library; /* api_library.c */
@@ -145,8 +147,8 @@ struct function {
     struct function *next;
 };
 
-/* Appends the PTX text of an image: text, or a fatbinary. bytes 0: as much as the image itself says. Messages go to log,
- * or to standard error when it is NULL. */
+/* Appends the PTX text of an image: text, or a fatbinary. bytes 0: as much as the image itself says. Messages go to
+ * log, or to standard error when it is NULL. */
 CUresult image_text(const void *image, size_t bytes, struct buf *log, struct buf *out);
 CUresult module_load(struct context *ctx, const void *image, size_t bytes, const char *file, struct buf *log,
                      struct module **out);
@@ -193,7 +195,7 @@ struct copy {
     uint64_t dst, src;
     size_t width, height, depth;
     size_t dst_pitch, dst_slice, src_pitch, src_slice;
-    int device_sides; /* COPY_DST_DEVICE | COPY_SRC_DEVICE: sides that the call names device memory */
+    int device_sides;    /* COPY_DST_DEVICE | COPY_SRC_DEVICE: sides that the call names device memory */
     CUDA_MEMCPY3D asked; /* what a graph node reports back */
 };
 
@@ -286,7 +288,9 @@ struct capture {
 CUresult stream_get(struct context *ctx, CUstream handle, struct stream **out);
 struct stream *stream_new(struct context *ctx, unsigned flags, int priority); /* NULL when memory runs out */
 struct stream *stream_per_thread(struct context *ctx);
-static inline CUstream per_thread(CUstream s) { return s ? s : CU_STREAM_PER_THREAD; }
+static inline CUstream per_thread(CUstream s) {
+    return s ? s : CU_STREAM_PER_THREAD;
+}
 
 /* Hands work to a stream: captured, run now, or queued behind what still runs. Consumes *op in every case. */
 CUresult stream_submit(struct stream *s, struct op *op);
@@ -305,7 +309,7 @@ void event_release(struct event *e);
 
 /* ---- capture (api_capture.c) ---- */
 
-CUresult capture_add(struct stream *s, struct op *op); /* consumes *op */
+CUresult capture_add(struct stream *s, struct op *op);      /* consumes *op */
 CUresult capture_record(struct stream *s, struct event *e); /* of a capturing stream */
 CUresult capture_wait(struct stream *s, struct event *e);   /* where the stream or the event captures */
 void capture_unref(struct capture *c);
@@ -329,7 +333,7 @@ struct node {
     size_t n_deps;
     CUgraphNode origin; /* in a clone: the node it was made from */
     bool disabled;
-    size_t mark; /* scratch of whoever walks the graph */
+    size_t mark;           /* scratch of whoever walks the graph */
     void **param_pointers; /* what cuGraphKernelNodeGetParams handed out */
 };
 
@@ -383,16 +387,16 @@ struct allocation {
 
 CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
                       struct allocation **out);
-void memory_free_at(uint64_t base); /* nothing when there is no such allocation any more */
-struct allocation *memory_find(uint64_t addr); /* the allocation that contains addr, or NULL */
+void memory_free_at(uint64_t base);                /* nothing when there is no such allocation any more */
+struct allocation *memory_find(uint64_t addr);     /* the allocation that contains addr, or NULL */
 bool memory_within(uint64_t addr, uint64_t bytes); /* all of it inside one live allocation (or module variable) */
-void memory_release(struct context *ctx);      /* a context's allocations */
+void memory_release(struct context *ctx);          /* a context's allocations */
 void pool_uncharge(CUmemoryPool pool, uint64_t bytes);
 
 /* ---- device ---- */
 
 CUresult device_attribute(int *value, CUdevice_attribute attrib);
-int device_shared_optin(void);    /* most dynamic + static shared memory of a block */
+int device_shared_optin(void); /* most dynamic + static shared memory of a block */
 const char *error_name(CUresult r);
 
 /* Says once per symbol that it is not supported. */

@@ -5,8 +5,8 @@
  *     at offset 16            | u32 bytes when compressed | u32 | u16 minor | u16 major | u32 architecture (90) |
  *     at offset 40            | u64 flags (0x2000 LZ4, 0x8000 zstd) | u64 | u64 bytes after decompression |
  *
- * The layout is read off files that nvcc 13.0 writes with and without --no-compress. zstd payloads are unpacked when the
- * system has libzstd.so.1; without it, and for LZ4, the error says how to compile instead.
+ * The layout is read off files that nvcc 13.0 writes with and without --no-compress. zstd payloads are unpacked when
+ * the system has libzstd.so.1; without it, and for LZ4, the error says how to compile instead.
  */
 #include "verify/ptxvm/fatbin.h"
 #include <dlfcn.h>
@@ -51,14 +51,15 @@ static bool unpack(const struct entry *x, struct buf *out, struct err *e) {
     if (!lib) lib = dlopen("libzstd.so.1", RTLD_NOW | RTLD_LOCAL);
     if (lib && !decompress) decompress = (size_t(*)(void *, size_t, const void *, size_t))dlsym(lib, "ZSTD_decompress");
     if (!decompress)
-        return err_set(e, ERR_UNSUPPORTED, "fatbinary: the PTX for sm_%d is compressed and there is no libzstd.so.1; %s",
-                       x->arch, advice);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "fatbinary: the PTX for sm_%d is compressed and there is no libzstd.so.1; %s", x->arch, advice);
     char *text = x->unpacked <= MAX_PTX && x->unpacked / 1000 <= x->compressed ? mem_try(x->unpacked + 1, 1) : NULL;
     size_t n = text ? decompress(text, x->unpacked, x->payload, x->compressed) : 0;
     bool ok = text && n == x->unpacked;
     if (ok) buf_add(out, text, strnlen(text, n));
     mem_free(text);
-    return ok || err_set(e, ERR_INPUT, "fatbinary: the compressed PTX for sm_%d is damaged (%llu bytes should unpack to %llu)",
+    return ok || err_set(e, ERR_INPUT,
+                         "fatbinary: the compressed PTX for sm_%d is damaged (%llu bytes should unpack to %llu)",
                          x->arch, (unsigned long long)x->compressed, (unsigned long long)x->unpacked);
 }
 
@@ -76,7 +77,8 @@ bool fatbin_ptx(const void *image, size_t bytes, int arch, struct buf *out, stru
     if (image_kind(image) == IMAGE_WRAPPER) {
         memcpy(&p, p + 8, sizeof p);
         bytes = 0;
-        if (!p || image_kind(p) != IMAGE_FATBIN) return err_set(e, ERR_INPUT, "fatbinary: the wrapper points at no fatbinary");
+        if (!p || image_kind(p) != IMAGE_FATBIN)
+            return err_set(e, ERR_INPUT, "fatbinary: the wrapper points at no fatbinary");
     }
     if (bytes && bytes < HEADER) return err_set(e, ERR_INPUT, "fatbinary: %zu bytes are less than its header", bytes);
     uint64_t header = get(p + 6, 2), size = get(p + 8, 8), end;
@@ -88,16 +90,23 @@ bool fatbin_ptx(const void *image, size_t bytes, int arch, struct buf *out, stru
     bool ok = true;
     for (uint64_t at = header; ok && at < end;) {
         const unsigned char *q = p + at;
-        uint64_t left = end - at, entry_header = left >= ENTRY_MIN ? get(q + 4, 4) : 0, payload = left >= 16 ? get(q + 8, 8) : 0;
+        uint64_t left = end - at, entry_header = left >= ENTRY_MIN ? get(q + 4, 4) : 0,
+                 payload = left >= 16 ? get(q + 8, 8) : 0;
         if (entry_header < ENTRY_MIN || entry_header > left || payload > left - entry_header) {
-            ok = err_set(e, ERR_INPUT, "fatbinary: the entry at byte %llu is larger than the file", (unsigned long long)at);
+            ok = err_set(e, ERR_INPUT, "fatbinary: the entry at byte %llu is larger than the file",
+                         (unsigned long long)at);
             break;
         }
-        struct entry x = {.payload = q + entry_header, .bytes = payload, .compressed = get(q + 16, 4),
-                          .arch = (int)get(q + 28, 4), .flags = get(q + 40, 8), .unpacked = get(q + 56, 8)};
+        struct entry x = {.payload = q + entry_header,
+                          .bytes = payload,
+                          .compressed = get(q + 16, 4),
+                          .arch = (int)get(q + 28, 4),
+                          .flags = get(q + 40, 8),
+                          .unpacked = get(q + 56, 8)};
         at += entry_header + payload;
         bool is_ptx = get(q, 2) == KIND_PTX;
-        if (found.len < 200) buf_printf(&found, "%s%s sm_%d", found.len ? ", " : "", is_ptx ? "PTX" : "machine code", x.arch);
+        if (found.len < 200)
+            buf_printf(&found, "%s%s sm_%d", found.len ? ", " : "", is_ptx ? "PTX" : "machine code", x.arch);
         if (!is_ptx || x.arch < best_arch || (arch && x.arch > arch)) continue;
         if (x.compressed > x.bytes) {
             ok = err_set(e, ERR_INPUT, "fatbinary: the entry for sm_%d is shorter than its compressed text", x.arch);
@@ -114,9 +123,10 @@ bool fatbin_ptx(const void *image, size_t bytes, int arch, struct buf *out, stru
         }
     }
     if (ok && best_arch < 0)
-        ok = err_set(e, ERR_UNSUPPORTED,
-                     "fatbinary: no PTX for sm_%d inside (found: %s); compile with -gencode arch=compute_%d,code=compute_%d",
-                     arch ? arch : 90, found.len ? found.data : "nothing", arch ? arch : 90, arch ? arch : 90);
+        ok = err_set(
+            e, ERR_UNSUPPORTED,
+            "fatbinary: no PTX for sm_%d inside (found: %s); compile with -gencode arch=compute_%d,code=compute_%d",
+            arch ? arch : 90, found.len ? found.data : "nothing", arch ? arch : 90, arch ? arch : 90);
     if (ok) buf_add(out, best.data ? best.data : "", best.len);
     buf_free(&best);
     buf_free(&found);

@@ -1,7 +1,8 @@
 /* graph: nodes with dependencies, cloning, topological order and submission.
  *
  * A node holds one op and the handles of the nodes it depends on. An executable graph is a private clone in topological
- * order; launching it submits a copy of each op to the stream, so that a later update does not reach work already queued.
+ * order; launching it submits a copy of each op to the stream, so that a later update does not reach work already
+ * queued.
  */
 #include "verify/ptxvm/driver.h"
 #include <stdlib.h>

@@ -29,8 +29,12 @@ CUresult params_to_op(struct context *ctx, const CUgraphNodeParams *p, struct op
         break;
     case CU_GRAPH_NODE_TYPE_MEMSET:
         out->kind = OP_FILL;
-        out->fill = (struct fill){.dst = p->memset.dst, .value = p->memset.value, .element = p->memset.elementSize,
-                                  .width = p->memset.width, .height = p->memset.height, .pitch = p->memset.pitch};
+        out->fill = (struct fill){.dst = p->memset.dst,
+                                  .value = p->memset.value,
+                                  .element = p->memset.elementSize,
+                                  .width = p->memset.width,
+                                  .height = p->memset.height,
+                                  .pitch = p->memset.pitch};
         break;
     case CU_GRAPH_NODE_TYPE_HOST:
         if (!p->host.fn) return CUDA_ERROR_INVALID_VALUE;
@@ -122,12 +126,18 @@ CUresult node_kernel_params(struct node *n, CUDA_KERNEL_NODE_PARAMS *p) {
     for (unsigned i = 0; i < info->n_params; i++) pointers[i] = l->params + info->params[i].off;
     free(n->param_pointers);
     n->param_pointers = pointers;
-    *p = (CUDA_KERNEL_NODE_PARAMS){.gridDimX = l->grid[0],       .gridDimY = l->grid[1],
-                                   .gridDimZ = l->grid[2],       .blockDimX = l->block[0],
-                                   .blockDimY = l->block[1],     .blockDimZ = l->block[2],
-                                   .sharedMemBytes = l->shared,  .kernelParams = n->param_pointers};
-    if (handle_get(KIND_KERNEL, l->f)) p->kern = (CUkernel)l->f;
-    else p->func = l->f;
+    *p = (CUDA_KERNEL_NODE_PARAMS){.gridDimX = l->grid[0],
+                                   .gridDimY = l->grid[1],
+                                   .gridDimZ = l->grid[2],
+                                   .blockDimX = l->block[0],
+                                   .blockDimY = l->block[1],
+                                   .blockDimZ = l->block[2],
+                                   .sharedMemBytes = l->shared,
+                                   .kernelParams = n->param_pointers};
+    if (handle_get(KIND_KERNEL, l->f))
+        p->kern = (CUkernel)l->f;
+    else
+        p->func = l->f;
     p->ctx = f->module->ctx->handle;
     return CUDA_SUCCESS;
 }

@@ -27,7 +27,9 @@ static uint64_t next_seq = 1;
 static bool worker_started;
 _Thread_local bool in_host_function;
 
-static bool blocking(const struct stream *s) { return !(s->flags & CU_STREAM_NON_BLOCKING); }
+static bool blocking(const struct stream *s) {
+    return !(s->flags & CU_STREAM_NON_BLOCKING);
+}
 
 static bool ordered(const struct stream *a, const struct stream *b) {
     if (a == b) return true;
@@ -74,8 +76,10 @@ static void run_host(struct context *ctx, const struct op *op) {
     if (!op->host.callback && state != CUDA_SUCCESS) return;
     driver_unlock();
     in_host_function = true;
-    if (op->host.callback) op->host.callback(op->host.stream, state, op->host.data);
-    else op->host.fn(op->host.data);
+    if (op->host.callback)
+        op->host.callback(op->host.stream, state, op->host.data);
+    else
+        op->host.fn(op->host.data);
     in_host_function = false;
     driver_lock();
 }
@@ -193,7 +197,9 @@ static bool pending(const struct context *ctx, const struct stream *s, bool lega
     return false;
 }
 
-bool stream_busy(const struct stream *s) { return pending(s->ctx, s, s->is_legacy); }
+bool stream_busy(const struct stream *s) {
+    return pending(s->ctx, s, s->is_legacy);
+}
 
 CUresult stream_wait(struct context *ctx, struct stream *s) {
     if (s && s->capture) {
@@ -213,7 +219,9 @@ CUresult stream_wait(struct context *ctx, struct stream *s) {
     return ctx->sticky;
 }
 
-bool context_busy(const struct context *ctx) { return pending(ctx, NULL, false); }
+bool context_busy(const struct context *ctx) {
+    return pending(ctx, NULL, false);
+}
 
 void stream_wait_idle(struct context *ctx) {
     while (context_busy(ctx)) driver_wait();
@@ -263,8 +271,8 @@ struct stream *stream_new(struct context *ctx, unsigned flags, int priority) {
     static uint64_t next_id = 16;
     struct stream *s = mem_try(1, sizeof *s);
     if (!s) return NULL;
-    *s = (struct stream){.ctx = ctx, .flags = flags, .priority = priority, .id = next_id++,
-                         .sync_policy = CU_SYNC_POLICY_AUTO};
+    *s = (struct stream){
+        .ctx = ctx, .flags = flags, .priority = priority, .id = next_id++, .sync_policy = CU_SYNC_POLICY_AUTO};
     s->handle = handle_new(KIND_STREAM, s);
     if (!s->handle) {
         free(s);

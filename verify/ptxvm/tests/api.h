@@ -92,7 +92,8 @@ static int run_tests(const struct test *tests, size_t n) {
         CUcontext top;
         while (cuCtxGetCurrent(&top) == CUDA_SUCCESS && top) cuCtxPopCurrent(&top);
         cuDevicePrimaryCtxReset(0);
-        while (cuDevicePrimaryCtxRelease(0) == CUDA_SUCCESS) {}
+        while (cuDevicePrimaryCtxRelease(0) == CUDA_SUCCESS) {
+        }
     }
     return failures;
 }

@@ -79,7 +79,8 @@ static void run_child(const char *mode, const char *const *settings) {
     }
     close(ends[1]);
     size_t n = 0;
-    for (ssize_t got; n < sizeof output - 1 && (got = read(ends[0], output + n, sizeof output - 1 - n)) > 0;) n += (size_t)got;
+    for (ssize_t got; n < sizeof output - 1 && (got = read(ends[0], output + n, sizeof output - 1 - n)) > 0;)
+        n += (size_t)got;
     output[n] = 0;
     close(ends[0]);
     CHECK(waitpid(pid, &status, 0) == pid);
@@ -161,4 +162,6 @@ static const struct test tests[] = {
     {"the_report_is_written", the_report_is_written},
 };
 
-int main(int argc, char **argv) { return argc > 1 ? child(argv[1]) : RUN(tests); }
+int main(int argc, char **argv) {
+    return argc > 1 ? child(argv[1]) : RUN(tests);
+}

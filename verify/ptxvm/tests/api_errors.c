@@ -21,9 +21,15 @@ static void sticky_fault(CUdeviceptr p, size_t offset, CUresult code) {
     OK(cuMemFree(q));
 }
 
-static void out_of_bounds_is_700(void) { sticky_fault(device_ints(NULL, 16), 64, CUDA_ERROR_ILLEGAL_ADDRESS); }
-static void misaligned_is_716(void) { sticky_fault(device_ints(NULL, 16), 2, CUDA_ERROR_MISALIGNED_ADDRESS); }
-static void null_store_is_700(void) { sticky_fault(0, 0, CUDA_ERROR_ILLEGAL_ADDRESS); }
+static void out_of_bounds_is_700(void) {
+    sticky_fault(device_ints(NULL, 16), 64, CUDA_ERROR_ILLEGAL_ADDRESS);
+}
+static void misaligned_is_716(void) {
+    sticky_fault(device_ints(NULL, 16), 2, CUDA_ERROR_MISALIGNED_ADDRESS);
+}
+static void null_store_is_700(void) {
+    sticky_fault(0, 0, CUDA_ERROR_ILLEGAL_ADDRESS);
+}
 
 static void freed_memory_is_700(void) {
     CUdeviceptr p = device_ints(NULL, 16);
@@ -208,4 +214,6 @@ static const struct test tests[] = {
     {"device_facts", device_facts},
 };
 
-int main(void) { return RUN(tests); }
+int main(void) {
+    return RUN(tests);
+}

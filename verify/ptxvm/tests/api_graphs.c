@@ -16,7 +16,8 @@ static void affine(CUdeviceptr p, int k, CUstream s) {
 static void expect_scaled(CUdeviceptr p, int factor, int lanes) {
     OK(cuMemcpyDtoH(got, p, sizeof got));
     for (int i = 0; i < 32; i++)
-        if (got[i] != start[i] * factor + lanes * i) FAIL("word %d is %d, expected %d", i, got[i], start[i] * factor + lanes * i);
+        if (got[i] != start[i] * factor + lanes * i)
+            FAIL("word %d is %d, expected %d", i, got[i], start[i] * factor + lanes * i);
 }
 
 /* Captures two kernels, launches twice, changes one parameter, launches again. */
@@ -137,7 +138,8 @@ static void capture_refusals(void) {
     OK(cuGraphDestroy(g));
 
     OK(cuStreamBeginCapture(a, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)); /* the default stream would join it */
-    EXPECT(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, cuLaunchKernel(kernel("affine"), 1, 1, 1, 32, 1, 1, 0, NULL, params, NULL));
+    EXPECT(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
+           cuLaunchKernel(kernel("affine"), 1, 1, 1, 32, 1, 1, 0, NULL, params, NULL));
     EXPECT(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, cuStreamEndCapture(a, &g));
 
     OK(cuEventRecord(e, b)); /* an event from outside */
@@ -161,7 +163,9 @@ static void capture_refusals(void) {
     OK(cuCtxSynchronize());
 }
 
-static void bump(void *arg) { ++*(int *)arg; }
+static void bump(void *arg) {
+    ++*(int *)arg;
+}
 
 static void explicit_graph_of_every_node(void) {
     CUgraph g, child;
@@ -179,11 +183,22 @@ static void explicit_graph_of_every_node(void) {
     OK(cuGraphAddMemsetNode(&set, g, NULL, 0, &mp, ctx));
     int three = 3;
     void *params[] = {&p, &three};
-    CUDA_KERNEL_NODE_PARAMS kp = {.func = kernel("affine"), .gridDimX = 1, .gridDimY = 1, .gridDimZ = 1,
-                                  .blockDimX = 32, .blockDimY = 1, .blockDimZ = 1, .kernelParams = params};
+    CUDA_KERNEL_NODE_PARAMS kp = {.func = kernel("affine"),
+                                  .gridDimX = 1,
+                                  .gridDimY = 1,
+                                  .gridDimZ = 1,
+                                  .blockDimX = 32,
+                                  .blockDimY = 1,
+                                  .blockDimZ = 1,
+                                  .kernelParams = params};
     OK(cuGraphAddKernelNode(&kern, g, &set, 1, &kp));
-    CUDA_MEMCPY3D cp = {.srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = p, .dstMemoryType = CU_MEMORYTYPE_HOST,
-                        .dstHost = out, .WidthInBytes = sizeof out, .Height = 1, .Depth = 1};
+    CUDA_MEMCPY3D cp = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+                        .srcDevice = p,
+                        .dstMemoryType = CU_MEMORYTYPE_HOST,
+                        .dstHost = out,
+                        .WidthInBytes = sizeof out,
+                        .Height = 1,
+                        .Depth = 1};
     OK(cuGraphAddMemcpyNode(&copy, g, &kern, 1, &cp, ctx));
     OK(cuGraphAddEmptyNode(&empty, g, &copy, 1));
     OK(cuGraphAddHostNode(&host, g, &empty, 1, &hp));
@@ -267,4 +282,6 @@ static const struct test tests[] = {
     {"whole_graph_update", whole_graph_update},
 };
 
-int main(void) { return RUN(tests); }
+int main(void) {
+    return RUN(tests);
+}

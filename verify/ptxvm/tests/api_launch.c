@@ -25,7 +25,9 @@ static void by_params(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c,
     void *params[] = {&a, &b, &c, &n};
     OK(cuLaunchKernel(f, (N + 127) / 128, 1, 1, 128, 1, 1, 0, NULL, params, NULL));
 }
-static void vector_add_kernel_params(void) { vadd_with(by_params); }
+static void vector_add_kernel_params(void) {
+    vadd_with(by_params);
+}
 
 static void by_buffer(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, int n) {
     struct {
@@ -38,7 +40,9 @@ static void by_buffer(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c,
     bytes = 8;
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuLaunchKernel(f, 1, 1, 1, 64, 1, 1, 0, NULL, NULL, extra));
 }
-static void vector_add_extra_buffer(void) { vadd_with(by_buffer); }
+static void vector_add_extra_buffer(void) {
+    vadd_with(by_buffer);
+}
 
 static void by_config(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, int n) {
     void *params[] = {&a, &b, &c, &n};
@@ -47,13 +51,21 @@ static void by_config(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c,
     attrs[0].value.programmaticStreamSerializationAllowed = 1;
     attrs[1].value.clusterDim.x = 2;
     attrs[1].value.clusterDim.y = attrs[1].value.clusterDim.z = 1;
-    CUlaunchConfig config = {.gridDimX = 32, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 32, .blockDimY = 1,
-                             .blockDimZ = 1, .attrs = attrs, .numAttrs = 2};
+    CUlaunchConfig config = {.gridDimX = 32,
+                             .gridDimY = 1,
+                             .gridDimZ = 1,
+                             .blockDimX = 32,
+                             .blockDimY = 1,
+                             .blockDimZ = 1,
+                             .attrs = attrs,
+                             .numAttrs = 2};
     OK(cuLaunchKernelEx(&config, f, params, NULL));
     config.gridDimX = 33; /* not a multiple of the cluster */
     EXPECT(CUDA_ERROR_INVALID_CLUSTER_SIZE, cuLaunchKernelEx(&config, f, params, NULL));
 }
-static void vector_add_launch_ex(void) { vadd_with(by_config); }
+static void vector_add_launch_ex(void) {
+    vadd_with(by_config);
+}
 
 static void by_cooperative(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdeviceptr c, int n) {
     void *params[] = {&a, &b, &c, &n};
@@ -61,7 +73,9 @@ static void by_cooperative(CUfunction f, CUdeviceptr a, CUdeviceptr b, CUdevicep
     EXPECT(CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE,
            cuLaunchCooperativeKernel(f, 100000, 1, 1, 1024, 1, 1, 0, NULL, params));
 }
-static void vector_add_cooperative(void) { vadd_with(by_cooperative); }
+static void vector_add_cooperative(void) {
+    vadd_with(by_cooperative);
+}
 
 static void parameters_of_mixed_size(void) {
     CUdeviceptr out = device_ints(NULL, 1);
@@ -188,7 +202,8 @@ static void jit_log_names_the_error(void) {
     CUjit_option names[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES, CU_JIT_WALL_TIME};
     void *values[] = {log, (void *)sizeof log, NULL};
     CUmodule m;
-    const char *bad = ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry k() {\n  frobnicate.u32 %r1;\n}\n";
+    const char *bad =
+        ".version 7.8\n.target sm_80\n.address_size 64\n.visible .entry k() {\n  frobnicate.u32 %r1;\n}\n";
     CUresult r = cuModuleLoadDataEx(&m, bad, 3, names, values);
     if (r == CUDA_SUCCESS) { /* an unknown instruction may wait for the function that holds it */
         CUfunction f;
@@ -261,4 +276,6 @@ static const struct test tests[] = {
     {"occupancy", occupancy},
 };
 
-int main(void) { return RUN(tests); }
+int main(void) {
+    return RUN(tests);
+}

@@ -10,12 +10,24 @@ static void rectangles_are_copied(void) {
         for (int x = 0; x < HOST_PITCH; x++) host[y][x] = (unsigned char)(y * 37 + x);
     OK(cuMemAllocPitch(&p, &pitch, W, H, 4));
     CHECK(pitch >= W && pitch % 256 == 0);
-    CUDA_MEMCPY2D up = {.srcMemoryType = CU_MEMORYTYPE_HOST, .srcHost = host, .srcPitch = HOST_PITCH, .srcXInBytes = 3,
-                        .srcY = 1, .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = p, .dstPitch = pitch,
-                        .WidthInBytes = W, .Height = H};
+    CUDA_MEMCPY2D up = {.srcMemoryType = CU_MEMORYTYPE_HOST,
+                        .srcHost = host,
+                        .srcPitch = HOST_PITCH,
+                        .srcXInBytes = 3,
+                        .srcY = 1,
+                        .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+                        .dstDevice = p,
+                        .dstPitch = pitch,
+                        .WidthInBytes = W,
+                        .Height = H};
     OK(cuMemcpy2D(&up));
-    CUDA_MEMCPY2D down = {.srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = p, .srcPitch = pitch,
-                          .dstMemoryType = CU_MEMORYTYPE_HOST, .dstHost = back, .dstPitch = W, .WidthInBytes = W,
+    CUDA_MEMCPY2D down = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+                          .srcDevice = p,
+                          .srcPitch = pitch,
+                          .dstMemoryType = CU_MEMORYTYPE_HOST,
+                          .dstHost = back,
+                          .dstPitch = W,
+                          .WidthInBytes = W,
                           .Height = H};
     OK(cuMemcpy2DAsync(&down, CU_STREAM_PER_THREAD));
     OK(cuStreamSynchronize(CU_STREAM_PER_THREAD));
@@ -34,9 +46,18 @@ static void boxes_are_copied(void) {
     int from[Z][Y][X], to[Z][Y][X] = {0};
     for (int i = 0; i < X * Y * Z; i++) (&from[0][0][0])[i] = i;
     CUdeviceptr p = device_ints(&from[0][0][0], (size_t)X * Y * Z);
-    CUDA_MEMCPY3D c = {.srcMemoryType = CU_MEMORYTYPE_DEVICE, .srcDevice = p, .srcPitch = X * 4, .srcHeight = Y,
-                       .srcY = 1, .dstMemoryType = CU_MEMORYTYPE_HOST, .dstHost = to, .dstPitch = X * 4, .dstHeight = Y,
-                       .WidthInBytes = 8, .Height = 2, .Depth = 2};
+    CUDA_MEMCPY3D c = {.srcMemoryType = CU_MEMORYTYPE_DEVICE,
+                       .srcDevice = p,
+                       .srcPitch = X * 4,
+                       .srcHeight = Y,
+                       .srcY = 1,
+                       .dstMemoryType = CU_MEMORYTYPE_HOST,
+                       .dstHost = to,
+                       .dstPitch = X * 4,
+                       .dstHeight = Y,
+                       .WidthInBytes = 8,
+                       .Height = 2,
+                       .Depth = 2};
     OK(cuMemcpy3D(&c));
     for (int z = 0; z < Z; z++)
         for (int y = 0; y < Y; y++)
@@ -210,7 +231,7 @@ static void tensor_maps(void) {
     cuuint64_t dim[2] = {64, 64}, stride[1] = {128};
     cuuint32_t box[2] = {64, 8}, step[2] = {1, 1};
 #define ENCODE()                                                                                                       \
-    cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, (void *)p, dim, stride, box, step,               \
+    cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, (void *)p, dim, stride, box, step,                \
                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE, \
                            CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
     OK(ENCODE());
@@ -239,4 +260,6 @@ static const struct test tests[] = {
     {"tensor_maps", tensor_maps},
 };
 
-int main(void) { return RUN(tests); }
+int main(void) {
+    return RUN(tests);
+}

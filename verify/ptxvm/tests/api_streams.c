@@ -25,7 +25,8 @@ static void gate_open(struct gate *g) {
     pthread_mutex_unlock(&g->lock);
 }
 
-#define GATE {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0}
+#define GATE                                                                                                           \
+    { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, 0 }
 
 static void affine(CUdeviceptr p, int k, CUstream s) {
     void *params[] = {&p, &k};
@@ -129,7 +130,9 @@ static void callbacks_see_their_stream(void) {
     OK(cuStreamDestroy(s));
 }
 
-static void call_back_in(void *arg) { *(CUresult *)arg = cuStreamSynchronize(NULL); }
+static void call_back_in(void *arg) {
+    *(CUresult *)arg = cuStreamSynchronize(NULL);
+}
 
 static void host_functions_may_not_call(void) {
     CUresult r = CUDA_SUCCESS;
@@ -213,4 +216,6 @@ static const struct test tests[] = {
     {"threads_work_side_by_side", threads_work_side_by_side},
 };
 
-int main(void) { return RUN(tests); }
+int main(void) {
+    return RUN(tests);
+}

@@ -1,5 +1,5 @@
-/* fuzz_api SECONDS [SEED]: random sequences of driver API calls, with live, stale, foreign and invented handles and with
- * arguments at the edges. Nothing may crash or hang; what the calls answer is not judged here.
+/* fuzz_api SECONDS [SEED]: random sequences of driver API calls, with live, stale, foreign and invented handles and
+ * with arguments at the edges. Nothing may crash or hang; what the calls answer is not judged here.
  *
  * Host pointers are NULL or point at buffers that are large enough, as in any program: a host address is the caller's
  * responsibility. On a crash the seed of the sequence is printed; give it as the second argument to repeat it.
@@ -39,7 +39,9 @@ static uint64_t handles[SLOTS]; /* of every kind: a random one is usually of a w
 static unsigned char buffer[BUFFER];
 static char ptx[1 << 16];
 
-static void keep(const void *h) { handles[rnd(SLOTS)] = (uintptr_t)h; }
+static void keep(const void *h) {
+    handles[rnd(SLOTS)] = (uintptr_t)h;
+}
 
 static void *any(void) {
     switch (rnd(12)) {
@@ -75,11 +77,21 @@ static size_t size(void) {
 }
 
 /* A size that stays inside the host buffer. */
-static size_t host_size(void) { return rnd(BUFFER / 2); }
-static void *host(void) { return rnd(10) ? buffer + rnd(BUFFER / 2) : NULL; }
-static unsigned small(void) { return rnd(5) ? rnd(4) : rnd(0xffffffff); }
-static unsigned dim(void) { return rnd(10) ? 1 + rnd(64) : rnd(0xffffffff); }
-static void ignore(void *arg) { (void)arg; }
+static size_t host_size(void) {
+    return rnd(BUFFER / 2);
+}
+static void *host(void) {
+    return rnd(10) ? buffer + rnd(BUFFER / 2) : NULL;
+}
+static unsigned small(void) {
+    return rnd(5) ? rnd(4) : rnd(0xffffffff);
+}
+static unsigned dim(void) {
+    return rnd(10) ? 1 + rnd(64) : rnd(0xffffffff);
+}
+static void ignore(void *arg) {
+    (void)arg;
+}
 
 /* ---- calls ---- */
 
@@ -211,11 +223,22 @@ static void call_copy(void) {
         cuMemsetD2D16(address(), size(), 7, size(), size());
         break;
     default: {
-        CUDA_MEMCPY3D c = {.srcXInBytes = rnd(3) ? 0 : size(), .srcY = rnd(3) ? 0 : size(), .srcZ = rnd(4) ? 0 : size(),
-                           .srcMemoryType = (CUmemorytype)rnd(6), .srcHost = buffer, .srcDevice = address(),
-                           .srcPitch = size(), .srcHeight = size(), .dstXInBytes = rnd(3) ? 0 : size(),
-                           .dstMemoryType = CU_MEMORYTYPE_DEVICE, .dstDevice = address(), .dstPitch = size(),
-                           .dstHeight = size(), .WidthInBytes = size(), .Height = size(), .Depth = rnd(3) ? 1 : size()};
+        CUDA_MEMCPY3D c = {.srcXInBytes = rnd(3) ? 0 : size(),
+                           .srcY = rnd(3) ? 0 : size(),
+                           .srcZ = rnd(4) ? 0 : size(),
+                           .srcMemoryType = (CUmemorytype)rnd(6),
+                           .srcHost = buffer,
+                           .srcDevice = address(),
+                           .srcPitch = size(),
+                           .srcHeight = size(),
+                           .dstXInBytes = rnd(3) ? 0 : size(),
+                           .dstMemoryType = CU_MEMORYTYPE_DEVICE,
+                           .dstDevice = address(),
+                           .dstPitch = size(),
+                           .dstHeight = size(),
+                           .WidthInBytes = size(),
+                           .Height = size(),
+                           .Depth = rnd(3) ? 1 : size()};
         if (c.srcMemoryType == CU_MEMORYTYPE_HOST) { /* the caller's duty: the box lies in the buffer */
             c.srcXInBytes = c.srcY = c.srcZ = 0;
             c.srcPitch = c.WidthInBytes = rnd(128), c.srcHeight = c.Height = rnd(16), c.Depth = rnd(8);
@@ -266,9 +289,12 @@ static void call_stream(void) {
     }
 }
 
-static const char *const names[] = {"vadd", "affine", "poke", "count", "reverse", "bounded", "mixed", "total", "", "no"};
+static const char *const names[] = {"vadd",    "affine", "poke",  "count", "reverse",
+                                    "bounded", "mixed",  "total", "",      "no"};
 
-static const char *name(void) { return rnd(20) ? names[rnd(10)] : NULL; }
+static const char *name(void) {
+    return rnd(20) ? names[rnd(10)] : NULL;
+}
 
 static void call_module(void) {
     CUmodule m;
@@ -363,8 +389,14 @@ static void call_graph(void) {
         if (cuGraphAddEmptyNode(&n, any(), deps, n_deps) == CUDA_SUCCESS) keep(n);
         break;
     case 3:
-        kp = (CUDA_KERNEL_NODE_PARAMS){.func = any(), .gridDimX = rnd(4), .gridDimY = 1, .gridDimZ = 1, .blockDimX = rnd(64),
-                                       .blockDimY = 1, .blockDimZ = 1, .kernelParams = params};
+        kp = (CUDA_KERNEL_NODE_PARAMS){.func = any(),
+                                       .gridDimX = rnd(4),
+                                       .gridDimY = 1,
+                                       .gridDimZ = 1,
+                                       .blockDimX = rnd(64),
+                                       .blockDimY = 1,
+                                       .blockDimZ = 1,
+                                       .kernelParams = params};
         if (cuGraphAddKernelNode(&n, any(), deps, n_deps, &kp) == CUDA_SUCCESS) keep(n);
         break;
     case 4:
@@ -430,7 +462,8 @@ static void call_fatbin(void) {
     memcpy(image + 24, &(uint64_t){text}, 8);
     image[16 + 28] = 80;
     memcpy(image + 96, ptx, text);
-    for (unsigned i = rnd(6); i > 0; i--) image[rnd(4) ? rnd(96) : rnd((uint32_t)n)] = (unsigned char)(rnd(2) ? rnd(256) : 0xff);
+    for (unsigned i = rnd(6); i > 0; i--)
+        image[rnd(4) ? rnd(96) : rnd((uint32_t)n)] = (unsigned char)(rnd(2) ? rnd(256) : 0xff);
     if (!rnd(4)) n = rnd((uint32_t)n);
     char path[64];
     CUmodule m;
