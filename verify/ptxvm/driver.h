@@ -43,6 +43,7 @@ enum kind {
     KIND_EXEC,
     KIND_POOL,
     KIND_LINK,
+    KIND_USER_OBJECT,
 };
 
 void *handle_new(enum kind kind, void *obj);          /* NULL when 2^24 handles are live */
@@ -300,6 +301,7 @@ CUresult stream_submit_wait(struct stream *s, struct op *op);
 
 /* Waits until everything of a stream (NULL: of the context) is done; the context's fault, if it has one, comes back. */
 CUresult stream_wait(struct context *ctx, struct stream *s);
+bool host_later(CUhostFn fn, void *data); /* on the worker thread, without the lock */
 bool context_busy(const struct context *ctx);
 void stream_wait_idle(struct context *ctx); /* the same, whatever state the context is in */
 bool stream_busy(const struct stream *s);
@@ -341,6 +343,11 @@ struct graph {
     CUgraph handle;
     struct node **nodes; /* [n_nodes] in order of creation */
     size_t n_nodes, cap_nodes;
+    struct held {
+        CUuserObject object;
+        uint64_t refs;
+    } *held; /* [n_held] */
+    size_t n_held;
     bool is_child, is_captured; /* owned by a node; still being captured: the program cannot destroy it */
 };
 
@@ -350,6 +357,10 @@ struct graph_exec {
     struct graph *graph; /* a private clone, in topological order */
     unsigned long long flags;
 };
+
+/* User objects that a graph keeps alive (api_user_object.c). */
+void objects_release(struct graph *g);
+bool objects_copy(struct graph *to, const struct graph *from); /* false when memory runs out */
 
 struct graph *graph_new(void);
 void graph_release(struct graph *g);

@@ -73,6 +73,7 @@ static void free_node(struct node *n) {
 void graph_release(struct graph *g) {
     if (!g) return;
     for (size_t i = 0; i < g->n_nodes; i++) free_node(g->nodes[i]);
+    objects_release(g);
     handle_drop(g->handle);
     free(g->nodes);
     free(g);
@@ -144,6 +145,7 @@ CUresult graph_add(struct graph *g, const CUgraphNode *deps, size_t n_deps, stru
 struct graph *graph_clone(const struct graph *g) {
     struct graph *c = graph_new();
     if (!c) return NULL;
+    if (!objects_copy(c, g)) goto fail;
     for (size_t i = 0; i < g->n_nodes; i++) {
         struct op op;
         struct node *n = g->nodes[i], *made;

@@ -114,10 +114,31 @@ static CUresult run(struct work *w) {
     return r;
 }
 
+/* Calls of the driver's own, outside every stream. */
+static struct later {
+    CUhostFn fn;
+    void *data;
+    struct later *next;
+} *later;
+
+static void run_later(struct later *l) {
+    later = l->next;
+    driver_unlock();
+    in_host_function = true;
+    l->fn(l->data);
+    in_host_function = false;
+    free(l);
+    driver_lock();
+}
+
 static void *worker(void *unused) {
     (void)unused;
     driver_lock();
     for (;;) {
+        if (later) {
+            run_later(later);
+            continue;
+        }
         struct work *w = first;
         while (w && (w->running || must_wait(w))) w = w->next;
         if (!w) {
@@ -138,6 +159,18 @@ static bool start_worker(void) {
     if (pthread_create(&t, NULL, worker, NULL) != 0) return false;
     pthread_detach(t);
     return worker_started = true;
+}
+
+bool host_later(CUhostFn fn, void *data) {
+    struct later *l = mem_try(1, sizeof *l);
+    if (!l || !start_worker()) {
+        free(l);
+        return false;
+    }
+    *l = (struct later){fn, data, later};
+    later = l;
+    driver_notify();
+    return true;
 }
 
 static CUresult submit(struct stream *s, struct op *op) {

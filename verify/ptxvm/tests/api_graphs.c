@@ -1,5 +1,6 @@
 /* Graphs: captured and explicit, relaunched with other parameters, updated, copied, refused. */
 #include "verify/ptxvm/tests/api.h"
+#include <unistd.h>
 
 static int start[32], got[32];
 
@@ -274,12 +275,34 @@ static void whole_graph_update(void) {
     CHECK(n == 1 && type == CU_GRAPH_NODE_TYPE_GRAPH);
 }
 
+static void user_objects_live_as_long_as_graphs(void) {
+    CUgraph g;
+    CUgraphExec e;
+    CUgraphNode n;
+    CUuserObject o;
+    static volatile int gone;
+    gone = 0;
+    OK(cuGraphCreate(&g, 0));
+    OK(cuGraphAddEmptyNode(&n, g, NULL, 0));
+    OK(cuUserObjectCreate(&o, (void *)&gone, bump, 1, CU_USER_OBJECT_NO_DESTRUCTOR_SYNC));
+    OK(cuGraphRetainUserObject(g, o, 1, CU_GRAPH_USER_OBJECT_MOVE));
+    OK(cuGraphInstantiate(&e, g, 0));
+    OK(cuGraphDestroy(g));
+    usleep(20000);
+    CHECK(gone == 0); /* the executable holds it */
+    OK(cuGraphExecDestroy(e));
+    for (int i = 0; i < 1000 && !gone; i++) usleep(1000);
+    CHECK(gone == 1);
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuUserObjectRelease(o, 1));
+}
+
 static const struct test tests[] = {
     {"capture_relaunch_update_params", capture_relaunch_update_params},
     {"capture_across_streams", capture_across_streams},
     {"capture_refusals", capture_refusals},
     {"explicit_graph_of_every_node", explicit_graph_of_every_node},
     {"whole_graph_update", whole_graph_update},
+    {"user_objects_live_as_long_as_graphs", user_objects_live_as_long_as_graphs},
 };
 
 int main(void) {
