@@ -445,7 +445,7 @@ static void dec_shift(struct decoder *d) {
     bool left = d->part[0][2] == 'l';
     enum ptx_type t = dec_type(d);
     int n = bytes_of(d, t);
-    if (!type_is_int(t)) dec_unknown(d);
+    if (!type_is_int(t) && !(t >= PT_B16 && t <= PT_B64)) dec_unknown(d);
     dec_count(d, 3, 3);
     u32 a = dec_src(d, dec_operand(d, 1), t), b = dec_src_bytes(d, dec_operand(d, 2), 4, false);
     dec_row(d, left ? BY_SIZE(SHL, n) : BY_TYPE(SHR, n, ptx_type_is_signed(t)), n, dec_dst(d, dec_operand(d, 0), t), a, b, N);
@@ -585,7 +585,7 @@ static int compare_op(struct decoder *d, const char *cmp, enum ptx_type t, int n
                                     ROW_LTU_F32, ROW_LEU_F32, ROW_GTU_F32, ROW_GEU_F32, ROW_NUM_F32, ROW_NAN_F32};
     static const short f64_ops[] = {ROW_EQ_F64, ROW_NE_F64, ROW_LT_F64, ROW_LE_F64, ROW_GT_F64, ROW_GE_F64, ROW_EQU_F64, ROW_NEU_F64,
                                     ROW_LTU_F64, ROW_LEU_F64, ROW_GTU_F64, ROW_GEU_F64, ROW_NUM_F64, ROW_NAN_F64};
-    if (!type_is_int(t)) {
+    if (ptx_type_is_float(t)) {
         for (int i = 0; i < 14; i++)
             if (!strcmp(cmp, names[i])) return t == PT_F64 ? f64_ops[i] : f32_ops[i];
         dec_unknown(d);

@@ -148,6 +148,8 @@ void vm_lanes_exit(struct warp *w, struct split *s, u32 mask) {
     s->mask &= ~mask;
     if (!s->mask) drop_split(w, s);
     complete_joins(w);
+    for (int i = 0; i < w->n_splits; i++)
+        if (w->splits[i].state == SPLIT_SYNC) w->splits[i].state = SPLIT_RUN; /* fewer lanes to wait for */
 }
 
 /* Splits s n ways; pcs equal to rejoin arrive there at once. The first part that runs on keeps the place of s. */
@@ -254,7 +256,11 @@ next_split:
             return RUN_DONE;
         }
     }
-    if (!pick(w, rotate)) return RUN_BLOCKED;
+    if (!pick(w, rotate)) {
+        bool sync = false;
+        for (int i = 0; i < w->n_splits; i++) sync |= w->splits[i].state == SPLIT_SYNC;
+        if (!sync || !release_a_join(w) || !pick(w, false)) return RUN_BLOCKED;
+    }
     if (*steps <= 0) return RUN_BUDGET;
     struct split *s = &w->splits[w->current];
     struct frame *f = s->frame;

@@ -155,6 +155,8 @@ struct vm_function {
     struct vm_module *module;
     u32 shared_layout; /* bytes of static shared memory with the red zones between variables */
     bool serial;
+    struct ptx_var **shared; /* the static shared variables that it reaches */
+    u32 n_shared;
     struct vm_function *next;
 };
 
@@ -239,6 +241,7 @@ struct warp {
     struct async_copy *copies;
     int n_copies, cap_copies;
     u32 clocks[MAX_WARPS], fence[MAX_WARPS], acquired[MAX_WARPS];
+    u32 cluster_phase;       /* of the cluster barrier, when it arrived last */
     u64 range_lo, range_hi; /* the allocation of the last checked access */
     bool done;
 };
@@ -246,9 +249,18 @@ struct warp {
 struct race_word;
 struct sync_clock;
 struct cluster {
-    struct gang *gang;
-    u32 first_block, n_blocks; /* in the gang */
-    u32 arrived, phase, expected;
+    struct block **blocks;
+    u32 n_blocks, phase;
+    u32 clocks_seen;
+};
+/* Blocks that run together: one, a cluster, or the whole grid of a cooperative launch. */
+struct gang {
+    struct worker *worker;
+    struct block **blocks;
+    struct cluster *clusters;
+    u32 n_blocks, n_clusters, left;
+    u64 first_block;
+    struct gang *next;
 };
 struct block {
     struct gang *gang;
@@ -263,7 +275,9 @@ struct block {
     struct sync_clock *sync_clocks;
     u32 n_sync_clocks, cap_sync_clocks;
     struct barrier bars[MAX_BARS];
-    u32 cluster_arrived[MAX_WARPS], cluster_seen;
+    u32 cluster_arrived[MAX_WARPS];
+    u8 order[MAX_WARPS]; /* in which warps get their turns */
+    struct block *next_spare;
     bool gang_check, gang_count; /* the launch's checks and counters of memory */
     bool done;
 };
@@ -275,6 +289,7 @@ struct launch {
     u32 cluster[3];
     u64 n_gangs, blocks_per_gang, n_blocks;
     u8 *params; /* zero-padded copy */
+    u8 *shadow; /* of a block's shared memory at its start */
     bool check, count_memory;
     atomic_ullong next_gang;
     atomic_ullong fault_block; /* lowest block with a fault so far */
@@ -325,8 +340,21 @@ void vm_frame_drop(struct warp *w, struct frame *f, u32 mask);
 void vm_leave_joins(struct warp *w, struct split *s, const struct frame *of);
 
 /* exec_block.c */
-void vm_barrier_check(struct block *b);
-bool vm_converge(struct warp *w, struct split *s, const struct insn *in, u32 need, enum step *out);
+bool vm_barriers(struct block *b); /* lets go what is complete; true: something was */
+struct block *vm_block_new(struct gang *g, u64 linear);
+void vm_block_free(struct block *b);
+/* One turn for each warp. 0: nothing could move; 1: progress; 2: a fault. */
+int vm_block_turn(struct block *b, s64 *steps);
+void vm_block_release(struct worker *k);
+/* Gathers the splits that execute a warp-wide instruction together: 0: s waits for others of `member`; else their number,
+ * each with its own instruction, lanes and operands; all but s have been advanced past it. */
+struct part {
+    struct frame *frame;
+    const struct insn *in;
+    u32 mask;
+};
+int vm_converge(struct warp *w, struct split *s, const struct insn *in, u32 mask, u32 member, struct part parts[32]);
+u32 vm_member_mask(const struct split *s, const struct insn *in, u32 op, u32 mask);
 
 /* Operations, for the decoder. */
 enum step op_exit(struct warp *, struct split *, const struct insn *, u32);
