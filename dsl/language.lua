@@ -170,6 +170,15 @@ end
 
 -- Loops and reductions ----------------------------------------------------------------------------------------------
 
+-- Annotations are for editors (LuaLS) and for the table of verbs in docs/dsl.md, which verify/test_docs.lua makes of them.
+
+---@alias Index integer|table an expression of loop indices, sizes and integers
+---@alias Value number|table an f32 expression
+---@alias Condition table
+---@alias Size integer|table a width known at compile time, or a size known at run time
+---@alias Vector table indexed like an array
+---@alias Monoid table
+
 local lang = {}
 M.lang = lang
 
@@ -187,7 +196,10 @@ local function axis_name(axis)
   return axis
 end
 
--- for i in each("axis", n) do … end
+---Opens an axis of the output: `for i in each("axis", n) do … end`. The body runs once, i is symbolic.
+---@param axis string
+---@param n Size
+---@return fun(): Index?
 function lang.each(axis, n)
   axis_name(axis)
   local len, static = extent(n, axis)
@@ -227,10 +239,18 @@ local function reduction(kind)
     return E.node("reduce", "f32", { len, value(v, kind .. " over '" .. axis .. "'") }, kind, var)
   end
 end
+---Σ f(i) over 0 ≤ i < n.
+---@type fun(axis: string, n: Size, f: fun(i: Index): Value): Value
 lang.sum = reduction("sum")
+---The largest f(i) over 0 ≤ i < n.
+---@type fun(axis: string, n: Size, f: fun(i: Index): Value): Value
 lang.maximum = reduction("max")
 
--- A vector value over an axis: computed where the map says, indexed like an array.
+---The vector of f(i), 0 ≤ i < n. Computed where the map says; indexed like an array.
+---@param axis string
+---@param n Size
+---@param f number|fun(i: Index): Value
+---@return Vector
 function lang.vec(axis, n, f)
   if type(f) == "number" then
     local c = f
@@ -240,14 +260,19 @@ function lang.vec(axis, n, f)
   return E.node("vec", "vec", { len, value(v, "vec over '" .. axis .. "'") }, "local", var)
 end
 
--- The same vector with its values rounded to a format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32.
+---The vector with its values rounded to an activation format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32.
+---@param fmt string
+---@param v Vector
+---@return Vector
 function lang.as(fmt, v)
   if not (E.is_node(v) and v.op == "vec") then fail("as() takes a vec() value") end
   formats.get(fmt, fail)
   return E.node("vec", "vec", v.args, "as:" .. fmt, v.binds)
 end
 
--- A monoid: zero() and merge(a, b) on tables of fields, and optionally many(tile, n), which reduces n elements at once.
+---A monoid on tables of fields: zero() is neutral, merge(a, b) associative; many(tile), optional, reduces a whole tile.
+---@param def { zero: (fun(): table), merge: (fun(a: table, b: table): table), many: (fun(tile: table): table)? }
+---@return Monoid
 function lang.monoid(def)
   if type(def) ~= "table" or type(def.zero) ~= "function" or type(def.merge) ~= "function" then
     fail("monoid { zero = function, merge = function [, many = function] }")
@@ -255,8 +280,13 @@ function lang.monoid(def)
   return { is_monoid = true, zero = def.zero, merge = def.merge, many = def.many }
 end
 
--- Folds elements f(j), from <= j < n (only those with `when`, where given), with a monoid. Returns the fields of the
--- result. opts.from is 0 by default.
+---Merges the elements f(j), from ≤ j < n, in order of j; one whose field `when` is false counts as zero().
+---@param axis string
+---@param n Size
+---@param monoid Monoid
+---@param f fun(j: Index): table
+---@param opts { from: Index }?
+---@return table fields
 function lang.fold(axis, n, monoid, f, opts)
   if type(monoid) ~= "table" or not monoid.is_monoid then fail("fold over '%s': expected a monoid", tostring(axis)) end
   local when
@@ -303,22 +333,44 @@ end
 local function unary(op)
   return function(x) return E.un(op, value(x, op)) end
 end
+---Square root, correctly rounded.
+---@type fun(x: Value): Value
 lang.sqrt = unary "fsqrt"
+---@type fun(x: Value): Value
 lang.abs = unary "fabs"
+---Relative error under 2e-7; 0 below −87.33, infinite above 88.72.
+---@type fun(x: Value): Value
 lang.exp = unary "exp"
+---Absolute error under 2e-7.
+---@type fun(x: Value): Value
 lang.tanh = unary "tanh"
+---The nearest integer, the even one of two; |x| < 2^22.
+---@type fun(x: Value): Value
 lang.round = unary "frint"
+---1 / sqrt(x), two roundings.
+---@param x Value
+---@return Value
 function lang.rsqrt(x) return E.fdiv(E.f32(1), lang.sqrt(x)) end
 local function is_index(x) return E.is_node(x) and x.ty == "i64" end
+---The larger of two values or of two indices.
+---@param a Value|Index
+---@param b Value|Index
+---@return Value|Index
 function lang.max(a, b)
   if is_index(a) or is_index(b) then return E.node("imax", "i64", { index(a), index(b) }) end
   return E.fmax(value(a), value(b))
 end
+---The smaller of two values or of two indices.
+---@param a Value|Index
+---@param b Value|Index
+---@return Value|Index
 function lang.min(a, b)
   if is_index(a) or is_index(b) then return E.node("imin", "i64", { index(a), index(b) }) end
   return E.fmin(value(a), value(b))
 end
--- The float value of an index.
+---An index as a value.
+---@param i Index
+---@return Value
 function lang.float(i) return E.cast("itof", "f32", index(i, "float()")) end
 
 -- Conditions combined.
@@ -326,7 +378,15 @@ local function condition(x, what)
   if not (E.is_node(x) and x.ty == "bool") then fail("%s takes conditions (from lt, le, eq)", what) end
   return x
 end
+---a and b.
+---@param a Condition
+---@param b Condition
+---@return Condition
 function lang.both(a, b) return E.node("band", "bool", { condition(a, "both"), condition(b, "both") }) end
+---a or b.
+---@param a Condition
+---@param b Condition
+---@return Condition
 function lang.either(a, b) return E.node("bor", "bool", { condition(a, "either"), condition(b, "either") }) end
 
 local function compare(int_op, float_op)
@@ -336,9 +396,20 @@ local function compare(int_op, float_op)
     return E.cmp(float_op, value(a), value(b))
   end
 end
+---a < b, of values or of indices; false where one is NaN.
+---@type fun(a: Value|Index, b: Value|Index): Condition
 lang.lt = compare("ilt", "flt")
+---a ≤ b.
+---@type fun(a: Value|Index, b: Value|Index): Condition
 lang.le = compare("ile", "fle")
+---a = b.
+---@type fun(a: Value|Index, b: Value|Index): Condition
 lang.eq = compare("ieq", "feq")
+---a where c holds, else b; both are computed.
+---@param c Condition
+---@param a Value|Index
+---@param b Value|Index
+---@return Value|Index
 function lang.select(c, a, b)
   if not (E.is_node(c) and c.ty == "bool") then fail("select's condition comes from lt, le or eq") end
   local int = E.is_node(a) and a.ty == "i64" or E.is_node(b) and b.ty == "i64"
@@ -383,8 +454,6 @@ local function parse_signature(text, name)
   return { text = text, params = params, by_name = by_name }
 end
 
--- kernel "name" { sig = …, body = function(a) … end, map = schedules.…, [tune], [bench] }
--- fused "name" { sig = …, steps = { {"kernel", param = array, …}, … } }
 M.kernels, M.kernel_order = {}, {}
 
 -- Steps are written { "kernel", param = array, … }; as data they are { kernel =, args = }.
@@ -420,7 +489,13 @@ function M.fusion(name, sig, steps)
   return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps) }
 end
 
+---Declares a kernel: `kernel "name" { sig = …, body = function(a) … end, map = schedules.…, tune = …, bench = … }`.
+---@param name string
+---@return fun(def: { sig: string, body: fun(a: table), map: table, tune: table?, bench: table? })
 function lang.kernel(name) return function(def) define(name, def, false) end end
+---Composes kernels into one launch: `fused "name" { sig = …, steps = { { "kernel", parameter = "array", … }, … } }`.
+---@param name string
+---@return fun(def: { sig: string, steps: table })
 function lang.fused(name) return function(def) define(name, def, true) end end
 
 -- Tracing -----------------------------------------------------------------------------------------------------------
