@@ -115,6 +115,7 @@ static void capture_refusals(void) {
     CUevent e;
     CUgraph g;
     CUdeviceptr p = device_ints(NULL, 32), q;
+    fresh(p);
     OK(cuStreamCreate(&a, CU_STREAM_DEFAULT));
     OK(cuStreamCreate(&b, CU_STREAM_NON_BLOCKING));
     OK(cuEventCreate(&e, 0));
