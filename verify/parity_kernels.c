@@ -1,0 +1,537 @@
+/* parity_kernels: for each kernel, the shapes it is checked at, and what it must compute. Tolerances are error bounds
+ * of a float32 evaluation in any order, built up from the bounds in parity_data.h. */
+#include <math.h>
+#include <string.h>
+
+#include "verify/parity_data.h"
+
+enum { PAGE = 256, TILE = 32 }; /* of the KV cache: dsl/access.lua */
+enum { TOK = 17 };              /* tokens of a launch that is also run in parts */
+
+static const double NORM_EPS = 1e-5;
+
+static size_t add_shape(struct parity_shape *list, size_t n, struct parity_shape s) {
+    if (n == PARITY_MAX_SHAPES) bug("over %d shapes", PARITY_MAX_SHAPES);
+    if (!s.n_runs) {
+        s.runs[0].tok = TOK;
+        s.n_runs = 1;
+    }
+    s.small = n == 0;
+    list[n] = s;
+    return n + 1;
+}
+
+static struct parity_shape with(const struct parity_shape *base, int d, int n) {
+    struct parity_shape s = *base;
+    s.d = d;
+    s.n = n;
+    return s;
+}
+
+/* The smallest width the blocks allow, for both. */
+static int unit(const struct parity_shape *s, unsigned block) {
+    int activation = s->act && strcmp(s->act, "q8") == 0 ? 32 : 1;
+    return (int)block > activation ? (int)block : activation;
+}
+
+/* Widths up to 576 and odd numbers of rows. */
+static size_t matrix_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    int least = unit(base, block);
+    size_t n = 0;
+    if (least == 1) {
+        n = add_shape(list, n, with(base, 33, 7));
+        if (quick) return n;
+        n = add_shape(list, n, with(base, 1, 1));
+        n = add_shape(list, n, with(base, 100, 33));
+        n = add_shape(list, n, with(base, 512, 100));
+    } else if (least == 32) {
+        n = add_shape(list, n, with(base, 96, 7));
+        if (quick) return n;
+        n = add_shape(list, n, with(base, 32, 1));
+        n = add_shape(list, n, with(base, 64, 100));
+        n = add_shape(list, n, with(base, 576, 33));
+    } else {
+        n = add_shape(list, n, with(base, 256, 7));
+        if (quick) return n;
+        n = add_shape(list, n, with(base, 512, 33));
+        n = add_shape(list, n, with(base, 768, 1));
+    }
+    return n;
+}
+
+static size_t width_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int widths[] = {33, 1, 7, 32, 100, 576};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, widths[i], 0));
+    return n;
+}
+
+static json_t *sizes_dn(const struct parity_shape *s) {
+    return json_pack("{s:i, s:i}", "d", s->d, "n", s->n);
+}
+
+/* ---- embed ---- */
+
+static size_t embed_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    struct parity_shape s = with(base, block > 1 ? (int)block : 33, 33);
+    s.scale = 1;
+    size_t n = add_shape(list, 0, s);
+    s.d = block > 32 ? 512 : block > 1 ? 576 : 100;
+    s.n = 100;
+    s.scale = 11.3137085;
+    return quick ? n : add_shape(list, n, s);
+}
+
+static json_t *embed_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i}, s:{s:f}}", "kernel", "embed", "formats", "W", s->fmt[0], "sizes",
+                     "vocab", s->n, "d", s->d, "params", "scale", s->scale);
+}
+
+static void embed_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d;
+    struct weights w = random_weights(&c->arena, rng, s->fmt[0], (size_t)s->n, d, 1);
+    int32_t *ids = arena_new(&c->arena, n_tok * sizeof *ids);
+    for (size_t t = 0; t < n_tok; t++) ids[t] = (int32_t)ref_rng_below(rng, (uint64_t)s->n);
+    ids[0] = s->n - 1;
+    struct approx y = approx_new(&c->arena, n_tok * d);
+    ref_embed(w.f, w.blocks, w.rows, d, ids, n_tok, s->scale, y.v);
+    /* Two products and a difference to decode (float formats: none), one product with the scale. */
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t i = 0; i < d; i++) y.err[t * d + i] = 4 * U * w.mag[(size_t)ids[t] * d + i] * s->scale + TINY;
+    put_in(c, "ids", ids, n_tok * 4, 4);
+    put_weight(c, "w", &w);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- rmsnorm, add, silu_mul ---- */
+
+static json_t *rmsnorm_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}, s:{s:f}}", "kernel", "rmsnorm", "sizes", "d", s->d, "params", "eps", NORM_EPS);
+}
+
+static void rmsnorm_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *x = random_activations(&c->arena, rng, n_tok, d), *g = random_floats(&c->arena, rng, d, 2);
+    struct approx xa = approx_of(&c->arena, x, n), y = normed(&c->arena, &xa, g, NORM_EPS, n_tok, d);
+    put_in(c, "x", x, n * 4, d * 4);
+    put_in(c, "g", g, d * 4, 0);
+    put_out(c, "y", &y, n_tok);
+}
+
+static json_t *add_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "add", "sizes", "d", s->d);
+}
+
+static void add_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *a = random_activations(&c->arena, rng, n_tok, d), *b = random_floats(&c->arena, rng, n, 1);
+    struct approx aa = approx_of(&c->arena, a, n), ba = approx_of(&c->arena, b, n), y = approx_new(&c->arena, n);
+    ref_add(aa.v, ba.v, n, y.v);
+    for (size_t i = 0; i < n; i++) y.err[i] = U * fabs(y.v[i]) + TINY;
+    put_in(c, "a", a, n * 4, d * 4);
+    put_in(c, "b", b, n * 4, d * 4);
+    put_out(c, "y", &y, n_tok);
+}
+
+static json_t *silu_mul_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "silu_mul", "sizes", "d", s->d);
+}
+
+static void silu_mul_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *gate = random_floats(&c->arena, rng, n, 5), *up = random_activations(&c->arena, rng, n_tok, d);
+    for (size_t i = 0; i < n; i += 11) gate[i] *= 30; /* over the range of exp, both ways */
+    struct approx ga = approx_of(&c->arena, gate, n), ua = approx_of(&c->arena, up, n);
+    struct approx y = gated(&c->arena, &ga, &ua);
+    put_in(c, "gate", gate, n * 4, d * 4);
+    put_in(c, "up", up, n * 4, d * 4);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- linear ---- */
+
+static json_t *linear_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s}, s:o, s:{s:s}}", "kernel", "linear", "formats", "W", s->fmt[0], "sizes",
+                     sizes_dn(s), "params", "act", s->act);
+}
+
+static void linear_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *x = random_activations(&c->arena, rng, n_tok, d);
+    struct weights w = random_weights(&c->arena, rng, s->fmt[0], (size_t)s->n, d, 1);
+    struct approx xa = approx_of(&c->arena, x, n), xq = activate(&c->arena, s->act, &xa, n_tok, d);
+    struct approx y = matvec(&c->arena, &w, s->act, &xq, n_tok);
+    put_in(c, "x", x, n * 4, d * 4);
+    put_weight(c, "w", &w);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- norm_qkv, swiglu_ffn ---- */
+
+static size_t norm_qkv_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    int least = unit(base, block);
+    struct parity_shape s = *base;
+    s.d = least == 1 ? 33 : least == 32 ? 96 : least;
+    s.nq = 33;
+    s.nkv = 7;
+    size_t n = add_shape(list, 0, s);
+    if (quick) return n;
+    s.d = least == 1 ? 100 : least == 32 ? 576 : 512;
+    s.nq = 48;
+    s.nkv = 16;
+    return add_shape(list, n, s);
+}
+
+static json_t *norm_qkv_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:s}}", "kernel", "norm_qkv", "formats", "Q",
+                     s->fmt[0], "K", s->fmt[1], "V", s->fmt[2], "sizes", "d", s->d, "nq", s->nq, "nkv", s->nkv,
+                     "params", "eps", NORM_EPS, "act", s->act);
+}
+
+static void norm_qkv_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    static const char *const w_names[] = {"wq", "wk", "wv"}, *const y_names[] = {"q", "k", "v"};
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *x = random_floats(&c->arena, rng, n, 3), *g = random_floats(&c->arena, rng, d, 1);
+    struct approx xa = approx_of(&c->arena, x, n), h = normed(&c->arena, &xa, g, NORM_EPS, n_tok, d);
+    struct approx hq = activate(&c->arena, s->act, &h, n_tok, d);
+    put_in(c, "x", x, n * 4, d * 4);
+    put_in(c, "g", g, d * 4, 0);
+    for (int p = 0; p < 3; p++) {
+        size_t rows = (size_t)(p == 0 ? s->nq : s->nkv);
+        struct weights w = random_weights(&c->arena, rng, s->fmt[p], rows, d, 1 / sqrt((double)d));
+        struct approx y = matvec(&c->arena, &w, s->act, &hq, n_tok);
+        put_weight(c, w_names[p], &w);
+        put_out(c, y_names[p], &y, n_tok);
+    }
+}
+
+static size_t swiglu_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    int least = unit(base, block);
+    size_t n = add_shape(list, 0, with(base, least == 1 ? 33 : 3 * least, least == 1 ? 7 : least));
+    if (least > 32) list[0].d = least;
+    if (quick) return n;
+    return add_shape(list, n, with(base, least == 1 ? 32 : least > 32 ? 512 : 64, least == 1 ? 100 : 3 * least));
+}
+
+static json_t *swiglu_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:{s:i, s:i}, s:{s:f, s:s}}", "kernel", "swiglu_ffn", "formats", "G",
+                     s->fmt[0], "U", s->fmt[1], "D", s->fmt[2], "sizes", "d", s->d, "ff", s->n, "params", "eps",
+                     NORM_EPS, "act", s->act);
+}
+
+static void swiglu_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, ff = (size_t)s->n, n = n_tok * d;
+    struct arena *a = &c->arena;
+    float *x = random_floats(a, rng, n, 3), *g = random_floats(a, rng, d, 1);
+    struct weights gate = random_weights(a, rng, s->fmt[0], ff, d, 1 / sqrt((double)d));
+    struct weights up = random_weights(a, rng, s->fmt[1], ff, d, 1 / sqrt((double)d));
+    struct weights down = random_weights(a, rng, s->fmt[2], d, ff, 1 / sqrt((double)ff));
+    struct approx xa = approx_of(a, x, n), h = normed(a, &xa, g, NORM_EPS, n_tok, d);
+    struct approx hq = activate(a, s->act, &h, n_tok, d);
+    struct approx yg = matvec(a, &gate, s->act, &hq, n_tok), yu = matvec(a, &up, s->act, &hq, n_tok);
+    struct approx m = gated(a, &yg, &yu), mq = activate(a, s->act, &m, n_tok, ff);
+    struct approx y = matvec(a, &down, s->act, &mq, n_tok);
+    for (size_t i = 0; i < n; i++) {
+        y.v[i] += x[i];
+        y.err[i] += U * fabs(y.v[i]);
+    }
+    put_in(c, "x", x, n * 4, d * 4);
+    put_in(c, "g", g, d * 4, 0);
+    put_weight(c, "w_gate", &gate);
+    put_weight(c, "w_up", &up);
+    put_weight(c, "w_down", &down);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- rope ---- */
+
+static size_t rope_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int heads[][2] = {{3, 16}, {1, 64}, {2, 32}, {9, 80}, {4, 128}, {2, 24}};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 2 : 6); i++) {
+        struct parity_shape s = *base;
+        s.nh = heads[i][0];
+        s.hd = heads[i][1];
+        s.n_runs = 2;
+        s.runs[0].tok = TOK;
+        s.runs[1].pos = 583;
+        s.runs[1].tok = 5;
+        n = add_shape(list, n, s);
+    }
+    return n;
+}
+
+static json_t *rope_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i, s:i}}", "kernel", "rope", "sizes", "nh", s->nh, "hd", s->hd);
+}
+
+static void rope_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, nh = (size_t)s->nh, hd = (size_t)s->hd, n = n_tok * nh * hd;
+    c->pos = s->runs[run].pos;
+    c->ctx = c->pos + (int64_t)n_tok;
+    float *x = random_floats(&c->arena, rng, n, 1);
+    float *cosines = arena_new(&c->arena, (size_t)c->ctx * hd * 4),
+          *sines = arena_new(&c->arena, (size_t)c->ctx * hd * 4);
+    const double base = 10000;
+    for (size_t p = 0; p < (size_t)c->ctx; p++)
+        for (size_t i = 0; i < hd; i++) {
+            double angle = (double)p * pow(base, -2.0 * (double)(i % (hd / 2)) / (double)hd);
+            cosines[p * hd + i] = (float)cos(angle);
+            sines[p * hd + i] = (float)(i < hd / 2 ? -sin(angle) : sin(angle));
+        }
+    struct approx y = approx_of(&c->arena, x, n);
+    int64_t *pos = arena_new(&c->arena, n_tok * sizeof *pos);
+    for (size_t t = 0; t < n_tok; t++) pos[t] = c->pos + (int64_t)t;
+    struct ref_rope p = {.style = REF_ROPE_NEOX, .rot_dim = hd, .base = base, .pos_scale = 1};
+    ref_rope(&p, pos, n_tok, nh, hd, y.v);
+    /* Each table entry is rounded once, each product once, their sum once. */
+    for (size_t i = 0; i < n; i++) {
+        size_t e = i % hd, other = i - e + (e + hd / 2) % hd, at = (size_t)pos[i / (nh * hd)] * hd + e;
+        y.err[i] = 4 * U * (fabs((double)x[i] * cosines[at]) + fabs((double)x[other] * sines[at])) + TINY;
+    }
+    put_in(c, "x", x, n * 4, nh * hd * 4);
+    put_in(c, "cos", cosines, (size_t)c->ctx * hd * 4, 0);
+    put_in(c, "sin", sines, (size_t)c->ctx * hd * 4, 0);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- the KV cache ---- */
+
+/* A pool of pages in random order; what no key fills is the bytes 0xff: NaN in every float format. */
+struct pool {
+    size_t n_pages, nkv, hd, elem;
+    int32_t *pages;
+    uint8_t *bytes;
+    size_t size;
+};
+
+static struct pool pool_new(struct arena *a, const char *fmt, size_t n_keys, size_t nkv, size_t hd) {
+    struct pool p = {.n_pages = (n_keys + PAGE - 1) / PAGE, .nkv = nkv, .hd = hd};
+    p.elem = strcmp(fmt, "f16") == 0 ? 2 : 4;
+    p.size = p.n_pages * nkv * PAGE * hd * p.elem;
+    p.bytes = arena_new(a, p.size);
+    memset(p.bytes, 0xff, p.size);
+    return p;
+}
+
+static int32_t *random_pages(struct arena *a, struct ref_rng *rng, size_t n) {
+    int32_t *pages = arena_new(a, n * sizeof *pages);
+    for (size_t i = 0; i < n; i++) pages[i] = (int32_t)i;
+    for (size_t i = n; i > 1; i--) {
+        size_t j = ref_rng_below(rng, i);
+        int32_t t = pages[i - 1];
+        pages[i - 1] = pages[j];
+        pages[j] = t;
+    }
+    return pages;
+}
+
+/* Stores one element and returns its value as stored. Within a page, keys lie in tiles [i][key], values as rows. */
+static double pool_put(struct pool *p, const int32_t *pages, bool keys, size_t h, size_t key, size_t i, float x) {
+    size_t in = key % PAGE, at = ((size_t)pages[key / PAGE] * p->nkv + h) * PAGE * p->hd;
+    at += keys ? in / TILE * TILE * p->hd + i * TILE + in % TILE : in * p->hd + i;
+    if (p->elem == 4) {
+        memcpy(p->bytes + at * 4, &x, 4);
+        return x;
+    }
+    uint16_t h16 = ref_f16_encode(x);
+    memcpy(p->bytes + at * 2, &h16, 2);
+    return ref_f16_decode(h16);
+}
+
+static size_t kv_append_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int heads[][2] = {{3, 16}, {1, 64}, {2, 80}, {2, 128}};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 1 : 4); i++) {
+        struct parity_shape s = *base;
+        s.nkv = heads[i][0];
+        s.hd = heads[i][1];
+        static const int runs[][2] = {{0, 1}, {30, 3}, {250, 9}, {256, 1}, {583, 17}};
+        for (s.n_runs = 0; s.n_runs < 5; s.n_runs++) {
+            s.runs[s.n_runs].pos = runs[s.n_runs][0];
+            s.runs[s.n_runs].tok = runs[s.n_runs][1];
+        }
+        n = add_shape(list, n, s);
+    }
+    return n;
+}
+
+static json_t *kv_append_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i}}", "kernel", "kv_append", "formats", "KV", s->fmt[0], "sizes", "nkv",
+                     s->nkv, "hd", s->hd);
+}
+
+static void kv_append_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, nkv = (size_t)s->nkv, hd = (size_t)s->hd, n = n_tok * nkv * hd;
+    c->pos = s->runs[run].pos;
+    float *x[2] = {random_floats(&c->arena, rng, n, 3), random_floats(&c->arena, rng, n, 3)};
+    x[0][0] = 1e-6f; /* a denormal of float16 */
+    struct pool before = pool_new(&c->arena, s->fmt[0], (size_t)c->pos + n_tok, nkv, hd);
+    c->n_pages = (int64_t)before.n_pages;
+    int32_t *pages = random_pages(&c->arena, rng, before.n_pages);
+    put_in(c, "k", x[0], n * 4, nkv * hd * 4);
+    put_in(c, "v", x[1], n * 4, nkv * hd * 4);
+    put_in(c, "pages", pages, before.n_pages * 4, 0);
+    for (int which = 0; which < 2; which++) {
+        struct pool after = pool_new(&c->arena, s->fmt[0], (size_t)c->pos + n_tok, nkv, hd);
+        for (size_t t = 0; t < n_tok; t++)
+            for (size_t h = 0; h < nkv; h++)
+                for (size_t i = 0; i < hd; i++)
+                    pool_put(&after, pages, which == 0, h, (size_t)c->pos + t, i, x[which][(t * nkv + h) * hd + i]);
+        struct parity_arg *o = &c->args[c->n_args++];
+        *o = (struct parity_arg){.name = which ? "vc" : "kc",
+                                 .role = PARITY_OUT,
+                                 .data = before.bytes,
+                                 .bytes = before.size,
+                                 .width = hd,
+                                 .exact = after.bytes,
+                                 .elem_bytes = after.elem};
+    }
+}
+
+/* ---- attention ---- */
+
+static size_t attention_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int heads[][3] = {{3, 1, 16}, {9, 3, 64}, {2, 2, 32}, {4, 1, 128}, {4, 2, 80}, {3, 3, 24}};
+    static const int runs[][2] = {{0, 1}, {0, 17}, {30, 1}, {29, 5}, {31, 1}, {32, 1}, {250, 9}, {255, 1}, {583, 17}};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 2 : 6); i++) {
+        struct parity_shape s = *base;
+        s.nh = heads[i][0];
+        s.nkv = heads[i][1];
+        s.hd = heads[i][2];
+        for (s.n_runs = 0; s.n_runs < 9; s.n_runs++) {
+            s.runs[s.n_runs].pos = runs[s.n_runs][0];
+            s.runs[s.n_runs].tok = runs[s.n_runs][1];
+        }
+        n = add_shape(list, n, s);
+    }
+    return n;
+}
+
+static json_t *attention_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f}}", "kernel", "attention", "formats", "KV", s->fmt[0],
+                     "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale", 1 / sqrt((double)s->hd));
+}
+
+/* The relative error of an output's weights: twice the largest error of a score (a sum of hd products, scaled), then
+ * exp; exp again for each time the running maximum moved: at most once a tile, then once a page. */
+static void attention_bounds(const struct ref_attention *p, const double *q, const double *k, size_t n_tok,
+                             const double *mag, double *err) {
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t h = 0; h < p->n_heads; h++) {
+            size_t end = p->start + t + 1, group = p->n_heads / p->n_kv;
+            const double *qh = q + (t * p->n_heads + h) * p->head_dim;
+            double worst = 0;
+            for (size_t j = 0; j < end; j++) {
+                const double *kj = k + (j * p->n_kv + h / group) * p->head_dim;
+                double terms = 0;
+                for (size_t i = 0; i < p->head_dim; i++) terms += fabs(qh[i] * kj[i]);
+                worst = fmax(worst, terms * p->scale);
+            }
+            double score = ((double)p->head_dim + 4) * U * worst;
+            double merges = PAGE / TILE + (double)(end / PAGE) + 2;
+            double rel = 2 * score + merges * 2 * 2e-7 + (double)(2 * TILE + 3 * PAGE / TILE + end / PAGE + 8) * U;
+            for (size_t i = 0; i < p->head_dim; i++) {
+                size_t at = (t * p->n_heads + h) * p->head_dim + i;
+                err[at] = rel * mag[at] + TINY;
+            }
+        }
+}
+
+static void attention_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, nh = (size_t)s->nh, nkv = (size_t)s->nkv, hd = (size_t)s->hd;
+    c->pos = s->runs[run].pos;
+    size_t n_keys = (size_t)c->pos + n_tok, n = n_tok * nh * hd;
+    struct arena *a = &c->arena;
+    float *q = random_floats(a, rng, n, 2);
+    struct pool kc = pool_new(a, s->fmt[0], n_keys, nkv, hd), vc = pool_new(a, s->fmt[0], n_keys, nkv, hd);
+    c->n_pages = (int64_t)kc.n_pages;
+    int32_t *pages = random_pages(a, rng, kc.n_pages);
+    double *k = arena_new(a, n_keys * nkv * hd * sizeof *k), *v = arena_new(a, n_keys * nkv * hd * sizeof *v);
+    for (size_t j = 0, at = 0; j < n_keys; j++) {
+        double strong = ref_rng_below(rng, 40) ? 1 : 6; /* a key that most weight goes to, so that the maximum moves */
+        for (size_t h = 0; h < nkv; h++)
+            for (size_t i = 0; i < hd; i++, at++) {
+                k[at] = pool_put(&kc, pages, true, h, j, i, (float)(strong * ref_rng_normal(rng)));
+                v[at] = pool_put(&vc, pages, false, h, j, i, (float)ref_rng_normal(rng));
+            }
+    }
+    struct approx qa = approx_of(a, q, n), y = approx_new(a, n);
+    double *mag = arena_new(a, n * sizeof *mag);
+    struct ref_attention p = {
+        .n_heads = nh, .n_kv = nkv, .head_dim = hd, .start = (size_t)c->pos, .scale = 1 / sqrt((double)hd)};
+    ref_attention(&p, qa.v, n_tok, k, v, n_keys, y.v, mag);
+    attention_bounds(&p, qa.v, k, n_tok, mag, y.err);
+    put_in(c, "q", q, n * 4, nh * hd * 4);
+    put_in(c, "kc", kc.bytes, kc.size, 0);
+    put_in(c, "vc", vc.bytes, vc.size, 0);
+    put_in(c, "pages", pages, kc.n_pages * 4, 0);
+    put_out(c, "y", &y, n_tok);
+}
+
+/* ---- argmax ---- */
+
+static size_t argmax_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int widths[] = {33, 1, 7, 100, 512, 1000};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, 0, widths[i]));
+    return n;
+}
+
+static json_t *argmax_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "argmax", "sizes", "n", s->n);
+}
+
+static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->n;
+    float *x = random_floats(&c->arena, rng, n_tok * n, 1);
+    struct approx v = approx_new(&c->arena, n_tok);
+    int32_t *index = arena_new(&c->arena, n_tok * sizeof *index);
+    for (size_t t = 0; t < n_tok; t++) {
+        float *row = x + t * n;
+        for (size_t i = 0; i < n; i++) {
+            if (t % 6 == 1) row[i] = 1;                                 /* all equal */
+            if (t % 6 == 2) row[i] = (float)(int)ref_rng_below(rng, 4); /* many ties */
+            if (t % 6 == 3) row[i] = -INFINITY;
+            if (t % 6 == 4) row[i] = -fabsf(row[i]) - 1;
+        }
+        if (t % 6 == 5) row[ref_rng_below(rng, n)] = NAN; /* found: the logits are damaged */
+        double *d = arena_new(&c->arena, n * sizeof *d);
+        for (size_t i = 0; i < n; i++) d[i] = row[i];
+        size_t at;
+        ref_argmax(d, n, &at);
+        index[t] = (int32_t)at;
+        v.v[t] = d[at];
+    }
+    put_in(c, "x", x, n_tok * n * 4, n * 4);
+    struct parity_arg *i = &c->args[c->n_args++];
+    *i = (struct parity_arg){.name = "i",
+                             .role = PARITY_OUT,
+                             .bytes = n_tok * 4,
+                             .tok_bytes = 4,
+                             .width = 1,
+                             .exact = index,
+                             .elem_bytes = 4};
+    put_out(c, "v", &v, n_tok);
+}
+
+const struct parity_kernel parity_kernels[] = {
+    {"embed", 1, false, false, embed_shapes, embed_spec, embed_build},
+    {"rmsnorm", 0, false, false, width_shapes, rmsnorm_spec, rmsnorm_build},
+    {"linear", 1, false, true, matrix_shapes, linear_spec, linear_build},
+    {"add", 0, false, false, width_shapes, add_spec, add_build},
+    {"silu_mul", 0, false, false, width_shapes, silu_mul_spec, silu_mul_build},
+    {"rope", 0, false, false, rope_shapes, rope_spec, rope_build},
+    {"kv_append", 0, true, false, kv_append_shapes, kv_append_spec, kv_append_build},
+    {"attention", 0, true, false, attention_shapes, attention_spec, attention_build},
+    {"argmax", 0, false, false, argmax_shapes, argmax_spec, argmax_build},
+    {"norm_qkv", 3, false, true, norm_qkv_shapes, norm_qkv_spec, norm_qkv_build},
+    {"swiglu_ffn", 3, false, true, swiglu_shapes, swiglu_spec, swiglu_build},
+    {0},
+};
