@@ -14,6 +14,7 @@ kernel "embed" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, vocab = 32000, d = 2048, W = "q4_k", scale = 1 }, { tok = 512, vocab = 49152, d = 576, W = "q8_0", scale = 1 } },
 }
 
 -- y = x / rms(x) · g
@@ -26,6 +27,7 @@ kernel "rmsnorm" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, d = 2048, eps = 1e-5 }, { tok = 512, d = 2048, eps = 1e-5 } },
 }
 
 -- y = W·x, the activations rounded to `act` first.
@@ -41,6 +43,7 @@ kernel "linear" {
   end,
   tune = { toks = { ["x86-64-v4"] = 8, ["x86-64-v3"] = 4, ["x86-64"] = 2 } },
   map = schedules.contract,
+  bench = { { tok = 1, n = 5632, d = 2048, W = "q4_k", act = "q8" }, { tok = 512, n = 5632, d = 2048, W = "q4_k", act = "q8" } },
 }
 
 kernel "add" {
@@ -51,6 +54,7 @@ kernel "add" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, d = 2048 }, { tok = 512, d = 2048 } },
 }
 
 -- A bias a row.
@@ -62,6 +66,7 @@ kernel "add_bias" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, d = 2048 }, { tok = 512, d = 2048 } },
 }
 
 -- Gated activations of feed-forward layers.
@@ -73,6 +78,7 @@ kernel "silu_mul" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, d = 5632 }, { tok = 512, d = 5632 } },
 }
 
 kernel "gelu_mul" {
@@ -83,6 +89,7 @@ kernel "gelu_mul" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, d = 5632 }, { tok = 512, d = 5632 } },
 }
 
 -- RMSNorm of every head by itself (QK-norm).
@@ -97,6 +104,7 @@ kernel "head_norm" {
     end
   end,
   map = schedules.heads,
+  bench = { { tok = 1, nh = 32, hd = 64, eps = 1e-6 }, { tok = 512, nh = 32, hd = 64, eps = 1e-6 } },
 }
 
 -- Rotary position embedding on split halves: element e turns with its partner half a head away. cos and sin hold, for
@@ -114,6 +122,7 @@ kernel "rope" {
     end
   end,
   map = schedules.heads,
+  bench = { { tok = 1, pos = 1023, nh = 32, hd = 64 }, { tok = 512, nh = 32, hd = 64 } },
 }
 
 -- Keys (rotated) and values of new tokens into the cache.
@@ -131,6 +140,7 @@ kernel "kv_append" {
     end
   end,
   map = schedules.heads,
+  bench = { { tok = 1, pos = 1023, nkv = 4, hd = 64, KV = "f16" }, { tok = 512, nkv = 4, hd = 64, KV = "f16" } },
 }
 
 -- The softmax-weighted mean as a monoid: m the largest score, l = Σ exp(s − m), o = Σ exp(s − m)·v.
@@ -172,6 +182,8 @@ kernel "attention" {
   -- As many queries as fill half of the registers with their outputs.
   tune = { toks = function(m, size) return math.max(1, math.min(4, m.vregs * m.lanes // (2 * size.i))) end, heads = 1 },
   map = schedules.attend,
+  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 },
+            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 } },
 }
 
 -- The largest element and its index, the lowest on ties.
@@ -194,6 +206,7 @@ kernel "argmax" {
     end
   end,
   map = schedules.rows,
+  bench = { { tok = 1, n = 32000 } },
 }
 
 -- Named fusions, composed of the kernels above the way the graph's fuser composes them.
@@ -207,6 +220,8 @@ fused "norm_qkv" {
     { "linear", x = "h", w = "wk", y = "k" },
     { "linear", x = "h", w = "wv", y = "v" },
   },
+  bench = { { tok = 1, d = 2048, nq = 2048, nkv = 256, Q = "q4_k", K = "q4_k", V = "q6_k", act = "q8", eps = 1e-5 },
+            { tok = 512, d = 2048, nq = 2048, nkv = 256, Q = "q4_k", K = "q4_k", V = "q6_k", act = "q8", eps = 1e-5 } },
 }
 
 fused "swiglu_ffn" {
@@ -219,4 +234,6 @@ fused "swiglu_ffn" {
     { "linear", x = "act_in", w = "w_down", y = "down" },
     { "add", a = "x", b = "down", y = "y" },
   },
+  bench = { { tok = 1, d = 2048, ff = 5632, G = "q4_k", U = "q4_k", D = "q6_k", act = "q8", eps = 1e-5 },
+            { tok = 512, d = 2048, ff = 5632, G = "q4_k", U = "q4_k", D = "q6_k", act = "q8", eps = 1e-5 } },
 }

@@ -465,6 +465,9 @@ local function trace_spec(spec, x, pack_lanes, opts)
   end, opts)
 end
 
+-- The kernel's definition and its trace, for dsl/show.lua and dsl/shapes.lua.
+function M.trace(spec) return trace_spec(spec, { owners = {} }, 16) end
+
 -- Traces only. Result: { materialized = number of internal arrays that need memory }.
 function M.probe(spec)
   local _, trace = trace_spec(spec, { owners = {} }, 16)

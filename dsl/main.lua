@@ -10,6 +10,8 @@ local pack = require "dsl.pack"
 local graph = require "dsl.graph"
 local blocks = require "dsl.blocks"
 local jinja = require "dsl.jinja"
+local shapes = require "dsl.shapes"
+local show = require "dsl.show"
 
 local M = {}
 
@@ -73,10 +75,23 @@ function M.kernels()
       end
       params[n] = { name = p.name, kind = p.kind, io = p.io, layout = p.layout, dims = dims }
     end
-    out[#out + 1] = { name = name, sig = k.sig.text, params = params, fused = k.steps ~= nil }
+    out[#out + 1] = { name = name, sig = k.sig.text, params = params, fused = k.steps ~= nil, n_bench = #(k.bench or {}),
+                      formats = shapes.formats_of(k) }
   end
   return out
 end
+
+-- {kernel, shape = "k=v,…", nth, format} -> {spec, run, label}: see dsl/shapes.lua
+function M.shape(arg) return shapes.make(arg) end
+
+-- {spec, run, lanes} -> {arrays, ops, bytes, n_ids}: one launch of it
+function M.case(arg)
+  local k, trace = lower.trace(graph.resolve(arg.spec))
+  return shapes.case(k, trace, arg.run, arg.lanes)
+end
+
+-- {spec} -> the traced expressions as text
+function M.show(arg) return show.kernel(lower.trace(graph.resolve(arg.spec))) end
 
 -- {spec = {kernel | steps, formats, sizes, params}, target = {class, lanes, serial}}
 function M.lower(arg)
