@@ -33,13 +33,12 @@ show = $(if $(V),,@echo '  $(1) $(2)';)
 
 # Empty before setup.sh has run: no target that needs them is built in that same make.
 LLVM_CFLAGS := $(addprefix -I,$(shell $(LLVM_CONFIG) --includedir 2>/dev/null))
-LLVM_LIBDIR := $(shell $(LLVM_CONFIG) --libdir 2>/dev/null)
 LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 
 # gcc guesses "maybe uninitialized" differently at each optimization level: worth reading, not worth stopping for.
 BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -Wno-error=maybe-uninitialized -I. \
               -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -pthread
-LDLIBS = -Wl,--as-needed $(addprefix -L,$(LLVM_LIBDIR)) -lLLVM-22 -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
+LDLIBS = -Wl,--as-needed -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
          -lxxhash -lhwloc -ledit -lm -ldl -pthread
 
 LIB_C := $(sort $(wildcard codegen/*.c dsl/*.c runtime/*.c) \
@@ -80,9 +79,28 @@ $(B)/obj/lua_sources.o: $(B)/gen/lua_sources.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call show,compile,$<)$(CC) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
-$(B)/libkgen.a: $(LIB_O) $(B)/objects
+# A jump through a slot for each LLVM function in use: codegen/llvm_open.c fills the slots when LLVM is first needed.
+LLVM_O = $(filter $(B)/obj/codegen/llvm_%.o $(B)/obj/codegen/target_%.o,$(LIB_O))
+$(B)/gen/llvm_stubs.S: $(LLVM_O) $(B)/objects
+	@mkdir -p $(@D)
+	$(call show,generate,$@)nm -u $(LLVM_O) | awk '$$1 == "U" && $$2 ~ /^LLVM/ { print $$2 }' | sort -u | awk ' \
+	  { name[n++] = $$1 } \
+	  END { print ".text"; \
+	    for (i = 0; i < n; i++) printf ".globl %s\n.type %s,@function\n%s: jmp *llvm_slots+%d(%%rip)\n", \
+	      name[i], name[i], name[i], 8 * i; \
+	    print ".section .rodata"; for (i = 0; i < n; i++) printf ".Ln%d: .string \"%s\"\n", i, name[i]; \
+	    print ".globl llvm_n_slots\n.balign 8\nllvm_n_slots: .quad " n; \
+	    print ".section .data.rel.ro,\"aw\"\n.balign 8\n.globl llvm_slot_names\nllvm_slot_names:"; \
+	    for (i = 0; i < n; i++) printf ".quad .Ln%d\n", i; \
+	    print ".bss\n.balign 8\n.globl llvm_slots\nllvm_slots: .zero " 8 * (n + 1); \
+	    print ".section .note.GNU-stack,\"\",@progbits" }' > $@
+
+$(B)/obj/llvm_stubs.o: $(B)/gen/llvm_stubs.S
+	$(call show,assemble,$<)$(CC) -c $< -o $@
+
+$(B)/libkgen.a: $(LIB_O) $(B)/obj/llvm_stubs.o $(B)/objects
 	@rm -f $@
-	$(call show,archive,$@)ar rcs $@ $(LIB_O)
+	$(call show,archive,$@)ar rcs $@ $(LIB_O) $(B)/obj/llvm_stubs.o
 
 $(B)/kgen: $(CLI_O) $(B)/libkgen.a $(B)/objects
 	$(call show,link,$@)$(CC) $(CFLAGS) $(CLI_O) $(B)/libkgen.a $(LDLIBS) -o $@

@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 /* Raise by one whenever the code made from the same flat IR changes. */
-#define CODEGEN_ABI 1
+#define CODEGEN_ABI 2
 
 static bool compile(struct ir_module *m, const struct target *t, enum codegen_stage stage, const char *dump,
                     struct buf *out, struct err *e) {
@@ -31,9 +31,7 @@ bool codegen_emit(const char *ir_text, size_t len, const struct target *t, enum 
 static char version[64];
 
 static void write_version(void) {
-    char llvm[32];
-    llvm_version(llvm, sizeof llvm);
-    snprintf(version, sizeof version, "llvm %s codegen %d", llvm, CODEGEN_ABI);
+    snprintf(version, sizeof version, "llvm %s codegen %d", llvm_version(), CODEGEN_ABI);
 }
 
 const char *codegen_version(void) {
@@ -43,7 +41,8 @@ const char *codegen_version(void) {
 }
 
 void codegen_key(const char *ir_text, size_t len, const struct target *t, struct buf *key) {
-    buf_printf(key, "%s\n%s\n%s\n%s\n", codegen_version(), t->class_name, t->cpu, t->cpu_features);
+    buf_printf(key, "%s\n%s\n%s\n%s\n%s\n", codegen_version(), t->class_name, t->cpu, t->cpu_features,
+               t->tune ? t->tune : "");
     buf_add(key, ir_text, len);
 }
 

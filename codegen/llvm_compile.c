@@ -2,6 +2,7 @@
 #include "codegen/llvm_compile.h"
 
 #include "codegen/llvm_emit.h"
+#include "codegen/llvm_ptx.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/ErrorHandling.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 
 #define TRIPLE "x86_64-unknown-linux-gnu"
+#define GPU_TRIPLE "nvptx64-nvidia-cuda"
 
 /* The flat IR comes in with common subexpressions shared and loops rotated; this is all that still pays. */
 #define LLVM_PASSES "function(early-cse,loop-simplify,lcssa,loop-mssa(licm),instsimplify)"
@@ -30,6 +32,10 @@ static void start_once(void) {
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
     LLVMInitializeX86AsmPrinter();
+    LLVMInitializeNVPTXTargetInfo();
+    LLVMInitializeNVPTXTarget();
+    LLVMInitializeNVPTXTargetMC();
+    LLVMInitializeNVPTXAsmPrinter();
     LLVMInstallFatalErrorHandler(on_fatal);
 }
 
@@ -63,11 +69,12 @@ static void on_diagnostic(LLVMDiagnosticInfoRef info, void *first) {
 static LLVMTargetMachineRef new_machine(const struct target *t, struct err *e) {
     LLVMTargetRef target;
     char *message = NULL;
-    if (LLVMGetTargetFromTriple(TRIPLE, &target, &message)) {
-        llvm_fail_message(e, "LLVM has no target " TRIPLE, message);
+    const char *triple = t->ptx ? GPU_TRIPLE : TRIPLE;
+    if (LLVMGetTargetFromTriple(triple, &target, &message)) {
+        llvm_fail_message(e, t->ptx ? "LLVM has no target " GPU_TRIPLE : "LLVM has no target " TRIPLE, message);
         return NULL;
     }
-    LLVMTargetMachineRef tm = LLVMCreateTargetMachine(target, TRIPLE, t->cpu, t->cpu_features, LLVMCodeGenLevelDefault,
+    LLVMTargetMachineRef tm = LLVMCreateTargetMachine(target, triple, t->cpu, t->cpu_features, LLVMCodeGenLevelDefault,
                                                       LLVMRelocPIC, LLVMCodeModelSmall);
     if (!tm) err_set(e, ERR_COMPILE, "LLVM refuses the cpu %s with features %s", t->cpu, t->cpu_features);
     return tm;
@@ -110,15 +117,20 @@ static bool compile(LLVMModuleRef module, LLVMTargetMachineRef tm, enum codegen_
 
 bool llvm_compile(const struct ir_module *m, const struct target *t, enum codegen_stage stage, struct buf *out,
                   struct err *e) {
+    if (!llvm_open(e)) return false;
+    if (t->ptx) {
+        if (!ptx_check(m, e)) return false;
+        if (stage == STAGE_OBJ) stage = STAGE_ASM; /* what a driver loads is text */
+    }
     llvm_start();
     LLVMTargetMachineRef tm = new_machine(t, e);
     if (!tm) return false;
-    LLVMSetTargetMachineAsmVerbosity(tm, stage == STAGE_ASM);
+    LLVMSetTargetMachineAsmVerbosity(tm, stage == STAGE_ASM && !t->ptx);
     struct err said = {0};
     LLVMContextRef ctx = LLVMContextCreate();
     LLVMContextSetDiagnosticHandler(ctx, on_diagnostic, &said);
     LLVMModuleRef module = LLVMModuleCreateWithNameInContext("kgen", ctx);
-    LLVMSetTarget(module, TRIPLE);
+    LLVMSetTarget(module, t->ptx ? GPU_TRIPLE : TRIPLE);
     LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
     LLVMSetModuleDataLayout(module, layout);
     LLVMDisposeTargetData(layout);
@@ -132,10 +144,4 @@ bool llvm_compile(const struct ir_module *m, const struct target *t, enum codege
     LLVMContextDispose(ctx);
     LLVMDisposeTargetMachine(tm);
     return ok;
-}
-
-void llvm_version(char *text, size_t cap) {
-    unsigned major, minor, patch;
-    LLVMGetVersion(&major, &minor, &patch);
-    snprintf(text, cap, "%u.%u.%u", major, minor, patch);
 }

@@ -9,6 +9,7 @@
 bool llvm_compile(const struct ir_module *m, const struct target *t, enum codegen_stage stage, struct buf *out,
                   struct err *e);
 
-void llvm_version(char *text, size_t cap);
+/* The version of LLVM that kgen was built for: known without loading it. */
+const char *llvm_version(void);
 
 #endif

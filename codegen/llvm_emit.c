@@ -3,6 +3,7 @@
 #include "codegen/llvm_emit.h"
 
 #include "codegen/f16.h"
+#include "codegen/llvm_ptx.h"
 
 #include <string.h>
 
@@ -20,7 +21,7 @@ LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t) {
     default:
         s = LLVMIntTypeInContext(em->ctx, ir_scalar_bits(t.scalar));
     }
-    return t.lanes > 1 ? LLVMVectorType(s, t.lanes) : s;
+    return t.lanes > 1 && !em->ptx ? LLVMVectorType(s, t.lanes) : s;
 }
 
 static LLVMValueRef lane_const(struct emitter *em, struct ir_type t, uint64_t bits) {
@@ -36,7 +37,7 @@ static LLVMValueRef vector_const(struct emitter *em, struct ir_type t, const uin
 }
 
 LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits) {
-    if (t.lanes == 1) return lane_const(em, t, bits);
+    if (t.lanes == 1 || em->ptx) return lane_const(em, t, bits);
     uint64_t all[IR_MAX_LANES];
     for (unsigned i = 0; i < t.lanes; i++) all[i] = bits;
     return vector_const(em, t, all);
@@ -182,24 +183,24 @@ static LLVMValueRef emit_frint(struct emitter *em, LLVMValueRef v, struct ir_typ
 
 /* ---- memory ---- */
 
-static void mark_invariant(struct emitter *em, LLVMValueRef load) {
+void llvm_mark_invariant(struct emitter *em, LLVMValueRef load) {
     LLVMValueRef empty = LLVMMetadataAsValue(em->ctx, LLVMMDNodeInContext2(em->ctx, NULL, 0));
     LLVMSetMetadata(load, em->invariant_load, empty);
 }
 
-static LLVMValueRef byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off) {
+LLVMValueRef llvm_byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off) {
     return LLVMBuildGEP2(em->b, LLVMInt8TypeInContext(em->ctx), base, &off, 1, "");
 }
 
 static LLVMValueRef address(struct emitter *em, ir_value base, ir_value off, int64_t c) {
-    LLVMValueRef p = byte_offset(em, em->values[base], em->values[off]);
-    return c ? byte_offset(em, p, LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)c, 1)) : p;
+    LLVMValueRef p = llvm_byte_offset(em, em->values[base], em->values[off]);
+    return c ? llvm_byte_offset(em, p, LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)c, 1)) : p;
 }
 
 static LLVMValueRef emit_load(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), address(em, op->args[0], op->args[1], op->imm), "");
     LLVMSetAlignment(v, op->align);
-    if (op->inv) mark_invariant(em, v);
+    if (op->inv) llvm_mark_invariant(em, v);
     return v;
 }
 
@@ -222,9 +223,9 @@ static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
 /* args[K] and dims[K]: the arrays do not change while the function runs. */
 static LLVMValueRef emit_param_load(struct emitter *em, unsigned param, struct ir_type t, int64_t k) {
     LLVMValueRef off = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)k * 8, 0);
-    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, t), byte_offset(em, LLVMGetParam(em->func, param), off), "");
+    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, t), llvm_byte_offset(em, LLVMGetParam(em->func, param), off), "");
     LLVMSetAlignment(v, 8);
-    mark_invariant(em, v);
+    llvm_mark_invariant(em, v);
     return v;
 }
 
@@ -240,9 +241,7 @@ static LLVMValueRef emit_stack(struct emitter *em, const struct ir_op *op) {
 
 /* ---- control ---- */
 
-static void emit_block(struct emitter *em, const struct ir_block *b);
-
-static LLVMBasicBlockRef new_block(struct emitter *em) {
+LLVMBasicBlockRef llvm_new_block(struct emitter *em) {
     return LLVMAppendBasicBlockInContext(em->ctx, em->func, "");
 }
 
@@ -251,8 +250,9 @@ static LLVMBasicBlockRef new_block(struct emitter *em) {
  * done */
 static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef lo = em->values[op->args[0]], hi = em->values[op->args[1]];
-    LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), enter = new_block(em), body = new_block(em);
-    LLVMBasicBlockRef leave = new_block(em), done = new_block(em);
+    if (em->ptx) ptx_enter_loop(em, op);
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), enter = llvm_new_block(em), body = llvm_new_block(em);
+    LLVMBasicBlockRef leave = llvm_new_block(em), done = llvm_new_block(em);
     LLVMBuildCondBr(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, lo, hi, ""), enter, done);
     LLVMPositionBuilderAtEnd(em->b, enter);
     LLVMBuildBr(em->b, body);
@@ -263,7 +263,7 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
         LLVMAddIncoming(phi, &init, &enter, 1);
         em->values[op->inner[i]] = phi;
     }
-    emit_block(em, op->body);
+    llvm_emit_block(em, op->body);
     LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
     LLVMValueRef next = LLVMBuildNSWAdd(em->b, em->values[op->inner[0]], step, "");
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(em->b);
@@ -272,6 +272,7 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMPositionBuilderAtEnd(em->b, leave);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
+    if (em->ptx) ptx_leave_block(em, op->body);
     for (uint32_t i = 0; i < op->n_results; i++) {
         LLVMValueRef last = em->values[op->body->last->args[i]], init = em->values[op->args[i + 2]];
         LLVMAddIncoming(em->values[op->inner[i + 1]], &last, &latch, 1);
@@ -282,12 +283,13 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
 }
 
 static void emit_if(struct emitter *em, const struct ir_op *op) {
-    LLVMBasicBlockRef then = new_block(em), done = new_block(em);
+    LLVMBasicBlockRef then = llvm_new_block(em), done = llvm_new_block(em);
     LLVMBuildCondBr(em->b, em->values[op->args[0]], then, done);
     LLVMPositionBuilderAtEnd(em->b, then);
-    emit_block(em, op->body);
+    llvm_emit_block(em, op->body);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
+    if (em->ptx) ptx_leave_block(em, op->body);
 }
 
 static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
@@ -295,6 +297,8 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     struct ir_type t = op->type;
     LLVMValueRef a[4] = {0};
     for (uint32_t i = 0; i < op->n_args && i < 4; i++) a[i] = em->values[op->args[i]];
+    LLVMValueRef own = em->ptx ? ptx_value(em, op, a) : NULL;
+    if (own) return own;
     switch (op->code) {
     case IR_ARG:
         return emit_param_load(em, 0, t, op->imm);
@@ -414,14 +418,17 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     }
 }
 
-static void emit_block(struct emitter *em, const struct ir_block *b) {
+void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
         switch (op->code) {
         case IR_STORE:
-            emit_store(em, op);
-            break;
         case IR_STOREM:
-            emit_masked_store(em, op);
+            if (em->ptx)
+                ptx_store(em, op);
+            else if (op->code == IR_STORE)
+                emit_store(em, op);
+            else
+                emit_masked_store(em, op);
             break;
         case IR_FOR:
             emit_for(em, op);
@@ -457,15 +464,16 @@ static void emit_func(struct emitter *em) {
     set_flag(em, "nounwind");
     set_attribute(em, "target-cpu", em->target->cpu);
     set_attribute(em, "target-features", em->target->cpu_features);
+    if (em->target->tune) set_attribute(em, "tune-cpu", em->target->tune);
     if (em->target->lanes == 16) {
         set_attribute(em, "prefer-vector-width", "512");
         set_attribute(em, "min-legal-vector-width", "512");
     }
     em->values = mem_new(em->f->n_values * sizeof *em->values);
-    em->allocas = new_block(em);
-    LLVMBasicBlockRef body = new_block(em);
+    em->allocas = llvm_new_block(em);
+    LLVMBasicBlockRef body = llvm_new_block(em);
     LLVMPositionBuilderAtEnd(em->b, body);
-    emit_block(em, em->f->body);
+    llvm_emit_block(em, em->f->body);
     LLVMBuildRetVoid(em->b);
     LLVMPositionBuilderAtEnd(em->b, em->allocas);
     LLVMBuildBr(em->b, body);
@@ -475,6 +483,10 @@ static void emit_func(struct emitter *em) {
 void llvm_emit_module(LLVMContextRef ctx, LLVMModuleRef module, const struct ir_module *m, const struct target *t) {
     struct emitter em = {.target = t, .ctx = ctx, .module = module, .b = LLVMCreateBuilderInContext(ctx)};
     em.invariant_load = LLVMGetMDKindIDInContext(ctx, "invariant.load", 14);
-    for (em.f = m->first; em.f; em.f = em.f->next) emit_func(&em);
+    for (em.f = m->first; em.f; em.f = em.f->next)
+        if (t->ptx)
+            ptx_func(&em);
+        else
+            emit_func(&em);
     LLVMDisposeBuilder(em.b);
 }

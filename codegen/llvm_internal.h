@@ -20,12 +20,19 @@ struct emitter {
     LLVMBasicBlockRef allocas; /* the entry block: only stack allocations and a branch */
     LLVMValueRef *values;      /* per ir_value */
     unsigned invariant_load;   /* metadata kind */
+    struct ptx *ptx;           /* llvm_ptx.c's, NULL for other targets */
 };
 
+/* For PTX, a vector is one lane's value, since a lane is a thread. */
 LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t); /* f16 is i16: LLVM never computes with half */
 LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits); /* in every lane */
 LLVMValueRef llvm_call(struct emitter *em, const char *name, LLVMTypeRef overload, unsigned n, LLVMValueRef *args);
 LLVMValueRef llvm_bitcast(struct emitter *em, LLVMValueRef v, struct ir_type t);
+
+void llvm_mark_invariant(struct emitter *em, LLVMValueRef load);
+LLVMValueRef llvm_byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off);
+LLVMBasicBlockRef llvm_new_block(struct emitter *em);
+void llvm_emit_block(struct emitter *em, const struct ir_block *b);
 
 /* The lanes first, first+1, ... of v; lanes outside v are zero. */
 LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n);
@@ -39,7 +46,10 @@ LLVMValueRef x86_soft_frint(struct emitter *em, LLVMValueRef v, struct ir_type t
 bool llvm_fail(struct err *e, const char *what, LLVMErrorRef error);
 bool llvm_fail_message(struct err *e, const char *what, char *message); /* one that LLVMDisposeMessage frees */
 
-/* Initializes the x86 target and installs the fatal error handler, once a process. */
+/* Loads LLVM's library, once a process; nothing of LLVM may be called before. */
+bool llvm_open(struct err *e);
+
+/* Initializes the x86 and PTX targets and installs the fatal error handler, once a process. */
 void llvm_start(void);
 
 #endif

@@ -15,24 +15,37 @@ enum target_feature {
     FEAT_AVX512 = 1 << 2,  /* F, BW, CD, DQ, VL: the level x86-64-v4 */
     FEAT_VNNI = 1 << 3,    /* AVX512-VNNI */
     FEAT_AVXVNNI = 1 << 4, /* the VEX form, 128 and 256 bits */
+    FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
 };
 
+/* Warps of a thread block of a PTX target; every launch uses that block. */
+enum { PTX_WARPS = 4, PTX_LANES = 32 };
+
 struct target {
-    const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native */
-    const char *class_name; /* x86-64, x86-64-v3 or x86-64-v4: for tunables and for what results depend on */
+    const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native, sm_NN */
+    const char *class_name; /* x86-64, x86-64-v3, x86-64-v4 or ptx: for tunables and for what results depend on */
     unsigned lanes;         /* f32 lanes of a register */
     unsigned n_vregs;       /* vector registers */
     unsigned features;      /* enum target_feature */
     bool fma;               /* the op fma rounds once */
-    const char *cpu;        /* LLVM's names; class_name, cpu and cpu_features together identify the code generated */
+    bool ptx;               /* a GPU: lanes are the threads of a warp; code is PTX text, loaded by runtime/dev_cuda.h */
+    const char *cpu;        /* LLVM's names; class_name, cpu, cpu_features and tune identify the code generated */
     const char *cpu_features;
+    const char *tune; /* whose instruction timings LLVM schedules for; NULL: cpu's */
 };
 
 /* Finds a target by name; the strings it points to live as long as the process. *e lists the known names. */
 bool target_find(const char *name, struct target *out, struct err *e);
 
-/* The names in order; NULL past the last. */
+/* The names of this kind of processor's targets, in order; NULL past the last. */
 const char *target_name(size_t i);
+
+/* The same for GPUs, by architecture: sm_75 … sm_121a. */
+const char *target_gpu_name(size_t i);
+bool target_gpu_find(const char *name, struct target *out);
+
+/* Appends the PTX name of a function of the flat IR: PTX has no `.` and no `-` in names. */
+void target_ptx_symbol(const char *name, struct buf *out);
 
 /* Whether this machine can execute t's code. */
 bool target_runs_here(const struct target *t);
@@ -52,6 +65,9 @@ struct dot4_impl {
                                     struct LLVMOpaqueValue *s, unsigned lanes);
 };
 const struct dot4_impl *target_dot4_row(size_t i); /* NULL past the last */
+
+/* The rows of the GPUs' table; `emit` gets one lane's words, since a lane is a thread. */
+const struct dot4_impl *target_gpu_dot4_row(size_t i);
 
 /* The first legal row for t and umax; there always is one. *lanes is the widest register it may use on t. */
 const struct dot4_impl *target_dot4(const struct target *t, unsigned umax, unsigned *lanes);

@@ -3,8 +3,9 @@
 
 #include "codegen/f16.h"
 
-#include <llvm-c/TargetMachine.h>
+#include <cpuid.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- the targets ---- */
@@ -14,43 +15,60 @@
 
 /* x86-64-v4's own tuning prefers 256-bit vectors, which would halve the widths chosen by the lowering. */
 static const struct target targets[] = {
-    {"x86-64", "x86-64", 4, 16, FEAT_SSE2, false, "x86-64", ""},
-    {"x86-64-v3", "x86-64-v3", 8, 16, LEVEL3, true, "x86-64-v3", ""},
-    {"x86-64-v4", "x86-64-v4", 16, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit"},
-    {"x86-64-v4-vnni", "x86-64-v4", 16, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit"},
+    {"x86-64", "x86-64", 4, 16, FEAT_SSE2, false, "x86-64", "", NULL},
+    {"x86-64-v3", "x86-64-v3", 8, 16, LEVEL3, true, false, "x86-64-v3", "", NULL},
+    {"x86-64-v4", "x86-64-v4", 16, 32, LEVEL4, true, false, "x86-64-v4", "-prefer-256-bit", NULL},
+    {"x86-64-v4-vnni", "x86-64-v4", 16, 32, LEVEL4 | FEAT_VNNI, true, false, "x86-64-v4", "+avx512vnni,-prefer-256-bit", NULL},
 };
 enum { N_TARGETS = sizeof targets / sizeof *targets };
 
 static pthread_once_t host_once = PTHREAD_ONCE_INIT;
 static struct {
-    char *cpu, *features;
+    const char *tune;
+    char features[128]; /* beyond the level */
     unsigned flags;
 } host;
 
-static bool host_has(const char *feature) {
-    size_t n = strlen(feature);
-    for (const char *p = host.features; p && *p; p = strchr(p, ',') ? strchr(p, ',') + 1 : NULL)
-        if (*p == '+' && strncmp(p + 1, feature, n) == 0 && (p[n + 1] == ',' || !p[n + 1])) return true;
-    return false;
-}
-
-static bool host_has_all(const char *const *list) {
-    for (; *list; list++)
-        if (!host_has(*list)) return false;
-    return true;
+/* Processors whose scheduling LLVM knows, by vendor, family and range of models (AMD: processor programming references;
+ * Intel: Software Developer's Manual volume 4, table 2-1). */
+static const char *tuning(void) {
+    static const struct {
+        char vendor;
+        unsigned family, first, last;
+        const char *name;
+    } known[] = {
+        {'A', 0x17, 0x30, 0xff, "znver2"},        {'A', 0x17, 0x00, 0x2f, "znver1"},
+        {'A', 0x19, 0x10, 0x1f, "znver4"},        {'A', 0x19, 0x60, 0xaf, "znver4"},
+        {'A', 0x19, 0x00, 0x5f, "znver3"},        {'A', 0x1a, 0x00, 0xff, "znver5"},
+        {'G', 0x06, 0x8f, 0x8f, "sapphirerapids"}, {'G', 0x06, 0xcf, 0xcf, "emeraldrapids"},
+        {'G', 0x06, 0xad, 0xae, "graniterapids"}, {'G', 0x06, 0x6a, 0x6c, "icelake-server"},
+        {'G', 0x06, 0x55, 0x55, "cascadelake"},   {'G', 0x06, 0x97, 0x9a, "alderlake"},
+    };
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d)) return NULL;
+    char vendor = b == 0x68747541 ? 'A' : b == 0x756e6547 ? 'G' : 0;
+    __get_cpuid(1, &a, &b, &c, &d);
+    unsigned family = (a >> 8 & 15) == 15 ? 15 + (a >> 20 & 255) : a >> 8 & 15;
+    unsigned model = (a >> 4 & 15) | (a >> 12 & 0xf0);
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (vendor == known[i].vendor && family == known[i].family && model >= known[i].first && model <= known[i].last)
+            return known[i].name;
+    return NULL;
 }
 
 static void detect_host(void) {
-    static const char *const v3[] = {"avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", NULL};
-    static const char *const v4[] = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", NULL};
-    llvm_start();
-    host.cpu = LLVMGetHostCPUName();
-    host.features = LLVMGetHostCPUFeatures();
+    __builtin_cpu_init();
     host.flags = FEAT_SSE2;
-    if (host_has_all(v3)) host.flags |= FEAT_AVX2;
-    if ((host.flags & FEAT_AVX2) && host_has_all(v4)) host.flags |= FEAT_AVX512;
-    if ((host.flags & FEAT_AVX512) && host_has("avx512vnni")) host.flags |= FEAT_VNNI;
-    if ((host.flags & FEAT_AVX2) && host_has("avxvnni")) host.flags |= FEAT_AVXVNNI;
+    if (__builtin_cpu_supports("x86-64-v3")) host.flags |= FEAT_AVX2;
+    if (__builtin_cpu_supports("x86-64-v4")) host.flags |= LEVEL4;
+    if ((host.flags & FEAT_AVX512) && __builtin_cpu_supports("avx512vnni")) host.flags |= FEAT_VNNI;
+    unsigned a, b, c, d;
+    if ((host.flags & FEAT_AVX2) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4)) host.flags |= FEAT_AVXVNNI;
+    snprintf(host.features, sizeof host.features, "%s%s%s", host.flags & FEAT_VNNI ? "+avx512vnni," : "",
+             host.flags & FEAT_AVXVNNI ? "+avxvnni," : "", host.flags & FEAT_AVX512 ? "-prefer-256-bit" : "");
+    size_t n = strlen(host.features);
+    if (n && host.features[n - 1] == ',') host.features[n - 1] = 0;
+    host.tune = tuning();
 }
 
 static struct target native(void) {
@@ -61,8 +79,8 @@ static struct target native(void) {
     struct target t = targets[best];
     t.name = "native";
     t.features = host.flags;
-    t.cpu = host.cpu;
     t.cpu_features = host.features;
+    t.tune = host.tune ? host.tune : t.cpu;
     return t;
 }
 
@@ -80,8 +98,10 @@ bool target_find(const char *name, struct target *out, struct err *e) {
             *out = targets[i];
             return true;
         }
+    if (target_gpu_find(name, out)) return true;
     struct buf known = {0};
     for (size_t i = 0; target_name(i); i++) buf_printf(&known, "%s%s", i ? ", " : "", target_name(i));
+    for (size_t i = 0; target_gpu_name(i); i++) buf_printf(&known, ", %s", target_gpu_name(i));
     err_set(e, ERR_USAGE, "unknown target `%s`: expected one of %s", name, known.data);
     buf_free(&known);
     return false;
@@ -89,7 +109,7 @@ bool target_find(const char *name, struct target *out, struct err *e) {
 
 bool target_runs_here(const struct target *t) {
     pthread_once(&host_once, detect_host);
-    return (t->features & ~host.flags) == 0;
+    return !t->ptx && (t->features & ~host.flags) == 0;
 }
 
 /* ---- dot4 ---- */
@@ -185,8 +205,8 @@ const struct dot4_impl *target_dot4_row(size_t i) {
 }
 
 const struct dot4_impl *target_dot4(const struct target *t, unsigned umax, unsigned *lanes) {
-    for (size_t i = 0; target_dot4_row(i); i++) {
-        const struct dot4_impl *row = &dot4_table[i];
+    const struct dot4_impl *row;
+    for (size_t i = 0; (row = t->ptx ? target_gpu_dot4_row(i) : target_dot4_row(i)); i++) {
         if ((row->requires & ~t->features) || umax > row->max_umax) continue;
         *lanes = row->max_lanes < t->lanes ? row->max_lanes : t->lanes;
         return row;

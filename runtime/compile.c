@@ -181,8 +181,8 @@ static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_f
 static char *key_of(const struct compiler *c, const json_t *spec, const char *pack_fmt) {
     struct buf b = {0};
     char *text = spec ? json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    buf_printf(&b, "%s|%s|%s|%s|%s|%s", codegen_version(), c->target.class_name, c->target.cpu, c->target.cpu_features,
-               dsl_digest(c->dsl), pack_fmt ? pack_fmt : text);
+    codegen_key("", 0, &c->target, &b);
+    buf_printf(&b, "%s|%s", dsl_digest(c->dsl), pack_fmt ? pack_fmt : text);
     free(text);
     return b.data;
 }

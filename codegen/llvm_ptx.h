@@ -1,0 +1,31 @@
+/* llvm_ptx: what differs when the lanes of the flat IR are the threads of a warp. Included by llvm_*.c only.
+ *
+ * A function becomes a kernel; docs/ptx.md has the mapping and the parameter block. A vector of N lanes is one value a
+ * thread; where N < 32 the vector is repeated 32 / N times across the warp, so that no thread ever holds anything else
+ * and a reduction needs no neutral element. A scalar is computed by all threads alike; control flow is uniform.
+ *
+ * Threads of a warp may run apart between instructions that synchronize them, so a thread may see memory before another
+ * has written it. The emission keeps the accesses since the last warp barrier and places one where the flat IR's order
+ * of two accesses by different threads to memory that may be the same would otherwise be lost.
+ */
+#ifndef KGEN_LLVM_PTX_H
+#define KGEN_LLVM_PTX_H
+
+#include "codegen/llvm_internal.h"
+
+/* Refuses what has no form on a warp: vectors of 64 lanes, stacks beyond a block's shared memory. */
+bool ptx_check(const struct ir_module *m, struct err *e);
+
+/* em->f as a kernel. */
+void ptx_func(struct emitter *em);
+
+/* The value of an operation that differs from other targets, NULL for one that does not. a: its first operands. */
+LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
+
+void ptx_store(struct emitter *em, const struct ir_op *op); /* store or storem */
+
+/* Around bodies: what a body's accesses mean for the barriers in it and behind it. */
+void ptx_enter_loop(struct emitter *em, const struct ir_op *op);
+void ptx_leave_block(struct emitter *em, const struct ir_block *b);
+
+#endif
