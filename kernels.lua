@@ -225,7 +225,8 @@ fused "norm_qkv" {
 }
 
 fused "swiglu_ffn" {
-  sig = "x: f32[tok?,d], g: f32[d], eps: num, w_gate: G[ff,d], w_up: U[ff,d], w_down: D[d,ff], act: format -> y: f32[tok?,d]",
+  sig = "x: f32[tok?,d], g: f32[d], eps: num, w_gate: G[ff,d], w_up: U[ff,d], w_down: D[d,ff], act: format"
+     .. " -> y: f32[tok?,d]",
   steps = {
     { "rmsnorm", x = "x", g = "g", y = "h" },
     { "linear", x = "h", w = "w_gate", y = "gate" },

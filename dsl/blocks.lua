@@ -91,7 +91,8 @@ function M.decoder(b, o)
     x = b:call("add", { a = x, b = h })
   end
   local h = b:call("rmsnorm", { x = x, g = b:weight("output_norm.weight", { d }), eps = eps })
-  local logits = b:call("linear", { x = h, w = b:has("output.weight") and b:weight("output.weight", { vocab, d }) or embedding })
+  local head = b:has("output.weight") and b:weight("output.weight", { vocab, d }) or embedding
+  local logits = b:call("linear", { x = h, w = head })
   return { logits = logits, hyper = { n_layers = n_layers, d = d, n_heads = n_heads, n_kv = n_kv, hd = hd, ff = ff,
                                       vocab = vocab, ctx = b:key("context_length") } }
 end

@@ -1,5 +1,6 @@
 -- Q2_K: a super-block of 256 elements in 84 bytes, sixteen sub-blocks of 16 with 4-bit scales and minimums.
---   | scales[16]: lo nibble scale, hi nibble minimum | q[64]: per 128 elements 32 bytes, 2 bits per run of 32 | d | dmin |
+--   | scales[16]: lo nibble scale, hi nibble minimum | q[64]: per 128 elements 32 bytes, 2 bits per run of 32 | d f16 |
+--   | dmin f16 |
 return {
   ggml = 10, block = 256, bytes = 84,
   fields = {

@@ -1,6 +1,6 @@
 -- Q6_K: a super-block of 256 elements in 210 bytes, sixteen sub-blocks of 16 with signed 8-bit scales.
---   | ql[128]: per 128 elements 64 bytes, lo nibble first 64, hi nibble next 64 | qh[64]: per 128 elements 32 bytes, 2 bits
---   per run of 32 | scales[16] i8 | d f16 |      codes are offset by 32
+--   | ql[128]: per 128 elements 64 bytes, lo nibble first 64, hi nibble next 64 | qh[64]: per 128 elements 32 bytes,
+--   2 bits per run of 32 | scales[16] i8 | d f16 |      codes are offset by 32
 return {
   ggml = 14, block = 256, bytes = 210,
   fields = {
