@@ -1,51 +1,131 @@
 /* kgen emit: what a kernel becomes at each stage of the compiler, for any target. */
 #include "cli/cli.h"
+#include "runtime/compile.h"
 
+#include <errno.h>
 #include <stddef.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
-enum emit_stage { EMIT_DSL, EMIT_IR, EMIT_LLVM, EMIT_ASM, EMIT_PTX, EMIT_OBJ };
+enum emit_stage { EMIT_DSL, EMIT_IR, EMIT_LLVM, EMIT_ASM, EMIT_OBJ };
 
 struct emit_options {
     struct words kernels;
-    bool all, bundle;
-    const char *model, *target, *shape, *output, *dump;
+    bool all;
+    const char *target, *shape, *output, *dump;
     int stage; /* enum emit_stage */
 };
 
 static bool check(const void *opts, struct err *e) {
     const struct emit_options *o = opts;
-    if (o->bundle) {
-        if (o->all || o->kernels.n)
-            return err_set(e, ERR_USAGE, "--bundle takes all kernels that its model needs: no KERNEL, no --all");
-        if (!o->model) return err_set(e, ERR_USAGE, "missing -m MODEL: whose kernels to bundle");
-        if (!o->output) return err_set(e, ERR_USAGE, "missing -o DIR: where to put the bundle");
-        return true;
-    }
-    if (o->model) return err_set(e, ERR_USAGE, "-m belongs to --bundle");
     if (o->all == (o->kernels.n > 0)) return err_set(e, ERR_USAGE, "expected a KERNEL or --all");
     if (o->all && !o->output) return err_set(e, ERR_USAGE, "missing -o DIR: one file a kernel and format");
     if (o->all && o->shape) return err_set(e, ERR_USAGE, "--shape belongs to one KERNEL");
+    if (o->stage == EMIT_OBJ && !o->output && isatty(STDOUT_FILENO))
+        return err_set(e, ERR_USAGE, "an object is no text for a terminal; write it to a file with -o FILE");
     return true;
 }
 
-static const char *const stages[] = {[EMIT_DSL] = "dsl",
-                                     [EMIT_IR] = "ir",
-                                     [EMIT_LLVM] = "llvm",
-                                     [EMIT_ASM] = "asm",
-                                     [EMIT_PTX] = "ptx",
-                                     [EMIT_OBJ] = "obj",
-                                     NULL};
+/* Appends what one kernel becomes. shape and format may be NULL: see dsl/shapes.lua. */
+static bool emit_kernel(const struct emit_options *o, struct dsl *d, const struct target *t, const char *kernel,
+                        const char *shape, const char *format, struct buf *out, struct err *e) {
+    json_t *arg = json_pack("{s:s, s:s*, s:s*}", "kernel", kernel, "shape", shape, "format", format);
+    json_t *made = NULL, *meta = NULL, *text = NULL;
+    if (!arg) return err_set(e, ERR_USAGE, "a kernel's name and shape are UTF-8 text");
+    bool ok = dsl_call(d, "shape", arg, &made, e);
+    const json_t *spec = json_object_get(made, "spec");
+    if (ok && o->stage == EMIT_DSL) {
+        json_t *show = json_pack("{s:O}", "spec", spec);
+        ok = dsl_call(d, "show", show, &text, e);
+        if (ok) buf_puts(out, json_string_value(text));
+        json_decref(show);
+    } else if (ok) {
+        static const enum codegen_stage stages[] = {
+            [EMIT_IR] = STAGE_IR, [EMIT_LLVM] = STAGE_LLVM, [EMIT_ASM] = STAGE_ASM, [EMIT_OBJ] = STAGE_OBJ};
+        ok = compile_lower(d, spec, t, false, &meta, e);
+        const json_t *ir = json_object_get(meta, "ir");
+        ok = ok && codegen_emit(json_string_value(ir), json_string_length(ir), t, stages[o->stage], o->dump, out, e);
+    }
+    json_decref(text);
+    json_decref(meta);
+    json_decref(made);
+    json_decref(arg);
+    return ok;
+}
+
+static bool emit_one(const struct emit_options *o, struct dsl *d, const struct target *t, struct err *e) {
+    struct buf out = {0};
+    bool ok = emit_kernel(o, d, t, o->kernels.items[0], o->shape, NULL, &out, e);
+    if (ok && o->output)
+        ok = file_write_atomic(o->output, out.data, out.len, e);
+    else if (ok)
+        fwrite(out.data, 1, out.len, stdout);
+    buf_free(&out);
+    return ok;
+}
+
+static bool emit_file(const struct emit_options *o, struct dsl *d, const struct target *t, const char *kernel,
+                      const char *format, struct err *e) {
+    static const char *const suffixes[] = {
+        [EMIT_DSL] = "txt", [EMIT_IR] = "ir", [EMIT_LLVM] = "ll", [EMIT_ASM] = "s", [EMIT_OBJ] = "o"};
+    struct buf path = {0}, out = {0};
+    buf_printf(&path, "%s/%s%s%s.%s", o->output, kernel, format ? "." : "", format ? format : "", suffixes[o->stage]);
+    bool ok = emit_kernel(o, d, t, kernel, NULL, format, &out, e) && file_write_atomic(path.data, out.data, out.len, e);
+    buf_free(&out);
+    buf_free(&path);
+    return ok;
+}
+
+static bool emit_all(const struct emit_options *o, struct dsl *d, const struct target *t, struct err *e) {
+    if (mkdir(o->output, 0777) != 0 && errno != EEXIST)
+        return err_set(e, ERR_IO, "%s: cannot be made: %s", o->output, strerror(errno));
+    json_t *kernels = NULL;
+    if (!dsl_call(d, "kernels", NULL, &kernels, e)) return false;
+    struct progress progress;
+    progress_begin(&progress, "kernels");
+    bool ok = true;
+    size_t n = json_array_size(kernels);
+    for (size_t i = 0; ok && i < n; i++) {
+        const json_t *k = json_array_get(kernels, i), *formats = json_object_get(k, "formats");
+        const char *name = json_string_value(json_object_get(k, "name"));
+        size_t n_formats = json_array_size(formats);
+        if (json_integer_value(json_object_get(k, "n_bench")) == 0)
+            ok = err_set(e, ERR_INPUT, "kernel '%s' has no benchmark shape (`bench` in kernels.lua)", name);
+        for (size_t f = 0; ok && f < (n_formats ? n_formats : 1); f++) {
+            const char *format = n_formats ? json_string_value(json_array_get(formats, f)) : NULL;
+            ok = emit_file(o, d, t, name, format, e);
+            if (!ok && format) err_prefix(e, "%s", format);
+            progress_update(&progress, ((double)i + (double)f / (double)(n_formats + 1)) / (double)n);
+        }
+    }
+    progress_end(&progress);
+    json_decref(kernels);
+    return ok;
+}
+
+static bool run(const void *opts, struct err *e) {
+    const struct emit_options *o = opts;
+    struct dsl *d = NULL;
+    struct target t;
+    bool ok = target_find(o->target, &t, e) && dsl_open(&d, e) && (o->all ? emit_all : emit_one)(o, d, &t, e);
+    dsl_close(d);
+    return ok;
+}
+
+static const char *const stages[] = {
+    [EMIT_DSL] = "dsl", [EMIT_IR] = "ir", [EMIT_LLVM] = "llvm", [EMIT_ASM] = "asm", [EMIT_OBJ] = "obj", NULL};
 
 #define AT(field) .offset = offsetof(struct emit_options, field)
 static const struct option options[] = {
-    {"target", 0, OPTION_STRING, "NAME", "native, x86-64, x86-64-v3, x86-64-v4, … or sm_NN", AT(target),
+    {"target", 0, OPTION_STRING, "NAME", "native, x86-64, x86-64-v3, x86-64-v4 or x86-64-v4-vnni", AT(target),
      .fallback = "native"},
-    {"stage", 0, OPTION_ENUM, NULL, "how far to compile", AT(stage), .choices = stages, .fallback = "ir"},
-    {"shape", 0, OPTION_STRING, "k=v,…", "sizes and formats; without it, the first benchmark shape", AT(shape)},
+    {"stage", 0, OPTION_ENUM, NULL, "how far to compile: traced expressions, flat IR, LLVM's IR, assembly or an object",
+     AT(stage), .choices = stages, .fallback = "ir"},
+    {"shape", 0, OPTION_STRING, "k=v,…", "sizes and formats; what it leaves out is as in the first benchmark shape",
+     AT(shape)},
     {"all", 0, OPTION_FLAG, NULL, "every kernel in every format", AT(all)},
-    {"bundle", 0, OPTION_FLAG, NULL, "all that a model needs, to run without a compiler", AT(bundle)},
-    {"model", 'm', OPTION_STRING, "MODEL", "the model of a bundle", AT(model)},
-    {"output", 'o', OPTION_STRING, "FILE", "where to write; a directory for --all and --bundle", AT(output)},
+    {"output", 'o', OPTION_STRING, "FILE", "where to write; a directory with --all", AT(output)},
     {"dump", 0, OPTION_STRING, "PASS", "print the kernel after this pass too, on standard error", AT(dump),
      .setting = true},
     {0},
@@ -57,12 +137,17 @@ static const struct option_group groups[] = {{"what to emit", options, 0}, {0}};
 const struct command command_emit = {
     .name = "emit",
     .summary = "shows what a kernel becomes at each stage",
-    .usage = "(KERNEL | --all -o DIR | --bundle -m MODEL -o DIR) [--target NAME] [--stage STAGE]",
-    .examples = "kgen emit linear --stage asm --target x86-64-v3\nkgen emit --all --stage ir -o kernels",
+    .usage = "(KERNEL | --all -o DIR) [--target NAME] [--stage STAGE] [--shape k=v,…]",
+    .details = "A shape names a kernel's sizes (d=2048), formats (W=q4_k) and parameters (act=q8), as in the `bench` "
+               "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.",
+    .examples = "kgen emit linear --stage dsl\n"
+                "kgen emit linear --stage asm --target x86-64-v3 --shape W=q4_1,d=576\n"
+                "kgen emit --all --stage ir -o kernels",
     .groups = groups,
     .options_bytes = sizeof(struct emit_options),
     .words_name = "KERNEL",
     .words_max = 1,
     .words_offset = offsetof(struct emit_options, kernels),
     .check = check,
+    .run = run,
 };

@@ -82,7 +82,7 @@ function S:fold(n)
     self.monoids[number_of], self.monoids[n.monoid] = { monoid = n.monoid, node = n }, number_of
   end
   local elements, fields = {}, {}
-  for k, f in ipairs(n.fields) do elements[k] = n.args[3 + k] end
+  for k in ipairs(n.fields) do elements[k] = n.args[3 + k] end
   local when = n.args[2]
   local masked = not (when.op == "const" and when.imm == 1)
   if masked then elements[#elements + 1] = when end
@@ -127,8 +127,9 @@ function S:expr(n)
   return ("%s(%s)"):format(op, self:list(n.args)), 4
 end
 
--- Names what is used more than once below the roots and depends on known variables only. Returns the lines.
-function S:lets(roots)
+-- Names what depends on known variables only and is used more than once below the roots; with `hoist`, which is for
+-- roots inside further loops, what loops itself as well. Returns the lines.
+function S:lets(roots, hoist)
   local uses, order, seen = {}, {}, {}
   local function visit(n)
     uses[n] = (uses[n] or 0) + 1
@@ -140,7 +141,7 @@ function S:lets(roots)
   for _, r in ipairs(roots) do visit(r) end
   local lines = {}
   for _, n in ipairs(order) do
-    local known = uses[n] > 1 and not trivial(n) and not self.names[n]
+    local known = (uses[n] > 1 or hoist and n.binds) and not trivial(n) and not self.names[n]
     for var in pairs(n.deps) do known = known and self.known[var] end
     if known then
       local text = self:wrap(n, 0)
@@ -185,6 +186,36 @@ function S:monoid(number_of, m)
            ("  merge(a, b): %s"):format(fields(m.monoid.merge(operand "a", operand "b"))) }
 end
 
+-- The stores inside `depth` open loops: those right here, and runs of those that share the next loop.
+function S:level(stores, depth, lines)
+  local indent, outer = ("  "):rep(depth), self.names
+  self.names = setmetatable({}, { __index = outer })
+  local at = 1
+  while at <= #stores do
+    local var, group = stores[at].axes[depth + 1], { stores[at] }
+    while var and stores[at + #group] and rawequal(stores[at + #group].axes[depth + 1], var) do
+      group[#group + 1] = stores[at + #group]
+    end
+    local roots = {}
+    for _, st in ipairs(group) do
+      table.move(st.idx, 1, #st.idx, #roots + 1, roots)
+      roots[#roots + 1] = st.value
+    end
+    for _, line in ipairs(self:lets(roots, var ~= nil)) do lines[#lines + 1] = indent .. line end
+    if var then
+      lines[#lines + 1] = ("%sfor %s"):format(indent, self:range(var, nil, var.len))
+      self.known[var] = true
+      self:level(group, depth + 1, lines)
+      self.known[var] = nil
+    else
+      local st = group[1]
+      lines[#lines + 1] = ("%s%s%s = %s"):format(indent, st.array.name, self:indices(st.idx), self:wrap(st.value, 0))
+    end
+    at = at + #group
+  end
+  self.names = outer
+end
+
 --- @param k table the kernel's definition (name, sig)
 --- @param trace table what language.trace returned
 --- @return string
@@ -195,26 +226,7 @@ function M.kernel(k, trace)
   lines[1] = ("kernel %s(%s)"):format(k.name, table.concat(ins, ", "))
   lines[2] = ("  -> %s"):format(table.concat(outs, ", "))
   language.during(trace, function()
-    local open = {}
-    for _, st in ipairs(trace.stores) do
-      local same = 0
-      while open[same + 1] and rawequal(open[same + 1], st.axes[same + 1]) do same = same + 1 end
-      for d = #open, same + 1, -1 do
-        s.known[open[d]] = nil
-        open[d] = nil
-      end
-      for d = same + 1, #st.axes do
-        local var = st.axes[d]
-        lines[#lines + 1] = ("%sfor %s"):format(("  "):rep(d - 1), s:range(var, nil, var.len))
-        open[d], s.known[var] = var, true
-      end
-      local indent = ("  "):rep(#open)
-      local roots = table.move(st.idx, 1, #st.idx, 1, {})
-      roots[#roots + 1] = st.value
-      s.names = {}
-      for _, line in ipairs(s:lets(roots)) do lines[#lines + 1] = indent .. line end
-      lines[#lines + 1] = ("%s%s%s = %s"):format(indent, st.array.name, s:indices(st.idx), s:wrap(st.value, 0))
-    end
+    s:level(trace.stores, 0, lines)
     local at = 3
     for number_of, m in ipairs(s.monoids) do
       s.names = {}
