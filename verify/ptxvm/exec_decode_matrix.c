@@ -1,3 +1,237 @@
+/* The decoder's table of matrix instructions. */
 #include "verify/ptxvm/exec_decode.h"
-const struct opcode dec_matrix_opcodes[] = {{0}};
-const struct opcode dec_async_opcodes[] = {{0}};
+
+#include <stdio.h>
+#include <string.h>
+
+#define N NO_ROW
+
+static bool shape_word(struct decoder *d, int *m, int *n, int *k) {
+    int used = 0;
+    if (d->at >= d->n_parts || sscanf(d->part[d->at], "m%dn%dk%d%n", m, n, k, &used) != 3 || d->part[d->at][used]) return false;
+    d->at++;
+    return *m > 0 && *n > 0 && *k > 0 && *m <= 256 && *n <= 256 && *k <= 256;
+}
+
+static int type_bits(enum ptx_type t) { return t == PT_S4 || t == PT_U4 ? 4 : t == PT_B1 ? 1 : t == PT_E2M1X2 ? 4 : 8 * ptx_type_bytes(t); }
+
+/* Types of matrices: the packed names of the converters do not occur, e2m1 and the like do. */
+static enum ptx_type matrix_type(struct decoder *d) {
+    if (dec_take(d, "e2m1")) return PT_E2M1X2;
+    if (dec_take(d, "e2m3")) return PT_E2M3X2;
+    if (dec_take(d, "e3m2")) return PT_E3M2X2;
+    return dec_type(d);
+}
+
+static bool known_shape(int m, int n, int k, enum ptx_type a, enum ptx_type b) {
+    bool same = a == b;
+    bool i8 = (a == PT_S8 || a == PT_U8) && (b == PT_S8 || b == PT_U8), i4 = (a == PT_S4 || a == PT_U4) && (b == PT_S4 || b == PT_U4);
+    bool f8 = (a == PT_E4M3 || a == PT_E5M2 || a == PT_E2M3X2 || a == PT_E3M2X2) && (b == PT_E4M3 || b == PT_E5M2 || b == PT_E2M3X2 || b == PT_E3M2X2);
+    if (n != 8) return false;
+    if (a == PT_F16 && same) return (m == 16 && (k == 8 || k == 16)) || (m == 8 && k == 4);
+    if (a == PT_BF16 && same) return m == 16 && (k == 8 || k == 16);
+    if (a == PT_TF32 && same) return m == 16 && (k == 4 || k == 8);
+    if (a == PT_F64 && same) return (m == 8 && k == 4) || (m == 16 && (k == 4 || k == 8 || k == 16));
+    if (i8) return (m == 8 && k == 16) || (m == 16 && (k == 16 || k == 32));
+    if (i4) return (m == 8 && k == 32) || (m == 16 && (k == 32 || k == 64));
+    if (a == PT_B1 && same) return (m == 8 && k == 128) || (m == 16 && (k == 128 || k == 256));
+    return f8 && m == 16 && (k == 16 || k == 32);
+}
+
+/* The registers of operand i as 32-bit (or 64-bit) rows, appended to ops. */
+static int registers(struct decoder *d, int i, int bytes, bool dst, u32 *ops, u8 *sizes, int at, int expected) {
+    const struct ptx_operand *o = dec_operand(d, i);
+    int n = dec_vector(d, o, bytes == 8 ? PT_B64 : PT_B32, dst, ops + at, sizes + at, 32);
+    if (expected && n != expected) dec_fail(d, "operand %d has %d registers, expected %d", i + 1, n, expected);
+    return n;
+}
+
+static struct ext *matrix_ext(struct decoder *d, const u32 *ops, const u8 *sizes, const int n[4]) {
+    int total = n[0] + n[1] + n[2] + n[3];
+    struct ext *x = dec_ext(d, total);
+    memcpy(x->ops, ops, (size_t)total * sizeof *ops);
+    memcpy(x->sizes, sizes, (size_t)total);
+    x->arg_from = arena_new(&d->m->arena, 4 * sizeof(u32));
+    for (int i = 0; i < 4; i++) x->arg_from[i] = (u32)n[i];
+    return x;
+}
+
+static void dec_mma(struct decoder *d) {
+    int m, n, k;
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !shape_word(d, &m, &n, &k)) dec_unknown(d);
+    bool a_col = dec_take(d, "col");
+    if (!a_col && !dec_take(d, "row")) dec_unknown(d);
+    bool b_row = dec_take(d, "row");
+    if (!b_row && !dec_take(d, "col")) dec_unknown(d);
+    bool kind = dec_take(d, "kind::f8f6f4");
+    bool sat = dec_take(d, "satfinite");
+    enum ptx_type dt = dec_type(d), at = matrix_type(d), bt = matrix_type(d), ct = dec_type(d);
+    int mode2 = 0;
+    if (at == PT_B1) {
+        mode2 = dec_take(d, "and") ? 1 : dec_take(d, "xor") ? 2 : 0;
+        if (!mode2 || !dec_take(d, "popc")) dec_unknown(d);
+    }
+    if (at == PT_F64) dec_rounding(d);
+    bool six = kind && (at == PT_E2M1X2 || bt == PT_E2M1X2); /* f4 in bytes of its own, as f8f6f4 stores it */
+    if (six || !known_shape(m, n, k, at, bt)) dec_unknown(d);
+    bool quad = m == 8 && k == 4 && at == PT_F16;
+    if ((a_col || b_row) && !quad) dec_unknown(d);
+    bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1, is_float = !is_int && at != PT_F64;
+    if (is_int ? dt != PT_S32 || ct != PT_S32 : at == PT_F64 ? dt != PT_F64 || ct != PT_F64 : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16)) dec_unknown(d);
+    if (is_float && (at == PT_BF16 || at == PT_TF32) && (dt != PT_F32 || ct != PT_F32)) dec_unknown(d);
+    if (sat && !is_int) dec_unknown(d);
+    dec_count(d, 4, 4);
+    int bytes = at == PT_F64 ? 8 : 4, bits = type_bits(at), nd, na, nb, nc;
+    nd = quad ? (dt == PT_F32 ? 8 : 4) : m / 4 / (dt == PT_F16 ? 2 : 1);
+    nc = quad ? (ct == PT_F32 ? 8 : 4) : m / 4 / (ct == PT_F16 ? 2 : 1);
+    na = quad ? 2 : m * k * bits / 32 / (8 * bytes);
+    nb = quad ? 2 : n * k * bits / 32 / (8 * bytes);
+    u32 ops[128];
+    u8 sizes[128];
+    int counts[4] = {nd, na, nb, nc};
+    registers(d, 1, bytes, false, ops, sizes, nd, na);
+    registers(d, 2, bytes, false, ops, sizes, nd + na, nb);
+    registers(d, 3, bytes, false, ops, sizes, nd + na + nb, nc);
+    registers(d, 0, bytes, true, ops, sizes, 0, nd);
+    struct ext *x = matrix_ext(d, ops, sizes, counts);
+    x->m = m, x->nn = n, x->k = k;
+    x->type = (u8)at, x->type2 = (u8)bt, x->type3 = (u8)ct, x->type4 = (u8)dt;
+    x->mode = sat;
+    x->mode2 = (u8)mode2;
+    x->mode3 = (u8)(a_col | b_row << 1);
+    x->order = quad ? 2 : 0;
+    dec_op(d, op_mma, x);
+}
+
+static bool wmma_shape(int m, int n, int k, enum ptx_type t) {
+    bool big = (m == 16 && n == 16) || (m == 32 && n == 8) || (m == 8 && n == 32);
+    if (t == PT_F16 || t == PT_BF16 || t == PT_S8 || t == PT_U8) return big && k == 16;
+    if (t == PT_TF32) return m == 16 && n == 16 && k == 8;
+    if (t == PT_F64) return m == 8 && n == 8 && k == 4;
+    if (t == PT_S4 || t == PT_U4) return m == 8 && n == 8 && k == 32;
+    return t == PT_B1 && m == 8 && n == 8 && k == 128;
+}
+
+static int space_word(struct decoder *d) {
+    if (dec_take(d, "global")) return SP_GLOBAL;
+    if (dec_take(d, "shared") || dec_take(d, "shared::cta")) return SP_SHARED;
+    return SP_GENERIC;
+}
+
+static void dec_wmma_memory(struct decoder *d, bool store) {
+    int which = dec_take(d, "a") ? 0 : dec_take(d, "b") ? 1 : dec_take(d, "c") || dec_take(d, "d") ? 2 : 3, m, n, k;
+    if (which == 3 || !dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
+    bool col = dec_take(d, "col");
+    if (!col && !dec_take(d, "row")) dec_unknown(d);
+    if (!shape_word(d, &m, &n, &k)) dec_unknown(d);
+    int space = space_word(d);
+    enum ptx_type t = dec_type(d);
+    if (which < 2 ? !wmma_shape(m, n, k, t) : t != PT_F16 && t != PT_F32 && t != PT_S32 && t != PT_F64) dec_unknown(d);
+    dec_count(d, 2, 3);
+    u32 ops[32];
+    u8 sizes[32];
+    int bytes = t == PT_F64 ? 8 : 4;
+    int n_regs = registers(d, store ? 1 : 0, bytes, !store, ops, sizes, 0, 0);
+    struct ext *x = dec_ext(d, n_regs);
+    memcpy(x->ops, ops, (size_t)n_regs * sizeof *ops);
+    memcpy(x->sizes, sizes, (size_t)n_regs);
+    x->m = which == 1 ? k : m;
+    x->nn = which == 0 ? k : n;
+    x->type = (u8)t;
+    x->mode = col;
+    if (n_regs * bytes * 8 / type_bits(t) * 32 < x->m * x->nn) dec_fail(d, "%d registers do not hold the matrix", n_regs);
+    u32 stride = d->st->n == 3 ? dec_src_bytes(d, dec_operand(d, 2), 4, false) : N;
+    d->cls = store ? VM_C_STORE : VM_C_LOAD;
+    struct insn *in = dec_op(d, store ? op_wmma_store : op_wmma_load, x);
+    dec_address(d, dec_operand(d, store ? 0 : 1), in, x, space);
+    in->b = stride;
+}
+
+static void dec_wmma(struct decoder *d) {
+    if (dec_take(d, "load")) {
+        dec_wmma_memory(d, false);
+        return;
+    }
+    if (dec_take(d, "store")) {
+        dec_wmma_memory(d, true);
+        return;
+    }
+    int m, n, k, mode2 = 0;
+    if (!dec_take(d, "mma")) dec_unknown(d);
+    if (dec_take(d, "xor")) mode2 = 2;
+    else if (dec_take(d, "and")) mode2 = 1;
+    if (mode2 && !dec_take(d, "popc")) dec_unknown(d);
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
+    for (int i = 0; i < 2; i++)
+        if (!dec_take(d, "row") && !dec_take(d, "col")) dec_unknown(d);
+    if (!shape_word(d, &m, &n, &k)) dec_unknown(d);
+    dec_rounding(d);
+    enum ptx_type t[4] = {dec_type(d), 0, 0, 0};
+    t[1] = dec_type(d);
+    t[2] = dec_type_if(d);
+    enum ptx_type dt = t[0], at, bt, ct;
+    if (t[2] == PT_NONE) at = bt = PT_F16, ct = t[1];
+    else at = t[1], bt = t[2], ct = dec_type(d);
+    bool sat = dec_take(d, "satfinite");
+    bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1;
+    if (!wmma_shape(m, n, k, at) || !wmma_shape(m, n, k, bt) || (mode2 != 0) != (at == PT_B1)) dec_unknown(d);
+    if (is_int ? dt != PT_S32 || ct != PT_S32 : at == PT_F64 ? dt != PT_F64 || ct != PT_F64 : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16)) dec_unknown(d);
+    dec_count(d, 4, 4);
+    u32 ops[128];
+    u8 sizes[128];
+    int counts[4], total = 0, bytes = at == PT_F64 ? 8 : 4;
+    int order[4] = {1, 2, 3, 0};
+    const struct ptx_operand *o0 = dec_operand(d, 0);
+    counts[0] = o0->kind == O_VEC ? o0->n : 1;
+    total = counts[0];
+    if (total > 32) dec_fail(d, "too many registers");
+    for (int i = 0; i < 3; i++) {
+        counts[order[i]] = registers(d, order[i], bytes, false, ops, sizes, total, 0);
+        total += counts[order[i]];
+    }
+    registers(d, 0, bytes, true, ops, sizes, 0, counts[0]);
+    struct ext *x = matrix_ext(d, ops, sizes, counts);
+    x->m = m, x->nn = n, x->k = k;
+    x->type = (u8)at, x->type2 = (u8)bt, x->type3 = (u8)ct, x->type4 = (u8)dt;
+    x->mode = sat;
+    x->mode2 = (u8)mode2;
+    x->order = 1;
+    enum ptx_type types[4] = {dt, at, bt, ct};
+    int size[4] = {m * n, m * k, k * n, m * n};
+    for (int i = 0; i < 4; i++)
+        if (counts[i] * bytes * 8 / type_bits(types[i]) * 32 < size[i]) dec_fail(d, "operand %d has too few registers", i + 1);
+    dec_op(d, op_mma, x);
+}
+
+static void dec_ldmatrix(struct decoder *d) { /* ldmatrix, stmatrix .sync.aligned.m8n8.num{.trans}{.ss}.b16 */
+    bool store = d->part[0][0] == 's';
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !dec_take(d, "m8n8")) dec_unknown(d);
+    int n = dec_take(d, "x1") ? 1 : dec_take(d, "x2") ? 2 : dec_take(d, "x4") ? 4 : 0;
+    bool trans = dec_take(d, "trans");
+    int space = space_word(d);
+    if (!n || !dec_take(d, "b16")) dec_unknown(d);
+    dec_count(d, 2, 2);
+    u32 ops[8];
+    u8 sizes[8];
+    registers(d, store ? 1 : 0, 4, !store, ops, sizes, 0, n);
+    struct ext *x = dec_ext(d, n);
+    memcpy(x->ops, ops, (size_t)n * sizeof *ops);
+    memcpy(x->sizes, sizes, (size_t)n);
+    x->mode = trans;
+    d->cls = store ? VM_C_STORE : VM_C_LOAD;
+    struct insn *in = dec_op(d, store ? op_stmatrix : op_ldmatrix, x);
+    dec_address(d, dec_operand(d, store ? 0 : 1), in, x, space);
+}
+
+static void dec_movmatrix(struct decoder *d) {
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !dec_take(d, "m8n8") || !dec_take(d, "trans") || !dec_take(d, "b16")) dec_unknown(d);
+    dec_count(d, 2, 2);
+    u32 a = dec_src(d, dec_operand(d, 1), PT_B32), r = dec_dst(d, dec_operand(d, 0), PT_B32);
+    struct insn *in = dec_op(d, op_movmatrix, dec_ext(d, 0));
+    in->a = a, in->d = r;
+}
+
+const struct opcode dec_matrix_opcodes[] = {
+    {"mma", dec_mma, VM_C_MATRIX}, {"wmma", dec_wmma, VM_C_MATRIX}, {"ldmatrix", dec_ldmatrix, VM_C_LOAD}, {"stmatrix", dec_ldmatrix, VM_C_STORE},
+    {"movmatrix", dec_movmatrix, VM_C_WARP}, {0},
+};
