@@ -135,7 +135,7 @@ test:
 asan tsan:
 	./setup.sh test
 	@$(MAKE) $@-build || $(MAKE) $@-build REMOVE_STALE=1
-	@verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%) verify/test_cli.sh
+	@TSAN_OPTIONS="die_after_fork=0 $$TSAN_OPTIONS" verify/run_tests.sh --build $(B)/$@ --only "$(ONLY)" $(TESTS:$(B)/%=$(B)/$@/%) verify/test_cli.sh
 
 asan-build:
 	@$(MAKE) --keep-going B=$(B)/asan $(if $(REMOVE_STALE),stale,tests) \

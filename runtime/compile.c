@@ -1,10 +1,14 @@
 #include "runtime/compile.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdlib.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static const char *const run_dim_names[N_RUN_DIMS] = {"tok", "pos",  "key",       "ctx",       "npages",
                                                       "nb",  "rows", "row_bytes", "tile_bytes"};
@@ -113,27 +117,126 @@ struct job {
     char *key;
     json_t *meta;   /* with "ir" until compiled */
     struct buf obj;
-    bool cached;
+    bool cached, done;
     struct err err;
 };
 
-struct work {
-    struct compiler *c;
-    struct job *jobs;
-    size_t n;
-    _Atomic size_t next;
+/* ---- compiling in child processes: LLVM's memory goes with them, and one that dies takes nothing along ---- */
+
+static bool write_all(int fd, const void *data, size_t n) {
+    for (const char *p = data; n;) {
+        ssize_t w = write(fd, p, n);
+        if (w < 0 && errno == EINTR) continue;
+        if (w <= 0) return false;
+        p += w;
+        n -= (size_t)w;
+    }
+    return true;
+}
+
+/* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0. */
+struct reply {
+    uint64_t job, ok, bytes;
 };
 
-static void *compile_jobs(void *arg) {
-    struct work *w = arg;
-    for (;;) {
-        size_t i = atomic_fetch_add(&w->next, 1);
-        if (i >= w->n) return NULL;
-        struct job *j = &w->jobs[i];
-        if (j->cached) continue;
+/* The child's part: jobs first, first + step, … that are not cached. */
+static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t first, size_t step, int fd) {
+    size_t miss = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct job *j = &jobs[i];
+        if (j->cached || miss++ % step != first) continue;
         const json_t *ir = json_object_get(j->meta, "ir");
-        codegen_emit(json_string_value(ir), json_string_length(ir), &w->c->target, STAGE_OBJ, w->c->dump, &j->obj, &j->err);
+        bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), &c->target, STAGE_OBJ, c->dump, &j->obj,
+                               &j->err);
+        struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err};
+        if (!write_all(fd, &r, sizeof r) || !write_all(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes)) return;
+        buf_free(&j->obj);
     }
+}
+
+struct child {
+    pid_t pid;
+    int fd;
+    struct buf in;
+};
+
+static void take_replies(struct child *ch, struct job *jobs, size_t n) {
+    struct reply r;
+    while (ch->in.len >= sizeof r) {
+        memcpy(&r, ch->in.data, sizeof r);
+        if (r.job >= n || ch->in.len - sizeof r < r.bytes) return;
+        struct job *j = &jobs[r.job];
+        j->done = true;
+        if (r.ok) buf_add(&j->obj, ch->in.data + sizeof r, r.bytes);
+        else memcpy(&j->err, ch->in.data + sizeof r, sizeof j->err);
+        memmove(ch->in.data, ch->in.data + sizeof r + r.bytes, ch->in.len - sizeof r - r.bytes);
+        ch->in.len -= sizeof r + r.bytes;
+    }
+}
+
+static bool start_child(struct compiler *c, struct job *jobs, size_t n, size_t first, size_t step, struct child *ch,
+                        struct err *e) {
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC)) return err_set(e, ERR_IO, "no pipe to a compiler process: %s", strerror(errno));
+    ch->pid = fork();
+    if (ch->pid == 0) {
+        signal(SIGPIPE, SIG_DFL);
+        compile_share(c, jobs, n, first, step, fds[1]);
+        _exit(0);
+    }
+    close(fds[1]);
+    ch->fd = fds[0];
+    if (ch->pid < 0) {
+        close(fds[0]);
+        ch->fd = -1;
+        return err_set(e, ERR_IO, "no compiler process: %s", strerror(errno));
+    }
+    return true;
+}
+
+enum { MAX_CHILDREN = 64 };
+
+static bool compile_misses(struct compiler *c, struct job *jobs, size_t n, struct err *e) {
+    size_t misses = 0;
+    for (size_t i = 0; i < n; i++) misses += !jobs[i].cached;
+    size_t want = c->dump ? 1 : (size_t)c->n_threads, started = 0;
+    if (want > misses) want = misses;
+    if (want > MAX_CHILDREN) want = MAX_CHILDREN;
+    struct child children[MAX_CHILDREN] = {0};
+    struct pollfd polls[MAX_CHILDREN];
+    bool ok = true;
+    while (started < want && ok)
+        if ((ok = start_child(c, jobs, n, started, want, &children[started], e))) started++;
+    for (size_t open = started; open;) {
+        for (size_t i = 0; i < started; i++) polls[i] = (struct pollfd){.fd = children[i].fd, .events = POLLIN};
+        if (poll(polls, started, -1) < 0 && errno != EINTR) break;
+        for (size_t i = 0; i < started; i++) {
+            if (children[i].fd < 0 || !polls[i].revents) continue;
+            char chunk[1 << 16];
+            ssize_t got = read(children[i].fd, chunk, sizeof chunk);
+            if (got > 0) {
+                buf_add(&children[i].in, chunk, (size_t)got);
+                take_replies(&children[i], jobs, n);
+            } else if (got == 0 || errno != EINTR) {
+                close(children[i].fd);
+                children[i].fd = -1;
+                open--;
+            }
+        }
+    }
+    int status = 0, worst = 0;
+    for (size_t i = 0; i < started; i++) {
+        while (waitpid(children[i].pid, &status, 0) < 0 && errno == EINTR) {}
+        if (status) worst = status;
+        buf_free(&children[i].in);
+    }
+    for (size_t i = 0; i < n && ok; i++)
+        if (!jobs[i].cached && !jobs[i].done)
+            ok = err_set(e, ERR_COMPILE, "kernel '%s': the compiler process %s %d; please report the kernel",
+                         json_string_value(json_object_get(jobs[i].meta, "name")),
+                         WIFSIGNALED(worst) ? "died of signal" : "ended with status",
+                         WIFSIGNALED(worst) ? WTERMSIG(worst) : WEXITSTATUS(worst));
+    return ok;
 }
 
 /* A cache payload: the description's length as 8 bytes, the description (JSON), the object. */
@@ -202,17 +305,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         buf_free(&payload);
         if (!j->cached) ok = lower_job(c, specs[i], fmt, j, e);
     }
-    if (ok) {
-        struct work w = {.c = c, .jobs = jobs, .n = n};
-        size_t misses = 0;
-        for (size_t i = 0; i < n; i++) misses += !jobs[i].cached;
-        pthread_t threads[64];
-        int started = 0;
-        for (int t = 1; t < (c->dump ? 1 : c->n_threads) && t < 64 && (size_t)t < misses; t++)
-            if (pthread_create(&threads[started], NULL, compile_jobs, &w) == 0) started++;
-        compile_jobs(&w);
-        for (int t = 0; t < started; t++) pthread_join(threads[t], NULL);
-    }
+    ok = ok && compile_misses(c, jobs, n, e);
     for (size_t i = 0; i < n && ok; i++) {
         struct job *j = &jobs[i];
         if (j->err.code) {

@@ -41,7 +41,7 @@ struct compiler {
     struct dsl *dsl;
     struct target target;
     struct cache *cache; /* NULL: none */
-    int n_threads;       /* compilations at once */
+    int n_threads;       /* compilations at once, each in a process of its own */
     const char *dump;    /* a flat IR pass after which kernels are printed, on standard error; NULL: none */
     size_t n_compiled, n_cached;
     double seconds; /* spent here, wall clock */

@@ -136,19 +136,34 @@ static void read_plan(struct model *m) {
     }
 }
 
+/* The formats of packed weights, each once. */
+static void list_formats(struct model *m) {
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const struct tensor *t = &m->tensors[i];
+        if (t->kind != TENSOR_WEIGHT || !flag(t->plan, "packed")) continue;
+        size_t f = 0;
+        while (f < m->n_pack_fmts && strcmp(m->pack_fmts[f], t->fmt) != 0) f++;
+        if (f == m->n_pack_fmts && f < MODEL_MAX_FMTS) m->pack_fmts[m->n_pack_fmts++] = t->fmt;
+    }
+}
+
 static bool compile(struct model *m, struct err *e) {
     const json_t *list = json_object_get(m->plan, "kernels");
     size_t n = json_array_size(list);
-    const json_t **specs = mem_new((n + 1) * sizeof *specs);
+    list_formats(m);
+    m->n_plan_kernels = n;
+    m->n_kernels = n + 1 + m->n_pack_fmts;
+    m->kernels = mem_new(m->n_kernels * sizeof *m->kernels);
+    const json_t **specs = mem_new(m->n_kernels * sizeof *specs);
+    const char **packs = mem_new(m->n_kernels * sizeof *packs);
     for (size_t i = 0; i < n; i++) specs[i] = json_array_get(list, i);
     json_t *argmax = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
     specs[n] = argmax;
-    m->n_plan_kernels = n;
-    m->n_kernels = n + 1;
-    m->kernels = mem_new(m->n_kernels * sizeof *m->kernels);
-    bool ok = compile_kernels(&m->compiler, specs, NULL, m->n_kernels, m->kernels, e);
+    for (size_t i = 0; i < m->n_pack_fmts; i++) packs[n + 1 + i] = m->pack_fmts[i];
+    bool ok = compile_kernels(&m->compiler, specs, packs, m->n_kernels, m->kernels, e);
     json_decref(argmax);
     mem_free(specs);
+    mem_free(packs);
     if (!ok) return false;
     const json_t *launches = json_object_get(m->plan, "launches");
     for (size_t i = 0; i < m->n_launches; i++)
@@ -175,18 +190,19 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
               target_find(o->target ? o->target : "native", &m->compiler.target, e);
     if (ok && !target_runs_here(&m->compiler.target))
         ok = err_set(e, ERR_UNSUPPORTED, "this processor cannot run code for %s", m->compiler.target.name);
-    ok = ok && pool_open(o->n_threads ? o->n_threads : processors(), &m->pool, e);
+    int n_threads = o->n_threads ? o->n_threads : processors();
     if (ok) {
         if (!o->no_cache && !o->dump) m->cache = cache_open(NULL);
         m->compiler.dsl = m->dsl;
         m->compiler.dump = o->dump;
         m->compiler.cache = m->cache;
-        m->compiler.n_threads = pool_threads(m->pool);
+        m->compiler.n_threads = n_threads;
         ok = model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e);
     }
     if (ok) {
         read_plan(m);
-        ok = compile(m, e) && weights_load(m, e);
+        /* Compiling forks: before there are other threads. */
+        ok = compile(m, e) && pool_open(n_threads, &m->pool, e) && weights_load(m, e);
     }
     if (!ok) {
         model_close(m);

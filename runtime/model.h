@@ -21,6 +21,8 @@ struct model_options {
     const char *dump;   /* a flat IR pass, or "all": kernels are compiled anew and printed after it; NULL: none */
 };
 
+enum { MODEL_MAX_FMTS = 64 };
+
 enum tensor_kind { TENSOR_WEIGHT, TENSOR_TABLE, TENSOR_CACHE, TENSOR_ACT, TENSOR_INPUT };
 
 struct tensor {
@@ -54,7 +56,9 @@ struct model {
     json_t *plan;
     struct tensor *tensors;
     size_t n_tensors;
-    struct kernel *kernels; /* the plan's, then argmax */
+    struct kernel *kernels; /* the plan's, then argmax, then the packing routines of pack_fmts */
+    const char *pack_fmts[MODEL_MAX_FMTS];
+    size_t n_pack_fmts;
     size_t n_kernels, n_plan_kernels;
     struct launch *launches;
     size_t n_launches, first_head;

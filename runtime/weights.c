@@ -96,10 +96,6 @@ static bool load_one(struct model *m, struct tensor *t, const struct kernel *pac
 
 bool weights_load(struct model *m, struct err *e) {
     double start = now_s();
-    /* One packing routine a format in use. */
-    enum { MAX_FMTS = 64 };
-    const char *fmts[MAX_FMTS];
-    size_t n_fmts = 0;
     struct sizes *sizes = mem_new(m->n_tensors * sizeof *sizes);
     uint64_t total = 0, staging_bytes = 0, max_rows = 0;
     bool ok = true;
@@ -114,9 +110,6 @@ bool weights_load(struct model *m, struct err *e) {
                 ok = err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u", t->name,
                              (long long)t->dims[1], t->fmt, src->type->block_elems);
             ok = ok && packed_size(m, t, &sizes[i], e);
-            size_t f = 0;
-            while (f < n_fmts && strcmp(fmts[f], t->fmt) != 0) f++;
-            if (f == n_fmts && n_fmts < MAX_FMTS) fmts[n_fmts++] = t->fmt;
             if (src->bytes > staging_bytes) staging_bytes = src->bytes;
             if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
         } else {
@@ -125,9 +118,6 @@ bool weights_load(struct model *m, struct err *e) {
         t->bytes = sizes[i].bytes;
         total += (sizes[i].bytes + SLACK + 63) / 64 * 64;
     }
-    struct kernel packs[MAX_FMTS] = {0};
-    const json_t *no_specs[MAX_FMTS] = {0};
-    ok = ok && compile_kernels(&m->compiler, no_specs, fmts, n_fmts, packs, e);
     uint8_t *staging = NULL;
     int32_t *rowmap = NULL;
     if (ok) {
@@ -149,12 +139,11 @@ bool weights_load(struct model *m, struct err *e) {
         t->data = (uint8_t *)m->weights + at;
         at += (t->bytes + SLACK + 63) / 64 * 64;
         size_t f = 0;
-        while (is_packed(t) && strcmp(fmts[f], t->fmt) != 0) f++;
-        ok = load_one(m, t, &packs[f], sizes[i].tile, staging, rowmap, e);
+        while (is_packed(t) && strcmp(m->pack_fmts[f], t->fmt) != 0) f++;
+        ok = load_one(m, t, &m->kernels[m->n_plan_kernels + 1 + f], sizes[i].tile, staging, rowmap, e);
     }
     if (staging) munmap(staging, staging_bytes + SLACK);
     mem_free(rowmap);
-    for (size_t f = 0; f < n_fmts; f++) kernel_free(&packs[f]);
     mem_free(sizes);
     m->pack_s = now_s() - start;
     return ok;
