@@ -14,7 +14,8 @@ kernel "embed" {
     end
   end,
   map = schedules.rows,
-  bench = { { tok = 1, vocab = 32000, d = 2048, W = "q4_k", scale = 1 }, { tok = 512, vocab = 49152, d = 576, W = "q8_0", scale = 1 } },
+  bench = { { tok = 1, vocab = 32000, d = 2048, W = "q4_k", scale = 1 },
+            { tok = 512, vocab = 49152, d = 576, W = "q8_0", scale = 1 } },
 }
 
 -- y = x / rms(x) · g
@@ -43,7 +44,8 @@ kernel "linear" {
   end,
   tune = { toks = { ["x86-64-v4"] = 8, ["x86-64-v3"] = 4, ["x86-64"] = 2 } },
   map = schedules.contract,
-  bench = { { tok = 1, n = 5632, d = 2048, W = "q4_k", act = "q8" }, { tok = 512, n = 5632, d = 2048, W = "q4_k", act = "q8" } },
+  bench = { { tok = 1, n = 5632, d = 2048, W = "q4_k", act = "q8" },
+            { tok = 512, n = 5632, d = 2048, W = "q4_k", act = "q8" } },
 }
 
 kernel "add" {

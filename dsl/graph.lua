@@ -20,7 +20,7 @@ end
 local B = {}
 B.__index = B
 
--- A metadata key of the model, `general.architecture` prefixed where it has no dot of its own prefix.
+-- The metadata key ARCHITECTURE.name, else the key `name`, else the default; without one, an error.
 function B:key(name, default)
   local v = self.keys[self.arch .. "." .. name]
   if v == nil then v = self.keys[name] end
@@ -29,7 +29,9 @@ function B:key(name, default)
   return v
 end
 
+-- Has the file this tensor?
 function B:has(name) return self.tensors_in[name] ~= nil end
+-- Has the file this key?
 function B:has_key(name) return self.keys[self.arch .. "." .. name] ~= nil end
 
 -- Rows of a matrix in the file.
@@ -46,8 +48,8 @@ local function tensor(self, t)
   return t
 end
 
--- A weight of the file. dims in the language's order (rows first). rows = "halves": the rows of each head of size
--- opts.head are reordered from interleaved pairs to split halves.
+-- A weight of the file; its dims in the language's order (rows first). opts.halves = size of a head: the rows of each
+-- head are reordered from interleaved pairs to split halves.
 function B:weight(name, dims, opts)
   opts = opts or {}
   local info = self.tensors_in[name]
@@ -71,7 +73,7 @@ function B:weight(name, dims, opts)
   return t
 end
 
--- A table computed at load time.
+-- A table over positions, computed when the model is loaded: "rope_cos" or "rope_sin" of what blocks.rotary returns.
 function B:table(kind, params)
   local key = kind
   local names = {}

@@ -336,6 +336,7 @@ end
 ---Square root, correctly rounded.
 ---@type fun(x: Value): Value
 lang.sqrt = unary "fsqrt"
+---|x|.
 ---@type fun(x: Value): Value
 lang.abs = unary "fabs"
 ---Relative error under 2e-7; 0 below −87.33, infinite above 88.72.
