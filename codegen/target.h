@@ -21,6 +21,10 @@ enum target_feature {
 /* Warps of a thread block of a PTX target; every launch uses that block. */
 enum { PTX_WARPS = 4, PTX_LANES = 32 };
 
+/* The one parameter of a kernel of a PTX target, an array of 64-bit words: the device address of the run-time sizes, the
+ * range of tasks, the workspace, the tasks a warp does, and then the argument pointers. */
+enum ptx_param { PTX_PARAM_DIMS, PTX_PARAM_BEGIN, PTX_PARAM_END, PTX_PARAM_WS, PTX_PARAM_PER, PTX_PARAM_ARGS };
+
 struct target {
     const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native, sm_NN */
     const char *class_name; /* x86-64, x86-64-v3, x86-64-v4 or ptx: for tunables and for what results depend on */
@@ -28,10 +32,10 @@ struct target {
     unsigned n_vregs;       /* vector registers */
     unsigned features;      /* enum target_feature */
     bool fma;               /* the op fma rounds once */
-    bool ptx;               /* a GPU: lanes are the threads of a warp; code is PTX text, loaded by runtime/dev_cuda.h */
     const char *cpu;        /* LLVM's names; class_name, cpu, cpu_features and tune identify the code generated */
     const char *cpu_features;
     const char *tune; /* whose instruction timings LLVM schedules for; NULL: cpu's */
+    bool ptx;         /* a GPU: lanes are the threads of a warp; code is PTX text, which runtime/dev_cuda.h loads */
 };
 
 /* Finds a target by name; the strings it points to live as long as the process. *e lists the known names. */

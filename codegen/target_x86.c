@@ -15,10 +15,11 @@
 
 /* x86-64-v4's own tuning prefers 256-bit vectors, which would halve the widths chosen by the lowering. */
 static const struct target targets[] = {
-    {"x86-64", "x86-64", 4, 16, FEAT_SSE2, false, "x86-64", "", NULL},
-    {"x86-64-v3", "x86-64-v3", 8, 16, LEVEL3, true, false, "x86-64-v3", "", NULL},
-    {"x86-64-v4", "x86-64-v4", 16, 32, LEVEL4, true, false, "x86-64-v4", "-prefer-256-bit", NULL},
-    {"x86-64-v4-vnni", "x86-64-v4", 16, 32, LEVEL4 | FEAT_VNNI, true, false, "x86-64-v4", "+avx512vnni,-prefer-256-bit", NULL},
+    {"x86-64", "x86-64", 4, 16, FEAT_SSE2, false, "x86-64", "", NULL, false},
+    {"x86-64-v3", "x86-64-v3", 8, 16, LEVEL3, true, "x86-64-v3", "", NULL, false},
+    {"x86-64-v4", "x86-64-v4", 16, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit", NULL, false},
+    {"x86-64-v4-vnni", "x86-64-v4", 16, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit", NULL,
+     false},
 };
 enum { N_TARGETS = sizeof targets / sizeof *targets };
 

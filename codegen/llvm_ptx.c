@@ -1,0 +1,484 @@
+#include "codegen/llvm_ptx.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum { GLOBAL = 1, SHARED = 3 }; /* NVPTX's address spaces; 0 is generic */
+enum { KERNEL_CALL = 71 };       /* LLVM's calling convention ptx_kernel */
+enum { MAX_PENDING = 48 };
+#define MAX_SHARED (48 * 1024) /* bytes of a block that need no opt-in */
+
+/* Memories that never overlap: a block's shared memory, and everything else. */
+enum { MEM_GLOBAL = 1, MEM_SHARED = 2 };
+
+struct ptx {
+    LLVMValueRef params; /* the parameter block (docs/ptx.md) */
+    LLVMValueRef lane, warp_of_block, begin, end;
+    /* Accesses since the last warp barrier: those whose operation is known, and the memories that some other access
+     * (of an earlier trip of a loop, of a branch) may have read or written. */
+    const struct ir_op *pending[MAX_PENDING];
+    unsigned n_pending, read, written;
+};
+
+/* ---- what a warp cannot do ---- */
+
+static uint64_t shared_bytes(const struct ir_op *op) {
+    uint64_t a = op->align < 16 ? 16 : op->align;
+    return ((uint64_t)op->imm + a - 1) / a * a * PTX_WARPS;
+}
+
+static bool check_block(const struct ir_func *f, const struct ir_block *b, uint64_t *shared, struct err *e) {
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        if (op->type.lanes > PTX_LANES)
+            return err_set(e, ERR_UNSUPPORTED,
+                           "flat IR line %" PRIu32 ", func @%s, %s: a vector of %u lanes; a warp has %d: lower it for "
+                           "32 lanes or fewer",
+                           op->line, f->name, ir_op_info[op->code].name, op->type.lanes, PTX_LANES);
+        if (op->code == IR_STACK && (*shared += shared_bytes(op)) > MAX_SHARED)
+            return err_set(e, ERR_UNSUPPORTED,
+                           "flat IR line %" PRIu32 ", func @%s: the stacks of %d warps take %" PRIu64
+                           " bytes of shared memory; a block has %d",
+                           op->line, f->name, PTX_WARPS, *shared, MAX_SHARED);
+        for (uint32_t i = 0; i < op->n_results; i++)
+            if (op->code == IR_FOR && f->values[op->results[i]].type.scalar == IR_PTR)
+                return err_set(e, ERR_UNSUPPORTED,
+                               "flat IR line %" PRIu32 ", func @%s: a loop carries a pointer; carry an offset", op->line,
+                               f->name);
+        if (op->body && !check_block(f, op->body, shared, e)) return false;
+    }
+    return true;
+}
+
+bool ptx_check(const struct ir_module *m, struct err *e) {
+    for (const struct ir_func *f = m->first; f; f = f->next) {
+        uint64_t shared = 0;
+        if (!check_block(f, f->body, &shared, e)) return false;
+    }
+    return true;
+}
+
+/* ---- small things ---- */
+
+static LLVMTypeRef i32_type(struct emitter *em) {
+    return LLVMInt32TypeInContext(em->ctx);
+}
+static LLVMTypeRef i64_type(struct emitter *em) {
+    return LLVMInt64TypeInContext(em->ctx);
+}
+static LLVMValueRef k32(struct emitter *em, uint32_t k) {
+    return LLVMConstInt(i32_type(em), k, 0);
+}
+static LLVMValueRef special(struct emitter *em, const char *name) {
+    return llvm_call(em, name, NULL, 0, NULL);
+}
+static LLVMTypeRef int_type(struct emitter *em, unsigned bits) {
+    return LLVMIntTypeInContext(em->ctx, bits);
+}
+
+/* The thread's lane of a vector of n lanes. */
+static LLVMValueRef lane_of(struct emitter *em, unsigned n) {
+    return n == PTX_LANES ? em->ptx->lane : LLVMBuildAnd(em->b, em->ptx->lane, k32(em, n - 1), "");
+}
+
+static LLVMValueRef lane_below(struct emitter *em, unsigned n) {
+    return LLVMBuildICmp(em->b, LLVMIntULT, em->ptx->lane, k32(em, n), "");
+}
+
+/* ---- between threads ---- */
+
+/* x of another thread: `mode` says how `by` names it (idx: its number, bfly: xor). x has at most 32 bits or 64. */
+static LLVMValueRef exchange(struct emitter *em, const char *mode, LLVMValueRef x, LLVMValueRef by) {
+    char name[64];
+    snprintf(name, sizeof name, "llvm.nvvm.shfl.sync.%s.i32", mode);
+    LLVMTypeRef type = LLVMTypeOf(x);
+    unsigned bits = LLVMGetTypeKind(type) == LLVMFloatTypeKind ? 32 : LLVMGetIntTypeWidth(type);
+    LLVMValueRef v = LLVMBuildBitCast(em->b, x, int_type(em, bits), "");
+    LLVMValueRef word[2];
+    for (unsigned w = 0; w < (bits > 32 ? 2 : 1); w++) {
+        word[w] = v;
+        if (bits < 32) word[w] = LLVMBuildZExt(em->b, v, i32_type(em), "");
+        if (bits > 32) {
+            LLVMValueRef part = LLVMBuildLShr(em->b, v, LLVMConstInt(i64_type(em), 32 * w, 0), "");
+            word[w] = LLVMBuildTrunc(em->b, part, i32_type(em), "");
+        }
+        word[w] = llvm_call(em, name, NULL, 4, (LLVMValueRef[]){k32(em, ~0u), word[w], by, k32(em, 31)});
+    }
+    v = word[0];
+    if (bits < 32) v = LLVMBuildTrunc(em->b, v, int_type(em, bits), "");
+    if (bits > 32) {
+        LLVMValueRef low = LLVMBuildZExt(em->b, word[0], i64_type(em), "");
+        LLVMValueRef high = LLVMBuildZExt(em->b, word[1], i64_type(em), "");
+        v = LLVMBuildOr(em->b, low, LLVMBuildShl(em->b, high, LLVMConstInt(i64_type(em), 32, 0), ""), "");
+    }
+    return LLVMBuildBitCast(em->b, v, type, "");
+}
+
+/* Halving: at each step a thread adds what its partner half as far away holds. Addition commutes, so partners get the
+ * same bits and in the end all threads have the sum. Float maximum does not (zeros, NaNs): there only the lower partner
+ * has it right, which is enough for lane 0, whose value is then handed to all. */
+static LLVMValueRef reduce(struct emitter *em, LLVMValueRef v, struct ir_type from, bool sum) {
+    bool is_float = from.scalar == IR_F32;
+    for (unsigned half = from.lanes / 2; half; half /= 2) {
+        LLVMValueRef other = exchange(em, "bfly", v, k32(em, half));
+        if (sum) {
+            v = is_float ? LLVMBuildFAdd(em->b, v, other, "") : LLVMBuildAdd(em->b, v, other, "");
+        } else {
+            LLVMValueRef more = is_float ? LLVMBuildFCmp(em->b, LLVMRealOGT, v, other, "")
+                                         : LLVMBuildICmp(em->b, LLVMIntSGT, v, other, "");
+            v = LLVMBuildSelect(em->b, more, v, other, "");
+        }
+    }
+    return is_float && !sum ? exchange(em, "idx", v, k32(em, 0)) : v;
+}
+
+/* Each bit of the source lanes as a mask over the threads: five instructions a bit, no table in memory. */
+static LLVMValueRef shuffle(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
+    LLVMValueRef at = k32(em, 0);
+    for (unsigned bit = 0; bit < 5; bit++) {
+        uint32_t mask = 0;
+        for (unsigned l = 0; l < PTX_LANES; l++) mask |= (uint32_t)(op->lanes[l % op->type.lanes] >> bit & 1) << l;
+        LLVMValueRef b = LLVMBuildAnd(em->b, LLVMBuildLShr(em->b, k32(em, mask), em->ptx->lane, ""), k32(em, 1), "");
+        at = LLVMBuildOr(em->b, at, LLVMBuildShl(em->b, b, k32(em, bit), ""), "");
+    }
+    return exchange(em, "idx", v, at);
+}
+
+static LLVMValueRef concat(struct emitter *em, LLVMValueRef *a, struct ir_type t) {
+    LLVMValueRef bit = LLVMBuildAnd(em->b, em->ptx->lane, k32(em, t.lanes / 2), "");
+    LLVMValueRef low = LLVMBuildICmp(em->b, LLVMIntEQ, bit, k32(em, 0), "");
+    return LLVMBuildSelect(em->b, low, a[0], a[1], "");
+}
+
+static LLVMValueRef slice(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
+    LLVMValueRef at = LLVMBuildAdd(em->b, lane_of(em, op->type.lanes), k32(em, (uint32_t)op->imm), "");
+    return exchange(em, "idx", v, at);
+}
+
+/* To fewer, wider lanes: each collects its parts from their threads. To more, narrower lanes: each cuts its part. */
+static LLVMValueRef bitcast(struct emitter *em, LLVMValueRef v, struct ir_type from, struct ir_type to) {
+    if (from.lanes == to.lanes) return LLVMBuildBitCast(em->b, v, llvm_type(em, to), "");
+    unsigned from_bits = ir_scalar_bits(from.scalar), to_bits = ir_scalar_bits(to.scalar);
+    LLVMTypeRef wide = int_type(em, to_bits > from_bits ? to_bits : from_bits);
+    v = LLVMBuildBitCast(em->b, v, int_type(em, from_bits), "");
+    LLVMValueRef lane = lane_of(em, to.lanes), r;
+    if (to_bits > from_bits) {
+        unsigned parts = to_bits / from_bits;
+        r = LLVMConstInt(wide, 0, 0);
+        LLVMValueRef first = LLVMBuildMul(em->b, lane, k32(em, parts), "");
+        for (unsigned p = 0; p < parts; p++) {
+            LLVMValueRef x = exchange(em, "idx", v, LLVMBuildAdd(em->b, first, k32(em, p), ""));
+            x = LLVMBuildShl(em->b, LLVMBuildZExt(em->b, x, wide, ""), LLVMConstInt(wide, p * from_bits, 0), "");
+            r = LLVMBuildOr(em->b, r, x, "");
+        }
+    } else {
+        unsigned parts = from_bits / to_bits;
+        LLVMValueRef x = exchange(em, "idx", v, LLVMBuildUDiv(em->b, lane, k32(em, parts), ""));
+        LLVMValueRef by = LLVMBuildMul(em->b, LLVMBuildURem(em->b, lane, k32(em, parts), ""), k32(em, to_bits), "");
+        by = LLVMBuildIntCast2(em->b, by, wide, 0, "");
+        r = LLVMBuildTrunc(em->b, LLVMBuildLShr(em->b, x, by, ""), int_type(em, to_bits), "");
+    }
+    return LLVMBuildBitCast(em->b, r, llvm_type(em, to), "");
+}
+
+/* ---- barriers ---- */
+
+static LLVMTypeRef base_type(const struct emitter *em, const struct ir_op *op) {
+    uint32_t base = op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2;
+    return LLVMTypeOf(em->values[op->args[base]]);
+}
+
+static unsigned memory_of(const struct emitter *em, const struct ir_op *op) {
+    unsigned space = LLVMGetPointerAddressSpace(base_type(em, op));
+    return space == SHARED ? MEM_SHARED : space == GLOBAL ? MEM_GLOBAL : MEM_GLOBAL | MEM_SHARED;
+}
+
+/* What an access of memory reads and where: base, offset, C, and bytes of the whole vector. */
+struct place {
+    ir_value base, off;
+    int64_t c, bytes;
+    struct ir_type type;
+};
+
+static struct place place_of(const struct emitter *em, const struct ir_op *op) {
+    uint32_t first = op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2;
+    struct ir_type t = op->code == IR_LOAD ? op->type : em->f->values[op->args[0]].type;
+    return (struct place){op->args[first], op->args[first + 1], op->imm, ir_scalar_bits(t.scalar) / 8 * t.lanes, t};
+}
+
+/* May a thread other than the one that did `a` meet its bytes in `b`? Both lie behind the same definitions of their
+ * operands: pending operations are dropped at the edges of loops. */
+static bool meets(const struct emitter *em, const struct ir_op *a, const struct ir_op *b) {
+    if (a->code == IR_LOAD && b->code == IR_LOAD) return false;
+    if (!(memory_of(em, a) & memory_of(em, b))) return false;
+    struct place x = place_of(em, a), y = place_of(em, b);
+    if (x.base != y.base || x.off != y.off) return true;
+    if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c) return false;
+    bool both_stores = a->code != IR_LOAD && b->code != IR_LOAD;
+    return !(x.c == y.c && ir_type_eq(x.type, y.type) && (both_stores || x.type.lanes == PTX_LANES));
+}
+
+static void warp_barrier(struct emitter *em) {
+    llvm_call(em, "llvm.nvvm.bar.warp.sync", NULL, 1, (LLVMValueRef[]){k32(em, ~0u)});
+    em->ptx->n_pending = em->ptx->read = em->ptx->written = 0;
+}
+
+static void order(struct emitter *em, const struct ir_op *op) {
+    struct ptx *p = em->ptx;
+    unsigned memory = memory_of(em, op);
+    bool wait = (p->written & memory) || (op->code != IR_LOAD && (p->read & memory)) || p->n_pending == MAX_PENDING;
+    for (unsigned i = 0; i < p->n_pending && !wait; i++) wait = meets(em, p->pending[i], op);
+    if (wait) warp_barrier(em);
+    p->pending[p->n_pending++] = op;
+}
+
+/* Adds what a body may have read and written. Pointers defined inside it are not known yet: they may be anything. */
+static void note_accesses(struct emitter *em, const struct ir_block *b) {
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        if (op->body) note_accesses(em, op->body);
+        bool store = op->code == IR_STORE || op->code == IR_STOREM;
+        if (!store && (op->code != IR_LOAD || op->inv)) continue;
+        LLVMValueRef base = em->values[op->args[op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2]];
+        unsigned memory = base ? memory_of(em, op) : MEM_GLOBAL | MEM_SHARED;
+        if (store)
+            em->ptx->written |= memory;
+        else
+            em->ptx->read |= memory;
+    }
+}
+
+static void forget_pending(struct emitter *em) {
+    struct ptx *p = em->ptx;
+    for (unsigned i = 0; i < p->n_pending; i++) {
+        unsigned memory = memory_of(em, p->pending[i]);
+        if (p->pending[i]->code == IR_LOAD)
+            p->read |= memory;
+        else
+            p->written |= memory;
+    }
+    p->n_pending = 0;
+}
+
+void ptx_enter_loop(struct emitter *em, const struct ir_op *op) {
+    forget_pending(em);
+    note_accesses(em, op->body);
+}
+
+void ptx_leave_block(struct emitter *em, const struct ir_block *b) {
+    forget_pending(em);
+    note_accesses(em, b);
+}
+
+/* ---- memory ---- */
+
+static LLVMValueRef address(struct emitter *em, ir_value base, ir_value off, int64_t c, struct ir_type t) {
+    LLVMValueRef p = llvm_byte_offset(em, em->values[base], em->values[off]);
+    if (t.lanes > 1) {
+        LLVMValueRef at = LLVMBuildMul(em->b, lane_of(em, t.lanes), k32(em, ir_scalar_bits(t.scalar) / 8), "");
+        p = llvm_byte_offset(em, p, LLVMBuildZExt(em->b, at, i64_type(em), ""));
+    }
+    return c ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)c, 1)) : p;
+}
+
+static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
+    unsigned bytes = ir_scalar_bits(t.scalar) / 8;
+    return t.lanes > 1 && op->align > bytes ? bytes : op->align;
+}
+
+static LLVMValueRef load(struct emitter *em, const struct ir_op *op) {
+    if (!op->inv) order(em, op);
+    LLVMValueRef p = address(em, op->args[0], op->args[1], op->imm, op->type);
+    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), p, "");
+    LLVMSetAlignment(v, lane_align(op, op->type));
+    if (op->inv) llvm_mark_invariant(em, v);
+    return v;
+}
+
+void ptx_store(struct emitter *em, const struct ir_op *op) {
+    order(em, op);
+    bool masked = op->code == IR_STOREM;
+    struct place at = place_of(em, op);
+    LLVMValueRef p = address(em, at.base, at.off, at.c, at.type), on = masked ? em->values[op->args[1]] : NULL;
+    if (at.type.lanes < PTX_LANES) { /* of the copies of a lane, the first stores */
+        LLVMValueRef first = lane_below(em, at.type.lanes);
+        on = on ? LLVMBuildAnd(em->b, first, on, "") : first;
+    }
+    LLVMBasicBlockRef done = NULL;
+    if (on) {
+        LLVMBasicBlockRef then = llvm_new_block(em);
+        done = llvm_new_block(em);
+        LLVMBuildCondBr(em->b, on, then, done);
+        LLVMPositionBuilderAtEnd(em->b, then);
+    }
+    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p), lane_align(op, at.type));
+    if (!on) return;
+    LLVMBuildBr(em->b, done);
+    LLVMPositionBuilderAtEnd(em->b, done);
+}
+
+/* A word of the parameter block. */
+static LLVMValueRef param(struct emitter *em, uint64_t k) {
+    LLVMValueRef off = LLVMConstInt(i64_type(em), k * 8, 0);
+    LLVMValueRef v = LLVMBuildLoad2(em->b, i64_type(em), llvm_byte_offset(em, em->ptx->params, off), "");
+    LLVMSetAlignment(v, 8);
+    return v;
+}
+
+static LLVMValueRef global_pointer(struct emitter *em, LLVMValueRef bits) {
+    return LLVMBuildIntToPtr(em->b, bits, LLVMPointerTypeInContext(em->ctx, GLOBAL), "");
+}
+
+static LLVMValueRef dim(struct emitter *em, uint64_t k) {
+    LLVMValueRef off = LLVMConstInt(i64_type(em), k * 8, 0);
+    LLVMValueRef p = llvm_byte_offset(em, global_pointer(em, param(em, PTX_PARAM_DIMS)), off);
+    LLVMValueRef v = LLVMBuildLoad2(em->b, i64_type(em), p, "");
+    LLVMSetAlignment(v, 8);
+    llvm_mark_invariant(em, v);
+    return v;
+}
+
+/* The warp's own part of an array in shared memory. */
+static LLVMValueRef stack(struct emitter *em, const struct ir_op *op) {
+    uint64_t bytes = shared_bytes(op);
+    LLVMTypeRef type = LLVMArrayType2(int_type(em, 8), bytes);
+    LLVMValueRef all = LLVMAddGlobalInAddressSpace(em->module, type, "stack", SHARED);
+    LLVMSetLinkage(all, LLVMInternalLinkage);
+    LLVMSetInitializer(all, LLVMGetUndef(type));
+    LLVMSetAlignment(all, op->align < 16 ? 16 : op->align);
+    LLVMValueRef at = LLVMBuildMul(em->b, em->ptx->warp_of_block, k32(em, (uint32_t)(bytes / PTX_WARPS)), "");
+    return llvm_byte_offset(em, all, LLVMBuildZExt(em->b, at, i64_type(em), ""));
+}
+
+static LLVMValueRef generic(struct emitter *em, LLVMValueRef p) {
+    LLVMTypeRef type = LLVMPointerTypeInContext(em->ctx, 0);
+    return LLVMTypeOf(p) == type ? p : LLVMBuildAddrSpaceCast(em->b, p, type, "");
+}
+
+static LLVMValueRef half(struct emitter *em, LLVMValueRef v) {
+    return LLVMBuildBitCast(em->b, v, LLVMHalfTypeInContext(em->ctx), "");
+}
+
+/* ---- values ---- */
+
+static LLVMValueRef iota(struct emitter *em, struct ir_type t) {
+    return LLVMBuildIntCast2(em->b, lane_of(em, t.lanes), llvm_type(em, t), 0, "");
+}
+
+LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef *a) {
+    struct ir_type t = op->type, from = op->n_args ? em->f->values[op->args[0]].type : t;
+    unsigned width;
+    switch (op->code) {
+    case IR_ARG:
+        return global_pointer(em, param(em, PTX_PARAM_ARGS + (uint64_t)op->imm));
+    case IR_DIM:
+        return dim(em, (uint64_t)op->imm);
+    case IR_BEGIN:
+        return em->ptx->begin;
+    case IR_END:
+        return em->ptx->end;
+    case IR_WS:
+        return global_pointer(em, param(em, PTX_PARAM_WS));
+    case IR_STACK:
+        return stack(em, op);
+    case IR_IOTA:
+        return iota(em, t);
+    case IR_SPLAT:
+        return a[0];
+    case IR_EXTRACT:
+        return exchange(em, "idx", a[0], k32(em, (uint32_t)op->imm));
+    case IR_CONCAT:
+        return concat(em, a, t);
+    case IR_SLICE:
+        return slice(em, a[0], op);
+    case IR_SHUFFLE:
+        return shuffle(em, a[0], op);
+    case IR_BITCAST:
+        return bitcast(em, a[0], from, t);
+    case IR_SELECT:
+        if (t.scalar != IR_PTR || LLVMTypeOf(a[1]) == LLVMTypeOf(a[2])) return NULL;
+        return LLVMBuildSelect(em->b, a[0], generic(em, a[1]), generic(em, a[2]), "");
+    case IR_HSUM:
+    case IR_HMAX:
+        return reduce(em, a[0], from, op->code == IR_HSUM);
+    case IR_DOT4:
+        return target_dot4(em->target, (unsigned)op->imm, &width)->emit(em, a[0], a[1], a[2], 1);
+    case IR_FPEXT:
+        return LLVMBuildFPExt(em->b, half(em, a[0]), llvm_type(em, t), "");
+    case IR_FPTRUNC:
+        return LLVMBuildBitCast(em->b, LLVMBuildFPTrunc(em->b, a[0], LLVMHalfTypeInContext(em->ctx), ""),
+                                llvm_type(em, t), "");
+    case IR_FRINT:
+        return llvm_call(em, "llvm.rint", LLVMTypeOf(a[0]), 1, a);
+    case IR_LOAD:
+        return load(em, op);
+    default:
+        return NULL;
+    }
+}
+
+/* ---- functions ---- */
+
+static LLVMValueRef new_kernel(struct emitter *em) {
+    struct buf name = {0};
+    target_ptx_symbol(em->f->name, &name);
+    LLVMTypeRef ptr = LLVMPointerTypeInContext(em->ctx, 0), type;
+    type = LLVMFunctionType(LLVMVoidTypeInContext(em->ctx), &ptr, 1, 0);
+    LLVMValueRef f = LLVMAddFunction(em->module, name.data, type);
+    buf_free(&name);
+    LLVMSetFunctionCallConv(f, KERNEL_CALL);
+    return f;
+}
+
+static uint64_t max_arg(const struct ir_block *b) {
+    uint64_t n = 0;
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        uint64_t k = op->body ? max_arg(op->body) : op->code == IR_ARG ? (uint64_t)op->imm + 1 : 0;
+        if (k > n) n = k;
+    }
+    return n;
+}
+
+static void set_attributes(struct emitter *em) {
+    LLVMTypeRef block = LLVMArrayType2(i64_type(em), PTX_PARAM_ARGS + max_arg(em->f->body));
+    unsigned byval = LLVMGetEnumAttributeKindForName("byval", 5), align = LLVMGetEnumAttributeKindForName("align", 5);
+    LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateTypeAttribute(em->ctx, byval, block));
+    LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateEnumAttribute(em->ctx, align, 8));
+    char threads[16];
+    int n = snprintf(threads, sizeof threads, "%d", PTX_WARPS * PTX_LANES);
+    LLVMAttributeRef a = LLVMCreateStringAttribute(em->ctx, "nvvm.reqntid", 12, threads, (unsigned)n);
+    LLVMAddAttributeAtIndex(em->func, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, a);
+}
+
+/* Warp w of the grid does the tasks [begin + w * per, begin + (w + 1) * per) that lie below end. */
+static LLVMValueRef share_tasks(struct emitter *em) {
+    struct ptx *p = em->ptx;
+    LLVMValueRef tid = special(em, "llvm.nvvm.read.ptx.sreg.tid.x");
+    p->lane = LLVMBuildAnd(em->b, tid, k32(em, PTX_LANES - 1), "");
+    p->warp_of_block = LLVMBuildLShr(em->b, tid, k32(em, 5), "");
+    LLVMValueRef block = special(em, "llvm.nvvm.read.ptx.sreg.ctaid.x");
+    LLVMValueRef warp = LLVMBuildAdd(em->b, LLVMBuildMul(em->b, block, k32(em, PTX_WARPS), ""), p->warp_of_block, "");
+    LLVMValueRef per = param(em, PTX_PARAM_PER);
+    LLVMValueRef first = LLVMBuildMul(em->b, LLVMBuildZExt(em->b, warp, i64_type(em), ""), per, "");
+    p->begin = LLVMBuildAdd(em->b, param(em, PTX_PARAM_BEGIN), first, "");
+    LLVMValueRef end = param(em, PTX_PARAM_END), own = LLVMBuildAdd(em->b, p->begin, per, "");
+    p->end = LLVMBuildSelect(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, own, end, ""), own, end, "");
+    return LLVMBuildICmp(em->b, LLVMIntSLT, p->begin, p->end, "");
+}
+
+void ptx_func(struct emitter *em) {
+    struct ptx state = {0};
+    em->ptx = &state;
+    em->func = new_kernel(em);
+    set_attributes(em);
+    state.params = LLVMGetParam(em->func, 0);
+    em->values = mem_new(em->f->n_values * sizeof *em->values);
+    LLVMBasicBlockRef entry = llvm_new_block(em), body = llvm_new_block(em), done = llvm_new_block(em);
+    LLVMPositionBuilderAtEnd(em->b, entry);
+    LLVMBuildCondBr(em->b, share_tasks(em), body, done);
+    LLVMPositionBuilderAtEnd(em->b, body);
+    llvm_emit_block(em, em->f->body);
+    LLVMBuildBr(em->b, done);
+    LLVMPositionBuilderAtEnd(em->b, done);
+    LLVMBuildRetVoid(em->b);
+    mem_free(em->values);
+    em->ptx = NULL;
+}
