@@ -8,9 +8,8 @@ static struct allocation *first;
 
 CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
                       struct allocation **out) {
-    bool counts = kind == VM_MEM_DEVICE || kind == VM_MEM_MANAGED;
-    if (counts && (bytes > driver.memory || driver.memory_used > driver.memory - bytes))
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    size_t *used = kind == VM_MEM_PINNED ? &driver.pinned_used : &driver.memory_used;
+    if (bytes > driver.memory || *used > driver.memory - bytes) return CUDA_ERROR_OUT_OF_MEMORY;
     struct allocation *a = mem_try(1, sizeof *a);
     if (!a) return CUDA_ERROR_OUT_OF_MEMORY;
     static uint64_t serial;
@@ -25,8 +24,7 @@ CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, 
     if (first) first->prev = a;
     first = a;
     driver.n_allocs++;
-    if (counts) driver.memory_used += bytes;
-    if (driver.memory_used > driver.memory_peak) driver.memory_peak = driver.memory_used;
+    *used += bytes;
     *out = a;
     return CUDA_SUCCESS;
 }
@@ -36,7 +34,8 @@ static void release(struct allocation *a) {
         vm_mem_unregister((void *)(uintptr_t)a->base);
     else
         vm_mem_free(a->base);
-    if (a->kind == VM_MEM_DEVICE || a->kind == VM_MEM_MANAGED) driver.memory_used -= a->bytes;
+    if (a->kind == VM_MEM_PINNED) driver.pinned_used -= a->bytes;
+    else if (a->kind != VM_MEM_REGISTERED) driver.memory_used -= a->bytes;
     if (a->pool) pool_uncharge(a->pool, a->bytes);
     if (a->prev)
         a->prev->next = a->next;
@@ -244,9 +243,8 @@ CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int flags) {
     if (!p || !bytesize || flags & ~known || !size_add((uintptr_t)p, bytesize, &end) || end > VM_DEV_BASE)
         return CUDA_ERROR_INVALID_VALUE;
     if (flags & CU_MEMHOSTREGISTER_IOMEMORY) return CUDA_ERROR_NOT_SUPPORTED;
-    struct vm_allocation other;
-    if (vm_mem_find((uintptr_t)p, &other) || vm_mem_find(end - 1, &other))
-        return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+    for (const struct allocation *o = first; o; o = o->next)
+        if (o->base < end && o->base + o->bytes > (uintptr_t)p) return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
     struct allocation *a = mem_try(1, sizeof *a);
     if (!a) return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult r = (CUresult)vm_mem_register(p, bytesize);

@@ -108,11 +108,11 @@ struct driver {
     bool arch_chosen; /* by KGEN_PTXVM_ARCH: PTX for a newer one is then refused, as hardware does */
     size_t memory;    /* bytes of device memory */
     size_t memory_used;
+    size_t pinned_used;  /* bounded by `memory` too, so that no program asks the host for more than it can give */
     bool leaks, blocking; /* KGEN_PTXVM=leaks, CUDA_LAUNCH_BLOCKING=1 */
     struct context *primary;
     unsigned primary_refs, primary_flags;
     uint64_t n_copies, bytes_copied, n_fills, n_syncs, n_graph_launches, n_launches, n_allocs, n_host_fns;
-    size_t memory_peak;
 };
 extern struct driver driver;
 

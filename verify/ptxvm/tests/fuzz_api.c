@@ -39,8 +39,12 @@ static uint64_t handles[SLOTS]; /* of every kind: a random one is usually of a w
 static unsigned char buffer[BUFFER];
 static char ptx[1 << 16];
 
+static uint64_t made[256]; /* all of a sequence's, to destroy at its end */
+static int n_made;
+
 static void keep(const void *h) {
     handles[rnd(SLOTS)] = (uintptr_t)h;
+    if (n_made < 256) made[n_made++] = (uintptr_t)h;
 }
 
 static void *any(void) {
@@ -512,7 +516,14 @@ static void sequence(void) {
     }
     CUcontext top;
     while (cuCtxGetCurrent(&top) == CUDA_SUCCESS && top) cuCtxPopCurrent(&top);
-    for (int i = 0; i < SLOTS; i++) cuCtxDestroy((CUcontext)(uintptr_t)handles[i]);
+    while (n_made) {
+        void *h = (void *)(uintptr_t)made[--n_made];
+        cuGraphDestroy(h);
+        cuGraphExecDestroy(h);
+        cuLibraryUnload(h);
+        cuMemPoolDestroy(h);
+        cuCtxDestroy(h);
+    }
     cuDevicePrimaryCtxReset(0);
 }
 
@@ -530,6 +541,7 @@ int main(int argc, char **argv) {
     signal(SIGABRT, crashed);
     signal(SIGFPE, crashed);
     if (!freopen("/dev/null", "w", stderr)) return 1; /* findings are expected here */
+    setenv("KGEN_PTXVM_MEMORY", "16M", 0); /* sequences ask for all they can get */
     if (cuInit(0) != CUDA_SUCCESS) {
         printf("FAIL fuzz_api: cuInit\n");
         return 1;
