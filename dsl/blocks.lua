@@ -76,8 +76,8 @@ function M.decoder(b, o)
     k = b:call("rope", { x = k, cos = cos, sin = sin })
     local kc, vc = b:cache("k" .. l, n_kv, hd), b:cache("v" .. l, n_kv, hd)
     b:call("kv_append", { k = k, v = v, pages = b.pages, kc = kc, vc = vc })
-    local a = b:call("attention", { q = q, kc = kc, vc = vc, pages = b.pages, scale = hd ^ -0.5,
-                                    window = o.window and o.window(b, l) or 0 })
+    local a = b:call("attention", { q = q, kc = kc, vc = vc, pages = b.pages,
+                                    scale = b:key("attention.scale", hd ^ -0.5), window = o.window and o.window(b, l) or 0 })
     a = M.linear(b, b:view(a, { n_heads * hd }), name("attn_output"), d)
     if l == n_layers - 1 then b:head() end
     if o.post_norms then a = norm(a, "post_attention_norm.weight") end

@@ -2,6 +2,10 @@
 -- SwiGLU. Tensor names: the GGUF naming of llama.cpp, which interleaves the rotated pairs of this family.
 return {
   graph = function(b)
-    return blocks.decoder(b, { interleaved = true, rotary = function(_, hd) return blocks.rotary(b, hd) end })
+    return blocks.decoder(b, {
+      interleaved = true,
+      rotary = function(_, hd) return blocks.rotary(b, hd) end,
+      window = function() return b:key("attention.sliding_window", 0) end,
+    })
   end,
 }
