@@ -12,7 +12,7 @@
 
 #include "verify/parity_case.h"
 
-enum { MAX_TARGETS = 16, MAX_FORMATS = 64, MAX_FAILURES_A_ROW = 4 };
+enum { MAX_TARGETS = 16, MAX_FORMATS = 64, MAX_FAILURES_A_ROW = 4, MAX_THREADS = 64 };
 
 struct instance {
     const struct parity_kernel *kernel;
@@ -33,9 +33,11 @@ struct plan {
     size_t n_formats;
     struct instance *instances;
     size_t n_instances, cap;
+    struct kernel packs[MAX_TARGETS][MAX_FORMATS]; /* for the first target of each class */
     /* Shared by the threads. */
     _Atomic size_t next;
     size_t n_done;
+    int n_threads;
     pthread_mutex_t lock;
     struct parity_report *report;
     struct err err;
@@ -47,7 +49,6 @@ struct plan {
 struct worker {
     struct plan *plan;
     struct dsl *dsl;
-    struct kernel packs[MAX_FORMATS][MAX_TARGETS]; /* by format, and by the first target of a class */
 };
 
 /* ---- Results ---- */
@@ -205,16 +206,6 @@ static void check_serial(struct subject *s, const struct target *t, const json_t
     kernel_free(&k);
 }
 
-static const struct kernel *pack_of(struct worker *w, size_t t, const char *fmt, struct err *e) {
-    size_t f = 0;
-    while (f < w->plan->n_formats && strcmp(w->plan->formats[f].name, fmt) != 0) f++;
-    struct kernel *k = &w->packs[f][t];
-    if (k->code) return k;
-    struct compiler c = {.dsl = w->dsl, .target = w->plan->targets[t], .n_threads = 1};
-    const json_t *no_spec = NULL;
-    return compile_kernels(&c, &no_spec, &fmt, 1, k, e) ? k : NULL;
-}
-
 static void free_packed(struct subject *s) {
     for (size_t i = 0; i < PARITY_MAX_RUNS; i++)
         for (size_t j = 0; j < PARITY_MAX_ARGS; j++) guard_free(&s->packed[i][j]);
@@ -226,12 +217,18 @@ static bool pack_weights(struct subject *s, size_t t, struct err *e) {
         for (size_t j = 0; j < s->cases[i].n_args; j++) {
             const struct parity_arg *a = &s->cases[i].args[j];
             if (a->role != PARITY_WEIGHT) continue;
-            const struct kernel *pack = pack_of(s->w, t, a->fmt->name, e);
-            struct ref_rng rng = rng_of(s->w->plan, s->in, 1000 + 100 * i + j);
-            if (!pack || !parity_pack(s->w->dsl, pack, &s->w->plan->targets[t], a, &rng, &s->packed[i][j], e))
+            struct plan *p = s->w->plan;
+            size_t f = 0;
+            while (strcmp(p->formats[f].name, a->fmt->name) != 0) f++;
+            struct ref_rng rng = rng_of(p, s->in, 1000 + 100 * i + j);
+            if (!parity_pack(s->w->dsl, &p->packs[t][f], &p->targets[t], a, &rng, &s->packed[i][j], e))
                 return err_prefix(e, "packing '%s'", a->name);
         }
     return true;
+}
+
+static bool leads_class(const struct plan *p, size_t t) {
+    return t == 0 || strcmp(p->targets[t].class_name, p->targets[t - 1].class_name) != 0;
 }
 
 static void check_target(struct subject *s, size_t t, bool lead, const json_t *spec, json_t **meta) {
@@ -279,8 +276,7 @@ static void check_instance(struct worker *w, const struct instance *in) {
     json_t *spec = in->kernel->spec(&in->shape), *meta = NULL;
     if (!spec) bug("the specification of %s is no valid data", in->kernel->name);
     for (size_t t = 0; t < p->n_targets; t++) {
-        bool lead = t == 0 || strcmp(p->targets[t].class_name, p->targets[t - 1].class_name) != 0;
-        check_target(&s, t, lead, spec, &meta);
+        check_target(&s, t, leads_class(p, t), spec, &meta);
     }
     json_decref(meta);
     json_decref(spec);
@@ -311,8 +307,6 @@ static void *work(void *arg) {
         if (p->progress) p->progress(p->ctx, (double)p->n_done / (double)p->n_instances);
         pthread_mutex_unlock(&p->lock);
     }
-    for (size_t f = 0; f < MAX_FORMATS; f++)
-        for (size_t t = 0; t < MAX_TARGETS; t++) kernel_free(&w->packs[f][t]);
     dsl_close(w->dsl);
     mem_free(w);
     return NULL;
@@ -383,7 +377,8 @@ static void describe_sizes(const struct parity_shape *s, char *out, size_t cap) 
     const struct {
         const char *name;
         int v;
-    } sizes[] = {{"d", s->d}, {"n", s->n}, {"nq", s->nq}, {"nkv", s->nkv}, {"nh", s->nh}, {"hd", s->hd}};
+    } sizes[] = {{"d", s->d},   {"n", s->n},   {"nq", s->nq},        {"nkv", s->nkv},
+                 {"nh", s->nh}, {"hd", s->hd}, {"window", s->window}};
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].v) at += (size_t)snprintf(out + at, cap - at, "%s%s=%d", at ? " " : "", sizes[i].name, sizes[i].v);
@@ -466,6 +461,20 @@ static bool find_instances(struct plan *p, struct dsl *d, struct err *e) {
     return ok;
 }
 
+/* The packing routines, before there are threads: compilations may fork. */
+static bool make_packs(struct plan *p, struct dsl *d, struct err *e) {
+    const char *fmts[MAX_FORMATS];
+    const json_t *no_specs[MAX_FORMATS] = {0};
+    bool any = false;
+    for (size_t i = 0; i < p->n_instances; i++) any = any || p->instances[i].kernel->n_weights > 0;
+    for (size_t f = 0; f < p->n_formats; f++) fmts[f] = p->formats[f].name;
+    for (size_t t = 0; any && t < p->n_targets; t++) {
+        struct compiler c = {.dsl = d, .target = p->targets[t], .n_threads = p->n_threads};
+        if (leads_class(p, t) && !compile_kernels(&c, no_specs, fmts, p->n_formats, p->packs[t], e)) return false;
+    }
+    return true;
+}
+
 static void make_rows(struct plan *p) {
     struct parity_report *r = p->report;
     for (size_t i = 0; i < p->n_instances; i++) {
@@ -482,27 +491,38 @@ static void make_rows(struct plan *p) {
 
 bool parity_run(const struct parity_options *o, void (*progress)(void *ctx, double fraction), void *ctx,
                 struct parity_report *out, struct err *e) {
-    struct plan p = {.o = o, .report = out, .progress = progress, .ctx = ctx, .lock = PTHREAD_MUTEX_INITIALIZER};
+    struct plan *p = mem_new(sizeof *p);
+    p->o = o;
+    p->report = out;
+    p->progress = progress;
+    p->ctx = ctx;
+    pthread_mutex_init(&p->lock, NULL);
     struct dsl *d = NULL;
     *out = (struct parity_report){0};
-    bool ok = dsl_open(&d, e) && find_targets(&p, e) && find_formats(&p, d, e) && find_instances(&p, d, e);
+    long here = sysconf(_SC_NPROCESSORS_ONLN);
+    p->n_threads = o->threads > 0 ? o->threads : here < 1 ? 1 : here > 8 ? 8 : (int)here;
+    if (p->n_threads > MAX_THREADS) p->n_threads = MAX_THREADS;
+    bool ok = dsl_open(&d, e) && find_targets(p, e) && find_formats(p, d, e) && find_instances(p, d, e) &&
+              make_packs(p, d, e);
     dsl_close(d);
     if (ok) {
-        make_rows(&p);
-        pthread_t threads[64];
-        long here = sysconf(_SC_NPROCESSORS_ONLN);
-        int n = o->threads > 0 ? o->threads : here < 1 ? 1 : here > 8 ? 8 : (int)here, started = 0;
-        for (int i = 1; i < n && i < 64; i++)
-            if (pthread_create(&threads[started], NULL, work, &p) == 0) started++;
-        work(&p);
+        make_rows(p);
+        pthread_t threads[MAX_THREADS];
+        int started = 0;
+        for (int i = 1; i < p->n_threads; i++)
+            if (pthread_create(&threads[started], NULL, work, p) == 0) started++;
+        work(p);
         for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
-        if (p.n_done < p.n_instances) {
-            *e = p.err;
+        if (p->n_done < p->n_instances) {
+            *e = p->err;
             ok = false;
         }
     }
-    mem_free(p.instances);
-    pthread_mutex_destroy(&p.lock);
+    for (size_t t = 0; t < MAX_TARGETS; t++)
+        for (size_t f = 0; f < MAX_FORMATS; f++) kernel_free(&p->packs[t][f]);
+    mem_free(p->instances);
+    pthread_mutex_destroy(&p->lock);
+    mem_free(p);
     return ok;
 }
 

@@ -17,6 +17,7 @@ struct parity_shape {
     int d, n;     /* width and rows; embed: width and vocabulary; swiglu_ffn: width and hidden width */
     int nq, nkv;  /* norm_qkv: rows; attention, kv_append: nkv key heads */
     int nh, hd;   /* heads, their width */
+    int window;   /* attention: keys a token sees; 0: all */
     double scale; /* where the kernel has one */
     const char *fmt[PARITY_MAX_FMTS]; /* of weights, or fmt[0] of the KV cache */
     const char *act;                  /* NULL, "q8" or "f32" */

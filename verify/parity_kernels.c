@@ -134,6 +134,23 @@ static void add_build(const struct parity_shape *s, int run, struct ref_rng *rng
     put_out(c, "y", &y, n_tok);
 }
 
+static json_t *add_bias_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "add_bias", "sizes", "d", s->d);
+}
+
+static void add_bias_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *x = random_activations(&c->arena, rng, n_tok, d), *b = random_floats(&c->arena, rng, d, 1);
+    struct approx y = approx_of(&c->arena, x, n);
+    for (size_t i = 0; i < n; i++) {
+        y.v[i] += b[i % d];
+        y.err[i] = U * fabs(y.v[i]) + TINY;
+    }
+    put_in(c, "x", x, n * 4, d * 4);
+    put_in(c, "b", b, d * 4, 0);
+    put_out(c, "y", &y, n_tok);
+}
+
 static json_t *silu_mul_spec(const struct parity_shape *s) {
     return json_pack("{s:s, s:{s:i}}", "kernel", "silu_mul", "sizes", "d", s->d);
 }
@@ -144,6 +161,27 @@ static void silu_mul_build(const struct parity_shape *s, int run, struct ref_rng
     for (size_t i = 0; i < n; i += 11) gate[i] *= 30; /* over the range of exp, both ways */
     struct approx ga = approx_of(&c->arena, gate, n), ua = approx_of(&c->arena, up, n);
     struct approx y = gated(&c->arena, &ga, &ua);
+    put_in(c, "gate", gate, n * 4, d * 4);
+    put_in(c, "up", up, n * 4, d * 4);
+    put_out(c, "y", &y, n_tok);
+}
+
+static json_t *gelu_mul_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "gelu_mul", "sizes", "d", s->d);
+}
+
+static void gelu_mul_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, d = (size_t)s->d, n = n_tok * d;
+    float *gate = random_floats(&c->arena, rng, n, 3), *up = random_activations(&c->arena, rng, n_tok, d);
+    for (size_t i = 0; i < n; i += 11) gate[i] *= 10;
+    struct approx ga = approx_of(&c->arena, gate, n), ua = approx_of(&c->arena, up, n), y = approx_new(&c->arena, n);
+    ref_gelu_tanh_mul(ga.v, ua.v, n, y.v);
+    /* tanh errs by 3e-7 absolutely, of which 1 + tanh may be all that is left; its argument by 5 roundings, which move
+     * tanh by at most 0.45 of that, relatively (max |z·tanh'(z)|). */
+    for (size_t i = 0; i < n; i++) {
+        double g = fabs(ga.v[i] * ua.v[i]);
+        y.err[i] = 0.5 * g * (3e-7 + 0.45 * 5 * U) + 4 * U * fabs(y.v[i]) + TINY;
+    }
     put_in(c, "gate", gate, n * 4, d * 4);
     put_in(c, "up", up, n * 4, d * 4);
     put_out(c, "y", &y, n_tok);
@@ -297,6 +335,22 @@ static void rope_build(const struct parity_shape *s, int run, struct ref_rng *rn
     put_out(c, "y", &y, n_tok);
 }
 
+/* ---- head_norm ---- */
+
+static json_t *head_norm_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i, s:i}, s:{s:f}}", "kernel", "head_norm", "sizes", "nh", s->nh, "hd", s->hd, "params",
+                     "eps", NORM_EPS);
+}
+
+static void head_norm_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, nh = (size_t)s->nh, hd = (size_t)s->hd, n = n_tok * nh * hd;
+    float *x = random_activations(&c->arena, rng, n_tok, nh * hd), *g = random_floats(&c->arena, rng, hd, 2);
+    struct approx xa = approx_of(&c->arena, x, n), y = normed(&c->arena, &xa, g, NORM_EPS, n_tok * nh, hd);
+    put_in(c, "x", x, n * 4, nh * hd * 4);
+    put_in(c, "g", g, hd * 4, 0);
+    put_out(c, "y", &y, n_tok);
+}
+
 /* ---- the KV cache ---- */
 
 /* A pool of pages in random order; what no key fills is the bytes 0xff: NaN in every float format. */
@@ -396,7 +450,8 @@ static void kv_append_build(const struct parity_shape *s, int run, struct ref_rn
 
 static size_t attention_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
-    static const int heads[][3] = {{3, 1, 16}, {9, 3, 64}, {2, 2, 32}, {4, 1, 128}, {4, 2, 80}, {3, 3, 24}};
+    static const int heads[][4] = {{3, 1, 16, 0},  {9, 3, 64, 40}, {2, 2, 32, 300},
+                                   {4, 1, 128, 0}, {4, 2, 80, 0},  {3, 3, 24, 1}}; /* heads, key heads, width, window */
     static const int runs[][2] = {{0, 1}, {0, 17}, {30, 1}, {29, 5}, {31, 1}, {32, 1}, {250, 9}, {255, 1}, {583, 17}};
     size_t n = 0;
     for (size_t i = 0; i < (quick ? 2 : 6); i++) {
@@ -404,6 +459,7 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
         s.nh = heads[i][0];
         s.nkv = heads[i][1];
         s.hd = heads[i][2];
+        s.window = heads[i][3];
         for (s.n_runs = 0; s.n_runs < 9; s.n_runs++) {
             s.runs[s.n_runs].pos = runs[s.n_runs][0];
             s.runs[s.n_runs].tok = runs[s.n_runs][1];
@@ -414,8 +470,9 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
 }
 
 static json_t *attention_spec(const struct parity_shape *s) {
-    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f}}", "kernel", "attention", "formats", "KV", s->fmt[0],
-                     "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale", 1 / sqrt((double)s->hd));
+    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:i}}", "kernel", "attention", "formats", "KV",
+                     s->fmt[0], "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale",
+                     1 / sqrt((double)s->hd), "window", s->window);
 }
 
 /* The relative error of an output's weights: twice the largest error of a score (a sum of hd products, scaled), then
@@ -463,8 +520,12 @@ static void attention_build(const struct parity_shape *s, int run, struct ref_rn
     }
     struct approx qa = approx_of(a, q, n), y = approx_new(a, n);
     double *mag = arena_new(a, n * sizeof *mag);
-    struct ref_attention p = {
-        .n_heads = nh, .n_kv = nkv, .head_dim = hd, .start = (size_t)c->pos, .scale = 1 / sqrt((double)hd)};
+    struct ref_attention p = {.n_heads = nh,
+                              .n_kv = nkv,
+                              .head_dim = hd,
+                              .start = (size_t)c->pos,
+                              .window = (size_t)s->window,
+                              .scale = 1 / sqrt((double)hd)};
     ref_attention(&p, qa.v, n_tok, k, v, n_keys, y.v, mag);
     attention_bounds(&p, qa.v, k, n_tok, mag, y.err);
     put_in(c, "q", q, n * 4, nh * hd * 4);
@@ -526,7 +587,10 @@ const struct parity_kernel parity_kernels[] = {
     {"rmsnorm", 0, false, false, width_shapes, rmsnorm_spec, rmsnorm_build},
     {"linear", 1, false, true, matrix_shapes, linear_spec, linear_build},
     {"add", 0, false, false, width_shapes, add_spec, add_build},
+    {"add_bias", 0, false, false, width_shapes, add_bias_spec, add_bias_build},
     {"silu_mul", 0, false, false, width_shapes, silu_mul_spec, silu_mul_build},
+    {"gelu_mul", 0, false, false, width_shapes, gelu_mul_spec, gelu_mul_build},
+    {"head_norm", 0, false, false, rope_shapes, head_norm_spec, head_norm_build},
     {"rope", 0, false, false, rope_shapes, rope_spec, rope_build},
     {"kv_append", 0, true, false, kv_append_shapes, kv_append_spec, kv_append_build},
     {"attention", 0, true, false, attention_shapes, attention_spec, attention_build},
