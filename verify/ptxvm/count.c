@@ -77,7 +77,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *const class_names[VM_C_COUNT] = {"int", "float", "half", "double", "convert", "special", "compare", "move",
                                                     "load", "store", "atomic", "async", "control", "warp", "barrier", "matrix"};
 static const char *const space_names[VM_S_COUNT] = {"generic", "global", "shared", "local", "const", "param"};
-static const char *const event_names[VM_H_COUNT] = {"synchronizations", "copies_to_device", "copies_to_host", "copies_on_device", "fills"};
+static const char *const event_names[VM_H_COUNT] = {"synchronizations", "copies_to_device", "copies_to_host", "copies_on_device", "fills",
+                                                      "allocations", "graph_launches", "host_functions"};
 
 void vm_report_launch(const char *name, const struct vm_counters *c) {
     pthread_mutex_lock(&lock);

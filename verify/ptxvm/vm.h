@@ -181,7 +181,10 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
               struct vm_counters *counters);
 
 /* ---- the process's report ---- */
-enum vm_host_event { VM_H_SYNC, VM_H_COPY_IN, VM_H_COPY_OUT, VM_H_COPY_DEVICE, VM_H_SET, VM_H_COUNT };
+enum vm_host_event {
+    VM_H_SYNC, VM_H_COPY_IN, VM_H_COPY_OUT, VM_H_COPY_DEVICE, VM_H_SET, VM_H_ALLOC, VM_H_GRAPH_LAUNCH, VM_H_HOST_FUNCTION,
+    VM_H_COUNT
+};
 void vm_report_host(enum vm_host_event e, uint64_t bytes);
 /* Writes the report if asked for, and with KGEN_PTXVM=leaks one line for each allocation left. The driver calls it at
  * exit; a second call does nothing. */
