@@ -56,8 +56,6 @@ CUresult copy_run(const struct copy *c) {
             if (r != CUDA_SUCCESS) return r;
         }
     uint64_t bytes = (uint64_t)c->width * c->height * c->depth;
-    driver.n_copies++;
-    driver.bytes_copied += bytes;
     vm_report_host(!device_side(c->src)   ? VM_H_COPY_IN
                    : !device_side(c->dst) ? VM_H_COPY_OUT
                                           : VM_H_COPY_DEVICE,
@@ -77,7 +75,6 @@ CUresult fill_check(const struct fill *f) {
 
 CUresult fill_run(const struct fill *f) {
     if (!f->width || !f->height) return CUDA_SUCCESS;
-    driver.n_fills++;
     vm_report_host(VM_H_SET, (uint64_t)f->width * f->height * f->element);
     return (CUresult)vm_mem_set(f->dst, f->value, (int)f->element, f->width, f->height, f->pitch);
 }

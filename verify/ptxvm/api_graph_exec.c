@@ -87,7 +87,7 @@ CUresult cuGraphLaunch(CUgraphExec hExec, CUstream hStream) {
     if (r != CUDA_SUCCESS) return r;
     struct graph_exec *e = handle_get(KIND_EXEC, hExec);
     if (!e) return CUDA_ERROR_INVALID_VALUE;
-    driver.n_graph_launches++;
+    vm_report_host(VM_H_GRAPH_LAUNCH, 0);
     /* from a copy: while a kernel runs without the lock, another thread may change or destroy the executable */
     struct op op = {.kind = OP_GRAPH, .graph = graph_clone(e->graph)};
     if (!op.graph) return CUDA_ERROR_OUT_OF_MEMORY;

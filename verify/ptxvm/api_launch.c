@@ -113,7 +113,6 @@ CUresult launch_run(struct context *ctx, const struct launch *l) {
     cluster_of(l, f, p.cluster);
     struct vm_function *vm = f->vm;
     struct vm_fault fault = {0};
-    driver.n_launches++;
     driver_unlock(); /* the module outlives this: unloading waits for the context's work */
     CUresult r = (CUresult)vm_launch(vm, &p, &fault, NULL);
     driver_lock();

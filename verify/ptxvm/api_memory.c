@@ -23,7 +23,7 @@ CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, 
     a->next = first;
     if (first) first->prev = a;
     first = a;
-    driver.n_allocs++;
+    vm_report_host(VM_H_ALLOC, bytes);
     *used += bytes;
     *out = a;
     return CUDA_SUCCESS;

@@ -113,7 +113,6 @@ CUresult cuStreamSynchronize(CUstream hStream) {
 CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData) {
     ENTER_STREAM(hStream);
     if (!fn) return CUDA_ERROR_INVALID_VALUE;
-    driver.n_host_fns++;
     return stream_submit(s, &(struct op){.kind = OP_HOST, .host = {.fn = fn, .data = userData}});
 }
 
@@ -124,7 +123,6 @@ CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *
         s->capture->invalid = true;
         return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     }
-    driver.n_host_fns++;
     return stream_submit(
         s, &(struct op){.kind = OP_HOST, .host = {.callback = callback, .stream = hStream, .data = userData}});
 }

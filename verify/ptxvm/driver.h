@@ -112,7 +112,6 @@ struct driver {
     bool leaks, blocking; /* KGEN_PTXVM=leaks, CUDA_LAUNCH_BLOCKING=1 */
     struct context *primary;
     unsigned primary_refs, primary_flags;
-    uint64_t n_copies, bytes_copied, n_fills, n_syncs, n_graph_launches, n_launches, n_allocs, n_host_fns;
 };
 extern struct driver driver;
 

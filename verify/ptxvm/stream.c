@@ -75,6 +75,7 @@ static void run_host(struct context *ctx, const struct op *op) {
     CUresult state = ctx->sticky;
     if (!op->host.callback && state != CUDA_SUCCESS) return;
     driver_unlock();
+    vm_report_host(VM_H_HOST_FUNCTION, 0);
     in_host_function = true;
     if (op->host.callback)
         op->host.callback(op->host.stream, state, op->host.data);
@@ -247,7 +248,6 @@ CUresult stream_wait(struct context *ctx, struct stream *s) {
         driver_wait();
         if (context_of(handle) != ctx) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     }
-    driver.n_syncs++;
     vm_report_host(VM_H_SYNC, 0);
     return ctx->sticky;
 }
@@ -279,7 +279,6 @@ CUresult event_wait(struct event *e) {
         driver_wait();
         if (handle_get(KIND_EVENT, handle) != e) return CUDA_SUCCESS; /* destroyed meanwhile */
     }
-    driver.n_syncs++;
     vm_report_host(VM_H_SYNC, 0);
     return ctx->sticky;
 }

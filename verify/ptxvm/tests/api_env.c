@@ -145,14 +145,18 @@ static void launches_can_block(void) {
 }
 
 static void the_report_is_written(void) {
-    char text[4096] = "";
+    char text[1 << 14] = "";
     unlink("build/ptxvm/report.json");
     CHILD("work", "KGEN_PTXVM_REPORT=build/ptxvm/report.json");
     FILE *f = fopen("build/ptxvm/report.json", "r");
     CHECK(f);
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
-    CHECK(n > 0 && text[0] == '{' && strstr(text, "launches"));
+    CHECK(n > 0 && text[0] == '{');
+    CHECK(strstr(text, "\"name\": \"affine\", \"launches\": 3"));
+    CHECK(strstr(text, "\"fills\": {\"count\": 1, \"bytes\": 4096}"));
+    CHECK(strstr(text, "\"allocations\": {\"count\": 1, \"bytes\": 4096}"));
+    CHECK(strstr(text, "\"synchronizations\": {\"count\": 1"));
 }
 
 static const struct test tests[] = {
