@@ -34,8 +34,10 @@ static void release(struct allocation *a) {
         vm_mem_unregister((void *)(uintptr_t)a->base);
     else
         vm_mem_free(a->base);
-    if (a->kind == VM_MEM_PINNED) driver.pinned_used -= a->bytes;
-    else if (a->kind != VM_MEM_REGISTERED) driver.memory_used -= a->bytes;
+    if (a->kind == VM_MEM_PINNED)
+        driver.pinned_used -= a->bytes;
+    else if (a->kind != VM_MEM_REGISTERED)
+        driver.memory_used -= a->bytes;
     if (a->pool) pool_uncharge(a->pool, a->bytes);
     if (a->prev)
         a->prev->next = a->next;

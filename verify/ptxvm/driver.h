@@ -108,7 +108,7 @@ struct driver {
     bool arch_chosen; /* by KGEN_PTXVM_ARCH: PTX for a newer one is then refused, as hardware does */
     size_t memory;    /* bytes of device memory */
     size_t memory_used;
-    size_t pinned_used;  /* bounded by `memory` too, so that no program asks the host for more than it can give */
+    size_t pinned_used;   /* bounded by `memory` too, so that no program asks the host for more than it can give */
     bool leaks, blocking; /* KGEN_PTXVM=leaks, CUDA_LAUNCH_BLOCKING=1 */
     struct context *primary;
     unsigned primary_refs, primary_flags;
@@ -345,7 +345,7 @@ struct graph {
     struct held {
         CUuserObject object;
         uint64_t refs;
-    } *held; /* [n_held] */
+    } * held; /* [n_held] */
     size_t n_held;
     bool is_child, is_captured; /* owned by a node; still being captured: the program cannot destroy it */
 };

@@ -120,7 +120,7 @@ static struct later {
     CUhostFn fn;
     void *data;
     struct later *next;
-} *later;
+} * later;
 
 static void run_later(struct later *l) {
     later = l->next;

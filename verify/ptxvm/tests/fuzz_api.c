@@ -541,7 +541,7 @@ int main(int argc, char **argv) {
     signal(SIGABRT, crashed);
     signal(SIGFPE, crashed);
     if (!freopen("/dev/null", "w", stderr)) return 1; /* findings are expected here */
-    setenv("KGEN_PTXVM_MEMORY", "16M", 0); /* sequences ask for all they can get */
+    setenv("KGEN_PTXVM_MEMORY", "16M", 0);            /* sequences ask for all they can get */
     if (cuInit(0) != CUDA_SUCCESS) {
         printf("FAIL fuzz_api: cuInit\n");
         return 1;
