@@ -1,27 +1,33 @@
 /* kgen bench: speed of a model or of one kernel, against the peaks of the machine measured in the same run. */
-#include "cli/cli.h"
+#include "cli/bench.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 
-struct bench_options {
-    struct engine_options engine;
-    int64_t prompt, generate, repeats, depth; /* tokens, tokens, times, tokens already in the cache */
-    const char *kernel, *shape;
-    const char *synthetic, *save; /* NAME:TYPE, FILE.gguf */
-    struct report_options report;
-};
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+double median(double *x, size_t n) {
+    qsort(x, n, sizeof *x, ascending);
+    return n % 2 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
+}
 
 static bool check(const void *opts, struct err *e) {
     const struct bench_options *o = opts;
-    int subjects = !!o->engine.model + !!o->kernel + !!o->synthetic;
-    if (subjects == 0)
-        return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL, --kernel NAME or --synthetic NAME:TYPE");
-    if (subjects > 1) return err_set(e, ERR_USAGE, "-m, --kernel and --synthetic exclude each other");
+    if (!o->engine.model && !o->kernel)
+        return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL or --kernel NAME");
+    if (o->engine.model && o->kernel) return err_set(e, ERR_USAGE, "-m and --kernel exclude each other");
     if (o->shape && !o->kernel) return err_set(e, ERR_USAGE, "--shape belongs to --kernel NAME");
-    if (o->save && !o->synthetic) return err_set(e, ERR_USAGE, "--save belongs to --synthetic NAME:TYPE");
     if (!o->kernel && o->prompt == 0 && o->generate == 0)
         return err_set(e, ERR_USAGE, "-p 0 -n 0 leaves nothing to measure");
     return true;
+}
+
+static bool run(const void *opts, struct err *e) {
+    const struct bench_options *o = opts;
+    return o->kernel ? bench_kernel(o, e) : bench_model(o, e);
 }
 
 #define AT(field) .offset = offsetof(struct bench_options, field)
@@ -36,8 +42,6 @@ static const struct option options[] = {
      .fallback = "0"},
     {"kernel", 0, OPTION_STRING, "NAME", "measure one kernel instead of a model", AT(kernel)},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
-    {"synthetic", 0, OPTION_STRING, "NAME:TYPE", "random weights of a known model's shape, in memory", AT(synthetic)},
-    {"save", 0, OPTION_STRING, "FILE", "write the synthetic model to this GGUF file", AT(save)},
     {0},
 };
 #undef AT
@@ -52,11 +56,14 @@ static const struct option_group groups[] = {
 const struct command command_bench = {
     .name = "bench",
     .summary = "measures the speed of a model or a kernel",
-    .usage = "(-m MODEL | --kernel NAME | --synthetic NAME:TYPE) [-p N] [-n N] [-r N]",
-    .details = "Tokens per second with their spread; bytes and operations per second beside the peaks of this machine, "
-               "measured in the same run.",
-    .examples = "kgen bench -m model.gguf\nkgen bench --kernel linear --shape tok=1,n=1536,k=576,f=q4_1 --json",
+    .usage = "(-m MODEL [-p N] [-n N] [-d N] | --kernel NAME [--shape k=v,…]) [-r N]",
+    .details =
+        "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
+        "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
+        "machine, measured in the same run.",
+    .examples = "kgen bench -m model.gguf\nkgen bench --kernel linear --shape tok=1,n=1536,d=576,W=q4_1 --json",
     .groups = groups,
     .options_bytes = sizeof(struct bench_options),
     .check = check,
+    .run = run,
 };

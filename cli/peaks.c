@@ -1,0 +1,181 @@
+#include "cli/peaks.h"
+#include "codegen/codegen.h"
+
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+    READ_TASK = 1 << 16,  /* bytes */
+    READ_STREAMS = 8,     /* loads an iteration, each to an accumulator of its own */
+    CHAINS = 12,          /* accumulators of arithmetic: more than latency times throughput on any machine */
+    WINDOW = 16,          /* iterations before the arithmetic loops read the same memory again: it stays in L1 */
+    ITERATIONS = 1 << 21, /* a thread */
+    ATTEMPTS = 5,         /* the best counts: a peak is what nothing disturbed */
+    SLOT = 4096,          /* bytes of results a thread */
+};
+
+/* ---- The loops, as flat IR (docs/ir.md) ---------------------------------------------------------------------------
+ */
+
+/* "%20…, %21…, …" */
+static void values(struct buf *b, int first, int n, const char *suffix) {
+    for (int k = 0; k < n; k++) buf_printf(b, "%s%%%d%s", k ? ", " : "", first + k, suffix);
+}
+
+/* A function that runs `body` for %10 in [lo, hi) with n accumulators %20…, whose next values are %60…, and stores the
+ * last ones to ws. `setup` defines %6, where they begin. */
+static void write_loop(struct buf *b, const char *name, const char *type, const char *setup, const char *range, int n,
+                       int bytes, const struct buf *body) {
+    char start[64];
+    snprintf(start, sizeof start, ":%s = %%6", type);
+    buf_printf(b,
+               "func @%s\n  %%1:ptr = arg 0\n  %%2:i64 = begin\n  %%3:i64 = end\n  %%4:i64 = const 0\n  %%5:ptr = ws\n",
+               name);
+    buf_printf(b, "%s  for %%10 = %s carry ", setup, range);
+    values(b, 20, n, start);
+    buf_printf(b, "\n%s    yield ", body->data);
+    values(b, 60, n, "");
+    buf_puts(b, "\n  end -> ");
+    values(b, 80, n, "");
+    buf_puts(b, "\n");
+    for (int k = 0; k < n; k++) buf_printf(b, "  store %%%d, %%5, %%4, %d align %d\n", 80 + k, k * bytes, bytes);
+    buf_puts(b, "end\n");
+}
+
+/* Tasks of READ_TASK bytes, added up. */
+static void write_read(struct buf *b, unsigned lanes) {
+    int bytes = (int)lanes * 4;
+    char type[16], range[64];
+    struct buf setup = {0}, body = {0};
+    snprintf(type, sizeof type, "i32x%u", lanes);
+    snprintf(range, sizeof range, "%%8 to %%9 step %d", READ_STREAMS * bytes);
+    buf_printf(&setup, "  %%6:%s = const 0\n  %%7:i64 = const %d\n  %%8:i64 = mul %%2, %%7\n  %%9:i64 = mul %%3, %%7\n",
+               type, READ_TASK);
+    for (int k = 0; k < READ_STREAMS; k++)
+        buf_printf(&body, "    %%%d:%s = load %%1, %%10, %d align %d\n    %%%d:%s = add %%%d, %%%d\n", 40 + k, type,
+                   k * bytes, bytes, 60 + k, type, 20 + k, 40 + k);
+    write_loop(b, "read", type, setup.data, range, READ_STREAMS, bytes, &body);
+    buf_free(&setup);
+    buf_free(&body);
+}
+
+/* Iterations in which every other accumulator shares a vector loaded from L1, combined with constants in registers, so
+ * that nothing can be moved out of the loop. */
+static void write_arithmetic(struct buf *b, const char *name, const char *scalar, bool dot, unsigned lanes) {
+    int bytes = (int)lanes * 4;
+    char type[16];
+    struct buf setup = {0}, body = {0};
+    snprintf(type, sizeof type, "%sx%u", scalar, lanes);
+    buf_printf(&setup, "  %%6:%s = load %%1, %%4, 0 align %d\n  %%7:%s = load %%1, %%4, %d align %d\n", type, bytes,
+               type, bytes, bytes);
+    buf_printf(&setup, "  %%8:i64 = const %d\n  %%9:i64 = const %d\n", WINDOW - 1, CHAINS / 2 * bytes);
+    buf_puts(&body, "    %11:i64 = and %10, %8\n    %12:i64 = mul %11, %9\n");
+    for (int k = 0; k < CHAINS; k++) {
+        int loaded = 40 + k / 2, constant = 6 + k % 2;
+        if (k % 2 == 0)
+            buf_printf(&body, "    %%%d:%s = load %%1, %%12, %d align %d\n", loaded, type, k / 2 * bytes, bytes);
+        if (dot)
+            buf_printf(&body, "    %%%d:%s = dot4 %%%d, %%%d, %%%d umax=15\n", 60 + k, type, 20 + k, loaded, constant);
+        else
+            buf_printf(&body, "    %%%d:%s = fma %%%d, %%%d, %%%d\n", 60 + k, type, loaded, constant, 20 + k);
+    }
+    write_loop(b, name, type, setup.data, "%2 to %3 step 1", CHAINS, bytes, &body);
+    buf_free(&setup);
+    buf_free(&body);
+}
+
+/* ---- Measuring ----------------------------------------------------------------------------------------------------
+ */
+
+struct measurement {
+    struct pool *pool;
+    kernel_fn *fn;
+    uint8_t *data, *results;
+    int64_t n_tasks;
+    bool fill; /* first touch, by the thread that will read it */
+};
+
+static void on_thread(void *ctx, int thread) {
+    struct measurement *m = ctx;
+    int64_t begin, end;
+    pool_share(m->pool, thread, m->n_tasks, &begin, &end);
+    void *args[1] = {m->data};
+    if (m->fill)
+        memset(m->data + begin * READ_TASK, 1, (size_t)((end - begin) * READ_TASK));
+    else
+        m->fn(args, NULL, begin, end, m->results + (size_t)thread * SLOT);
+}
+
+/* Tasks a second, the best of several attempts. */
+static double best_rate(struct measurement *m) {
+    double best = 0;
+    for (int i = 0; i < ATTEMPTS; i++) {
+        double start = now_s();
+        pool_run(m->pool, on_thread, m);
+        double rate = (double)m->n_tasks / (now_s() - start);
+        if (rate > best) best = rate;
+    }
+    return best;
+}
+
+static void raise(double *peak, double measured) {
+    if (measured > *peak) *peak = measured;
+}
+
+static size_t buffer_bytes(void) {
+    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t bytes = (size_t)256 << 20, most = (size_t)1 << 30;
+    if (l3 > 0 && (size_t)l3 * 3 > bytes) bytes = (size_t)l3 * 3 < most ? (size_t)l3 * 3 : most;
+    return bytes / READ_TASK * READ_TASK;
+}
+
+static void measure(struct measurement *m, const struct code *code, const struct target *t, size_t bytes,
+                    struct peaks *p) {
+    /* Small numbers: no overflow to infinity, no denormals, bytes under dot4's umax. */
+    int n_threads = pool_threads(m->pool);
+    m->n_tasks = (int64_t)(bytes / READ_TASK);
+    m->fill = true;
+    pool_run(m->pool, on_thread, m);
+    m->fill = false;
+    m->fn = code_symbol(code, "read");
+    raise(&p->read_bytes_per_s, best_rate(m) * READ_TASK);
+    m->n_tasks = (int64_t)ITERATIONS * n_threads;
+    double per_iteration = 2.0 * CHAINS * t->lanes;
+    m->fn = code_symbol(code, "dot");
+    raise(&p->int8_ops_per_s, best_rate(m) * per_iteration * 4);
+    for (size_t i = 0; i < SLOT * 4 / sizeof(float); i++) ((float *)m->data)[i] = 0x1p-10f;
+    m->fn = code_symbol(code, "fma");
+    raise(&p->f32_ops_per_s, best_rate(m) * per_iteration);
+}
+
+bool peaks_measure(struct pool *pool, const struct target *t, struct peaks *p, struct err *e) {
+    struct buf ir = {0}, obj = {0};
+    struct code *code = NULL;
+    buf_puts(&ir, "kgen-ir 1\n");
+    write_read(&ir, t->lanes);
+    write_arithmetic(&ir, "dot", "i32", true, t->lanes);
+    write_arithmetic(&ir, "fma", "f32", false, t->lanes);
+    size_t bytes = buffer_bytes(), result_bytes = (size_t)pool_threads(pool) * SLOT;
+    uint8_t *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *results = mmap(NULL, result_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool ok = true;
+    if (data == MAP_FAILED || results == MAP_FAILED)
+        ok = err_set(e, ERR_MEMORY, "%zu MiB to measure the memory's speed with cannot be had", bytes >> 20);
+    else
+        madvise(data, bytes, MADV_HUGEPAGE);
+    ok = ok && codegen_emit(ir.data, ir.len, t, STAGE_OBJ, NULL, &obj, e) && code_load(obj.data, obj.len, &code, e);
+    struct measurement m = {.pool = pool, .data = data, .results = results};
+    if (ok) measure(&m, code, t, bytes, p);
+    if (data != MAP_FAILED) munmap(data, bytes);
+    if (results != MAP_FAILED) munmap(results, result_bytes);
+    code_free(code);
+    buf_free(&obj);
+    buf_free(&ir);
+    return ok;
+}
+
+json_t *peaks_json(const struct peaks *p) {
+    return json_pack("{s:f, s:f, s:f}", "read_bytes_per_s", p->read_bytes_per_s, "int8_ops_per_s", p->int8_ops_per_s,
+                     "f32_ops_per_s", p->f32_ops_per_s);
+}

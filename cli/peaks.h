@@ -1,0 +1,24 @@
+/* peaks: what this machine can do at most, measured with code of our own making, so that speeds can be stated as a part
+ * of it.
+ */
+#ifndef KGEN_CLI_PEAKS_H
+#define KGEN_CLI_PEAKS_H
+
+#include "codegen/target.h"
+#include "runtime/pool.h"
+
+#include <jansson.h>
+
+struct peaks {
+    double read_bytes_per_s; /* from memory: a buffer larger than the caches */
+    double int8_ops_per_s;   /* dot products of bytes, a multiplication and an addition being two operations */
+    double f32_ops_per_s;    /* multiply-adds, likewise */
+};
+
+/* Measures with all threads of the pool, about half a second. Called again, *p keeps the larger of each. */
+bool peaks_measure(struct pool *pool, const struct target *t, struct peaks *p, struct err *e);
+
+/* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s"} */
+json_t *peaks_json(const struct peaks *p);
+
+#endif
