@@ -11,7 +11,7 @@ local function i(x) return E.int(x) end
 local add, mul, div, mod = E.iadd, E.imul, E.idiv, E.imod
 
 M.PAGE = 256 -- keys a page of the KV cache, and a chunk of the attention fold: chunk boundaries fix the association
-M.TILE = 32 -- keys a tile: within a page, K is stored [tile][i][key of the tile] so that keys lie across the lanes
+M.TILE = 64 -- keys a tile: within a page, K is stored [tile][i][key of the tile] so that keys lie across the lanes
 
 -- base: whose pointer; inv: the memory is constant while the function runs.
 local function ld(base, storage, off, inv, max_align)

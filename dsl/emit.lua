@@ -340,6 +340,9 @@ local function emit_loops(self, loops)
     local body = push_scope(self, binds)
     body.memo[first.binds] = iv
     for c, v in pairs(carries) do body.memo[c] = v end
+    local all = {}
+    for _, l in ipairs(loops) do table.move(l.args, 3 + width, 2 + 2 * width, #all + 1, all) end
+    self:force(all)
     for i = 1, width do
       local nexts = {}
       for j, l in ipairs(loops) do nexts[j] = l.args[2 + width + i] end
@@ -366,6 +369,49 @@ local function emit_loops(self, loops)
     end
     line(s, "end -> %s", table.concat(results, ", "))
   end)
+end
+
+-- Emits the loops that the roots need and that can stand in this scope, joining those of one range that do not wait for
+-- each other. Without this, loops under different operands of one operation would follow each other.
+function M:force(roots)
+  local level, found, count = {}, {}, 0
+  local function visit(n)
+    if level[n] then return level[n] end
+    level[n] = 0
+    local top = 0
+    for _, a in ipairs(n.args) do top = math.max(top, visit(a)) end
+    if n.op == "loop" then
+      top = top + 1
+      found[top] = found[top] or {}
+      table.insert(found[top], n)
+      count = count + 1
+    end
+    level[n] = top
+    return top
+  end
+  for _, r in ipairs(roots) do visit(r) end
+  if count < 2 then return end
+  local depth = 0
+  for d in pairs(found) do depth = math.max(depth, d) end
+  for d = 1, depth do
+    local ready = {}
+    for _, n in ipairs(found[d] or {}) do
+      local open = true
+      for v in pairs(n.deps) do open = open and (v.op == "lane" or v.op == "dim" or self:bound(v)) end
+      if open then ready[#ready + 1] = n end
+    end
+    self:values(ready)
+  end
+end
+
+-- Whether a variable has a value in this scope.
+function M:bound(v)
+  local s = self.scope
+  while s do
+    if s.binds[v] then return true end
+    s = s.parent
+  end
+  return false
 end
 
 -- Emits every node of the list (and what it needs), in step.
@@ -446,6 +492,7 @@ function M:stores(list)
     offs[#offs + 1] = rest
     if st.mask then offs[#offs + 1] = st.mask end
   end
+  self:force(vals)
   self:values(vals)
   self:values(offs)
   for _, st in ipairs(list) do

@@ -299,14 +299,15 @@ function lang.fold(axis, n, monoid, f, opts)
     return copy
   end, "reduction")
   local from = index(opts and opts.from or 0, "fold's from")
-  local names, args = {}, { len, when or E.bool(true), from }
+  -- The bounds loops run over: the lowering widens them to those of all instances computed together.
+  local names, args = {}, { len, when or E.bool(true), from, len, from }
   for k in pairs(elem) do names[#names + 1] = k end
   table.sort(names)
   for i, k in ipairs(names) do
     local x = elem[k]
     if type(x) == "number" then x = E.f32(x) end
     if not E.is_node(x) then fail("field '%s' of the fold's element is a %s", k, type(x)) end
-    args[3 + i] = x
+    args[5 + i] = x
   end
   T.n_monoids = T.n_monoids or {}
   local m = T.n_monoids
@@ -318,7 +319,7 @@ function lang.fold(axis, n, monoid, f, opts)
   node.monoid, node.fields = monoid, names
   local out = {}
   for i, k in ipairs(names) do
-    local x = args[3 + i]
+    local x = args[5 + i]
     if x.op == "vec" then
       out[k] = setmetatable({}, { __index = function(_, i2) return E.node("get", "f32", { node, index(i2) }, k) end })
     else

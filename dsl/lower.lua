@@ -204,6 +204,7 @@ local function over(em, axes, k, maps, body)
         for a, b in pairs(m) do c[a] = b end
         local at = add(base, i(u))
         c[ax.var] = ax.lanes and add(mul(at, i(ax.lanes)), E.lane_var(ax.lanes)) or at
+        if ax.first then c[ax.first], c[ax.last] = base, add(base, i(unroll - 1)) end
         out[#out + 1] = c
       end
     end
@@ -239,6 +240,28 @@ local function tune_value(v, x, sizes)
   if type(v) == "table" then return v[x.class] or v.default or 1 end
   if type(v) == "function" then return v(x, sizes) end
   return v
+end
+
+-- Instances of an axis computed together run their folds over common bounds, so that their loops can be one: the last
+-- instance's end and the first one's start. What an instance must not see is masked, and contributes zero().
+function X:widen_folds(group, axes)
+  local to_last, to_first = {}, {}
+  for _, ax in ipairs(axes) do
+    if ax.unroll > 1 and not ax.lanes then
+      ax.first = E.var(ax.var.axis .. "<", nil, "first")
+      ax.last = E.var(ax.var.axis .. ">", nil, "last")
+      to_first[ax.var], to_last[ax.var] = ax.first, ax.last
+    end
+  end
+  if not next(to_last) then return end
+  for _, st in ipairs(group) do
+    st.value = E.rewrite(st.value, function(n)
+      if n.op ~= "fold" then return nil end
+      local args = table.move(n.args, 1, #n.args, 1, {})
+      args[4], args[5] = E.subst(n.args[1], to_last), E.subst(n.args[3], to_first)
+      return E.with_args(n, args)
+    end)
+  end
 end
 
 -- One group of stores that share their axes and map: a function.
@@ -321,6 +344,7 @@ function X:store_part(group)
     if not is_task[ax] and ax.var.axis == map.lane then ordered[#ordered + 1] = ax end
   end
 
+  self:widen_folds(group, axes)
   em:each(task, begin, finish, 1, function()
     over(em, ordered, 1, { {} }, function(maps)
       self.memo, self.mats, self.folds = {}, {}, {}

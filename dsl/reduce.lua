@@ -426,10 +426,11 @@ M.vec_lanes = vec_lanes
 function M.fold(X, node)
   local monoid, names = node.monoid, node.fields
   local jvar, len, when, from = node.binds, X:lower(node.args[1]), node.args[2], X:lower(node.args[3])
+  local last, first = X:lower(node.args[4]), X:lower(node.args[5]) -- of all instances computed together
   local shape = { names = names, vec = {} }
   local elem = {}
   for k, f in ipairs(names) do
-    local v = node.args[3 + k]
+    local v = node.args[5 + k]
     elem[f] = v
     if v.op == "vec" then
       local count, L = vec_lanes(X, v.args[1])
@@ -546,7 +547,7 @@ function M.fold(X, node)
     local chunk = E.var(jvar.axis .. "/" .. PAGE, nil, jvar.imm .. "p")
     local tile = E.var(jvar.axis .. "/" .. TILE, PAGE // TILE, jvar.imm .. "t")
     local base = add(mul(chunk, i(PAGE)), mul(tile, i(TILE)))
-    local left = add(len, base, -1)
+    local left = add(last, base, -1)
     local count = E.node("imin", "i64", { i(TILE), left })
     local outer_list, outer = carries_of("O")
     local inner_list, inner = carries_of("I")
@@ -580,15 +581,15 @@ function M.fold(X, node)
       if shape.vec[f] then reduced[f] = vector(function(idx) return v[idx] end) end
     end
     local inner_next = merge(inner, reduced)
-    local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(len, mul(chunk, i(PAGE)), -1) }) }, TILE)
+    local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(last, mul(chunk, i(PAGE)), -1) }) }, TILE)
     local first_chunk, first_tile = i(0), i(0)
     if starts_late then -- chunks and tiles before the first key are skipped: their states would be zero()
-      first_chunk = E.idiv(from, i(PAGE))
-      first_tile = E.idiv(E.node("imax", "i64", { i(0), add(from, mul(chunk, i(PAGE)), -1) }), i(TILE))
+      first_chunk = E.idiv(first, i(PAGE))
+      first_tile = E.idiv(E.node("imax", "i64", { i(0), add(first, mul(chunk, i(PAGE)), -1) }), i(TILE))
     end
     local inner_out = M.loop(tile, X:lower(first_tile), X:lower(tiles), inner_list, zero, inner_next)
     local outer_next = merge(outer, unflatten(inner_out))
-    list = M.loop(chunk, X:lower(first_chunk), X:lower(E.node("idivup", "i64", { len }, PAGE)), outer_list, zero, outer_next)
+    list = M.loop(chunk, X:lower(first_chunk), X:lower(E.node("idivup", "i64", { last }, PAGE)), outer_list, zero, outer_next)
   else
     local n = E.int_const(len)
     local has_vec = next(shape.vec) ~= nil
