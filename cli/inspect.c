@@ -1,5 +1,6 @@
 /* kgen inspect: what a model file holds and how much memory it needs. */
 #include "cli/cli.h"
+#include "cli/inspect.h"
 #include "runtime/gguf.h"
 
 #include <string.h>
@@ -8,7 +9,7 @@ struct inspect_options {
     struct words files;
     int64_t context;
     int kv;
-    bool whole;
+    bool whole, graph;
     struct report_options report;
 };
 
@@ -142,7 +143,7 @@ static json_t *tensor_json(const struct gguf_tensor *t) {
                      (json_int_t)t->part);
 }
 
-static bool print_json(const struct inspect_options *o, const struct gguf *g, struct err *e) {
+static bool print_json(const struct inspect_options *o, const struct gguf *g, json_t *graph, struct err *e) {
     json_t *metadata = json_object(), *tensors = json_array();
     for (size_t i = 0; i < gguf_n_keys(g); i++) {
         const struct gguf_key *k = gguf_key_at(g, i);
@@ -151,12 +152,13 @@ static bool print_json(const struct inspect_options *o, const struct gguf *g, st
         json_decref(name);
     }
     for (size_t i = 0; i < gguf_n_tensors(g); i++) json_array_append_new(tensors, tensor_json(gguf_tensor_at(g, i)));
-    return json_print(json_pack("{s:o, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "file",
-                                json_text(gguf_path(g), strlen(gguf_path(g))), "version", (json_int_t)gguf_version(g),
-                                "alignment", integer(gguf_alignment(g)), "size_bytes", integer(gguf_file_bytes(g)),
-                                "parts", (json_int_t)gguf_n_parts(g), "metadata", metadata, "tensors", tensors,
-                                "memory", memory_json(o, weight_bytes(g), g)),
-                      e);
+    json_t *result =
+        json_pack("{s:o, s:I, s:o, s:o, s:I, s:o, s:o, s:o}", "file", json_text(gguf_path(g), strlen(gguf_path(g))),
+                  "version", (json_int_t)gguf_version(g), "alignment", integer(gguf_alignment(g)), "size_bytes",
+                  integer(gguf_file_bytes(g)), "parts", (json_int_t)gguf_n_parts(g), "metadata", metadata, "tensors",
+                  tensors, "memory", memory_json(o, weight_bytes(g), g));
+    if (graph) json_object_set(result, "graph", graph);
+    return json_print(result, e);
 }
 
 static void print_string(const char *text, uint64_t n, bool whole) {
@@ -241,11 +243,12 @@ static void print_memory(const struct inspect_options *o, const struct gguf *g) 
 static bool run(const void *opts, struct err *e) {
     const struct inspect_options *o = opts;
     struct gguf *g = NULL;
+    json_t *graph = NULL;
     if (!gguf_open(o->files.items[0], any_type, &g, e)) return false;
-    bool ok = true;
-    if (o->report.json) {
-        ok = print_json(o, g, e);
-    } else {
+    bool ok = !o->graph || inspect_graph(o->files.items[0], "q8", kv_names[o->kv], &graph, e);
+    if (ok && o->report.json) {
+        ok = print_json(o, g, graph, e);
+    } else if (ok) {
         char size[32];
         printf("%s", bold(stdout));
         print_safe(stdout, gguf_path(g), strlen(gguf_path(g)));
@@ -255,7 +258,9 @@ static bool run(const void *opts, struct err *e) {
         print_metadata(o, g);
         print_tensors(g);
         print_memory(o, g);
+        if (graph) inspect_graph_print(graph);
     }
+    json_decref(graph);
     gguf_close(g);
     return ok;
 }
@@ -265,6 +270,7 @@ static const struct option options[] = {
     {"context", 'c', OPTION_INT, "N", "how many tokens to reckon the KV cache for", AT(context), .ints = {1, 1 << 24},
      .unit = "tokens", .fallback = "2048"},
     {"kv", 0, OPTION_ENUM, NULL, "the KV cache's numbers", AT(kv), .choices = kv_names, .fallback = "f16"},
+    {"graph", 0, OPTION_FLAG, NULL, "the kernels that it runs, layer by layer, before and after fusion", AT(graph)},
     {"whole", 0, OPTION_FLAG, NULL, "long arrays and texts of the metadata in full", AT(whole)},
     {0},
 };
