@@ -5,7 +5,7 @@
 
 #include "verify/parity_data.h"
 
-enum { PAGE = 256, TILE = 32 }; /* of the KV cache: dsl/access.lua */
+enum { PAGE = 256, TILE = 64 }; /* of the KV cache: dsl/access.lua */
 enum { TOK = 17 };              /* tokens of a launch that is also run in parts */
 
 static const double NORM_EPS = 1e-5;
