@@ -231,18 +231,14 @@ static void order(struct emitter *em, const struct ir_op *op) {
     p->pending[p->n_pending++] = op;
 }
 
-/* Adds what a body may have read and written. Pointers defined inside it are not known yet: they may be anything. */
-static void note_accesses(struct emitter *em, const struct ir_block *b) {
+/* Adds what a body may read and write. Pointers defined inside it are not known yet: they may be anything. */
+static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned *read, unsigned *written) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
-        if (op->body) note_accesses(em, op->body);
+        if (op->body) note_accesses(em, op->body, read, written);
         bool store = op->code == IR_STORE || op->code == IR_STOREM;
         if (!store && (op->code != IR_LOAD || op->inv)) continue;
         LLVMValueRef base = em->values[op->args[op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2]];
-        unsigned memory = base ? memory_of(em, op) : MEM_GLOBAL | MEM_SHARED;
-        if (store)
-            em->ptx->written |= memory;
-        else
-            em->ptx->read |= memory;
+        *(store ? written : read) |= base ? memory_of(em, op) : MEM_GLOBAL | MEM_SHARED;
     }
 }
 
@@ -258,14 +254,20 @@ static void forget_pending(struct emitter *em) {
     p->n_pending = 0;
 }
 
+/* What must be ordered before the first trip is ordered before the loop, not in every trip. */
 void ptx_enter_loop(struct emitter *em, const struct ir_op *op) {
+    struct ptx *p = em->ptx;
+    unsigned read = 0, written = 0;
     forget_pending(em);
-    note_accesses(em, op->body);
+    note_accesses(em, op->body, &read, &written);
+    if ((p->written & (read | written)) || (p->read & written)) warp_barrier(em);
+    p->read |= read;
+    p->written |= written;
 }
 
 void ptx_leave_block(struct emitter *em, const struct ir_block *b) {
     forget_pending(em);
-    note_accesses(em, b);
+    note_accesses(em, b, &em->ptx->read, &em->ptx->written);
 }
 
 /* ---- memory ---- */
@@ -437,15 +439,20 @@ static uint64_t max_arg(const struct ir_block *b) {
     return n;
 }
 
+static void set_attribute(struct emitter *em, const char *key, int value) {
+    char text[16];
+    int n = snprintf(text, sizeof text, "%d", value);
+    LLVMAttributeRef a = LLVMCreateStringAttribute(em->ctx, key, (unsigned)strlen(key), text, (unsigned)n);
+    LLVMAddAttributeAtIndex(em->func, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, a);
+}
+
 static void set_attributes(struct emitter *em) {
     LLVMTypeRef block = LLVMArrayType2(i64_type(em), PTX_PARAM_ARGS + max_arg(em->f->body));
     unsigned byval = LLVMGetEnumAttributeKindForName("byval", 5), align = LLVMGetEnumAttributeKindForName("align", 5);
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateTypeAttribute(em->ctx, byval, block));
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateEnumAttribute(em->ctx, align, 8));
-    char threads[16];
-    int n = snprintf(threads, sizeof threads, "%d", PTX_WARPS * PTX_LANES);
-    LLVMAttributeRef a = LLVMCreateStringAttribute(em->ctx, "nvvm.reqntid", 12, threads, (unsigned)n);
-    LLVMAddAttributeAtIndex(em->func, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, a);
+    set_attribute(em, "nvvm.reqntid", PTX_WARPS * PTX_LANES);
+    set_attribute(em, "nvvm.minctasm", PTX_BLOCKS);
 }
 
 /* Warp w of the grid does the tasks [begin + w * per, begin + (w + 1) * per) that lie below end. */

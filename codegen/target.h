@@ -18,8 +18,9 @@ enum target_feature {
     FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
 };
 
-/* Warps of a thread block of a PTX target; every launch uses that block. */
-enum { PTX_WARPS = 4, PTX_LANES = 32 };
+/* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall
+ * hold at least: 128 registers a thread. (Left alone, ptxas takes 40 or 64 where it likes and spills around divisions.) */
+enum { PTX_WARPS = 4, PTX_LANES = 32, PTX_BLOCKS = 4 };
 
 /* The one parameter of a kernel of a PTX target, an array of 64-bit words: the device address of the run-time sizes, the
  * range of tasks, the workspace, the tasks a warp does, and then the argument pointers. */

@@ -37,6 +37,7 @@ void kernel_free(struct kernel *k) {
     mem_free(k->args);
     mem_free(k->dims);
     mem_free(k->name);
+    mem_free(k->ptx);
     code_free(k->code);
     *k = (struct kernel){0};
 }
@@ -44,6 +45,14 @@ void kernel_free(struct kernel *k) {
 static char *copy(const char *s) {
     size_t n = strlen(s) + 1;
     return memcpy(mem_new(n), s, n);
+}
+
+/* Takes compiled code: an object, or a GPU's text. */
+static bool load_code(struct kernel *k, const struct target *t, const struct buf *obj, struct err *e) {
+    if (!t->ptx) return code_load(obj->data, obj->len, &k->code, e);
+    k->ptx = mem_new(obj->len + 1);
+    memcpy(k->ptx, obj->data, obj->len);
+    return true;
 }
 
 /* Fills k from a launch's description (dsl/main.lua, lower) and its loaded code. */
@@ -68,8 +77,8 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
             if (!fn || (part->per && (!dim || !find_dim(dim, &part->dim))))
                 return err_set(e, ERR_INPUT, "kernel '%s': a part without a function or task axis", name);
             part->name = copy(fn);
-            part->fn = code_symbol(k->code, fn);
-            if (!part->fn) return err_set(e, ERR_COMPILE, "kernel '%s': no function '%s' in its object", name, fn);
+            part->fn = k->ptx ? NULL : code_symbol(k->code, fn);
+            if (!part->fn && !k->ptx) return err_set(e, ERR_COMPILE, "kernel '%s': no function '%s' in its object", name, fn);
         }
     }
     const json_t *args = json_object_get(meta, "args"), *dims = json_object_get(meta, "dims");
@@ -103,7 +112,7 @@ bool compile_lowered(const json_t *meta, const struct target *t, struct kernel *
     struct buf obj = {0};
     const json_t *ir = json_object_get(meta, "ir");
     bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), t, STAGE_OBJ, NULL, &obj, e) &&
-              code_load(obj.data, obj.len, &out->code, e) && describe(out, meta, e);
+              load_code(out, t, &obj, e) && describe(out, meta, e);
     buf_free(&obj);
     if (!ok) {
         kernel_free(out);
@@ -316,7 +325,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         if (!j->cached && c->cache) store(c, j);
         c->n_cached += j->cached;
         c->n_compiled += !j->cached;
-        ok = code_load(j->obj.data, j->obj.len, &out[i].code, e) && describe(&out[i], j->meta, e);
+        ok = load_code(&out[i], &c->target, &j->obj, e) && describe(&out[i], j->meta, e);
     }
     for (size_t i = 0; i < n; i++) {
         mem_free(jobs[i].key);

@@ -35,6 +35,7 @@ struct kernel {
     size_t n_dims;
     uint64_t ws_per_tok; /* bytes of workspace a token */
     struct code *code;
+    char *ptx; /* of a GPU target: what runtime/dev_cuda.h loads instead; parts have no fn then */
 };
 
 struct compiler {

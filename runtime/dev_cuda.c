@@ -1,0 +1,488 @@
+#include "runtime/dev_cuda.h"
+
+#include <dlfcn.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the driver: the part of its interface used here (CUDA Driver API reference; sizes and numbers from there) ---- */
+
+typedef struct cu_context *cu_context;
+typedef struct cu_module *cu_module;
+typedef struct cu_function *cu_function;
+typedef struct cu_stream *cu_stream;
+typedef struct cu_event *cu_event;
+typedef struct cu_graph *cu_graph;
+typedef struct cu_graph_exec *cu_graph_exec;
+
+enum {
+    CU_INVALID_VALUE = 1,
+    CU_OUT_OF_MEMORY = 2,
+    CU_STUB_LIBRARY = 34,
+    CU_NO_DEVICE = 100,
+    CU_INVALID_DEVICE = 101,
+    CU_NO_BINARY = 209,
+    CU_INVALID_PTX = 218,
+    CU_UNSUPPORTED_PTX = 222,
+    CU_NOT_FOUND = 500,
+    CU_SYSTEM_DRIVER_MISMATCH = 803,
+};
+enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
+enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
+
+/* X(field, symbol, parameters) */
+#define DRIVER(X)                                                                                                      \
+    X(init, "cuInit", (unsigned flags))                                                                                \
+    X(error_name, "cuGetErrorName", (int code, const char **name))                                                     \
+    X(error_string, "cuGetErrorString", (int code, const char **text))                                                 \
+    X(device_count, "cuDeviceGetCount", (int *n))                                                                      \
+    X(device_get, "cuDeviceGet", (int *device, int ordinal))                                                           \
+    X(device_name, "cuDeviceGetName", (char *name, int bytes, int device))                                             \
+    X(device_attribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                               \
+    X(context_retain, "cuDevicePrimaryCtxRetain", (cu_context * out, int device))                                      \
+    X(context_release, "cuDevicePrimaryCtxRelease_v2", (int device))                                                   \
+    X(context_set, "cuCtxSetCurrent", (cu_context c))                                                                  \
+    X(mem_info, "cuMemGetInfo_v2", (size_t *free, size_t *total))                                                      \
+    X(mem_alloc, "cuMemAlloc_v2", (cuda_addr * out, size_t bytes))                                                     \
+    X(mem_free, "cuMemFree_v2", (cuda_addr a))                                                                         \
+    X(host_alloc, "cuMemAllocHost_v2", (void **out, size_t bytes))                                                     \
+    X(host_free, "cuMemFreeHost", (void *p))                                                                           \
+    X(copy_in, "cuMemcpyHtoDAsync_v2", (cuda_addr to, const void *from, size_t bytes, cu_stream s))                    \
+    X(copy_out, "cuMemcpyDtoHAsync_v2", (void *to, cuda_addr from, size_t bytes, cu_stream s))                         \
+    X(copy, "cuMemcpyDtoDAsync_v2", (cuda_addr to, cuda_addr from, size_t bytes, cu_stream s))                         \
+    X(fill, "cuMemsetD8Async", (cuda_addr to, unsigned char byte, size_t n, cu_stream s))                              \
+    X(stream_new, "cuStreamCreate", (cu_stream * out, unsigned flags))                                                 \
+    X(stream_free, "cuStreamDestroy_v2", (cu_stream s))                                                                \
+    X(stream_sync, "cuStreamSynchronize", (cu_stream s))                                                               \
+    X(capture_begin, "cuStreamBeginCapture_v2", (cu_stream s, int mode))                                               \
+    X(capture_end, "cuStreamEndCapture", (cu_stream s, cu_graph * out))                                                \
+    X(event_new, "cuEventCreate", (cu_event * out, unsigned flags))                                                    \
+    X(event_free, "cuEventDestroy_v2", (cu_event v))                                                                   \
+    X(event_record, "cuEventRecord", (cu_event v, cu_stream s))                                                        \
+    X(event_sync, "cuEventSynchronize", (cu_event v))                                                                  \
+    X(event_ms, "cuEventElapsedTime", (float *ms, cu_event from, cu_event to))                                         \
+    X(module_load, "cuModuleLoadDataEx",                                                                               \
+      (cu_module * out, const void *image, unsigned n_options, int *options, void **values))                           \
+    X(module_free, "cuModuleUnload", (cu_module m))                                                                    \
+    X(function, "cuModuleGetFunction", (cu_function * out, cu_module m, const char *name))                             \
+    X(launch, "cuLaunchKernel",                                                                                        \
+      (cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,   \
+       cu_stream s, void **params, void **extra))                                                                      \
+    X(graph_instantiate, "cuGraphInstantiateWithFlags",                                                                \
+      (cu_graph_exec * out, cu_graph g, unsigned long long flags))                                                     \
+    X(graph_launch, "cuGraphLaunch", (cu_graph_exec x, cu_stream s))                                                   \
+    X(graph_free, "cuGraphDestroy", (cu_graph g))                                                                      \
+    X(graph_exec_free, "cuGraphExecDestroy", (cu_graph_exec x))
+
+struct driver {
+#define X(FIELD, SYMBOL, PARAMS) int(*FIELD) PARAMS;
+    DRIVER(X)
+#undef X
+};
+
+static pthread_once_t load_once = PTHREAD_ONCE_INIT;
+static struct driver driver;
+static struct err load_error;
+
+/* The library stays loaded for the rest of the process: drivers do not expect to be unloaded. */
+static void load(void) {
+    static const struct {
+        const char *name;
+        size_t at;
+    } symbols[] = {
+#define X(FIELD, SYMBOL, PARAMS) {SYMBOL, offsetof(struct driver, FIELD)},
+        DRIVER(X)
+#undef X
+    };
+    void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        err_set(&load_error, ERR_UNSUPPORTED,
+                "there is no CUDA driver (%s): install NVIDIA's driver, or run on the processor with --device cpu",
+                dlerror());
+        return;
+    }
+    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
+        void *s = dlsym(library, symbols[i].name);
+        if (!s) {
+            err_set(&load_error, ERR_UNSUPPORTED, "libcuda.so.1 has no %s: the driver is too old; CUDA 12 is needed",
+                    symbols[i].name);
+            return;
+        }
+        /* POSIX lets a data pointer from dlsym stand for a function; copied, since C has no such cast. */
+        memcpy((char *)&driver + symbols[i].at, &s, sizeof s);
+    }
+}
+
+static const char *what_to_try(int code) {
+    switch (code) {
+    case CU_OUT_OF_MEMORY:
+        return "; try a smaller context (-c) or a smaller model";
+    case CU_NO_DEVICE:
+        return "; is CUDA_VISIBLE_DEVICES empty? Try --device cpu";
+    case CU_INVALID_DEVICE:
+        return "; see `kgen doctor` for the devices there are";
+    case CU_STUB_LIBRARY:
+        return ": this libcuda.so.1 is the toolkit's stub; install the driver";
+    case CU_NO_BINARY:
+    case CU_UNSUPPORTED_PTX:
+        return "; the driver is older than this code: update it, or compile for an older architecture (--target)";
+    case CU_SYSTEM_DRIVER_MISMATCH:
+        return "; the driver's library and kernel module differ: reboot after an update";
+    default:
+        return code >= 700 && code < 800 ? "; a kernel failed: repeat with --check to see which" : "";
+    }
+}
+
+static bool failed(struct err *e, int code, const char *what) {
+    const char *name = NULL, *text = NULL;
+    driver.error_name(code, &name);
+    driver.error_string(code, &text);
+    return err_set(e, code == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_UNSUPPORTED, "CUDA, %s: %s (%s)%s", what,
+                   name ? name : "unknown error", text ? text : "no description", what_to_try(code));
+}
+
+/* ---- devices ---- */
+
+struct cuda {
+    int device;
+    cu_context context;
+    cu_stream stream;
+    char name[128];
+    unsigned sm, n_multiprocessors;
+    const char *target;
+};
+
+static bool enter(struct cuda *c, struct err *e) {
+    int code = driver.context_set(c->context);
+    return !code || failed(e, code, "making the device current");
+}
+
+#define CALL(what, ...)                                                                                                \
+    do {                                                                                                               \
+        int code_ = driver.__VA_ARGS__;                                                                                \
+        if (code_) return failed(e, code_, what);                                                                      \
+    } while (0)
+
+/* sm_90a runs on compute capability 9.0 only, and code for sm_90 on everything from there on. */
+static const char *newest_target(unsigned sm) {
+    const char *best = NULL;
+    unsigned best_sm = 0;
+    for (size_t i = 0; target_gpu_name(i); i++) {
+        unsigned n = 0;
+        char suffix = 0;
+        sscanf(target_gpu_name(i), "sm_%u%c", &n, &suffix);
+        if (!suffix && n <= sm && n >= best_sm) {
+            best = target_gpu_name(i);
+            best_sm = n;
+        }
+    }
+    return best;
+}
+
+static bool open_device(struct cuda *c, int index, struct err *e) {
+    int n = 0, major = 0, minor = 0, multiprocessors = 0;
+    CALL("starting the driver", init(0));
+    CALL("counting devices", device_count(&n));
+    if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices");
+    if (index < 0 || index >= n)
+        return err_set(e, ERR_UNSUPPORTED, "there is no CUDA device %d: expected 0 to %d; see `kgen doctor`", index, n - 1);
+    CALL("finding the device", device_get(&c->device, index));
+    CALL("naming the device", device_name(c->name, sizeof c->name, c->device));
+    CALL("asking for its architecture", device_attribute(&major, ATTRIBUTE_MAJOR, c->device));
+    CALL("asking for its architecture", device_attribute(&minor, ATTRIBUTE_MINOR, c->device));
+    CALL("counting multiprocessors", device_attribute(&multiprocessors, ATTRIBUTE_MULTIPROCESSORS, c->device));
+    c->sm = (unsigned)(major * 10 + minor);
+    c->n_multiprocessors = (unsigned)multiprocessors;
+    c->target = newest_target(c->sm);
+    if (!c->target)
+        return err_set(e, ERR_UNSUPPORTED, "%s has architecture sm_%u; kgen needs sm_75 (Turing) or newer: try --device cpu",
+                       c->name, c->sm);
+    CALL("opening the device", context_retain(&c->context, c->device));
+    if (!enter(c, e)) return false;
+    CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));
+    return true;
+}
+
+bool cuda_open(int index, struct cuda **out, struct err *e) {
+    *out = NULL;
+    pthread_once(&load_once, load);
+    if (load_error.code) {
+        *e = load_error;
+        return false;
+    }
+    struct cuda *c = mem_new(sizeof *c);
+    if (!open_device(c, index, e)) {
+        cuda_close(c);
+        return false;
+    }
+    *out = c;
+    return true;
+}
+
+void cuda_close(struct cuda *c) {
+    struct err ignored;
+    if (!c) return;
+    if (c->context && enter(c, &ignored) && c->stream) driver.stream_free(c->stream);
+    if (c->context) driver.context_release(c->device);
+    mem_free(c);
+}
+
+const char *cuda_name(const struct cuda *c) { return c->name; }
+unsigned cuda_sm(const struct cuda *c) { return c->sm; }
+unsigned cuda_multiprocessors(const struct cuda *c) { return c->n_multiprocessors; }
+const char *cuda_target(const struct cuda *c) { return c->target; }
+
+/* ---- memory ---- */
+
+bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e) {
+    size_t f, t;
+    if (!enter(c, e)) return false;
+    CALL("asking for free memory", mem_info(&f, &t));
+    *free = f;
+    *total = t;
+    return true;
+}
+
+bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e) {
+    *out = 0;
+    if (!enter(c, e)) return false;
+    int code = driver.mem_alloc(out, bytes ? bytes : 1);
+    if (code == CU_OUT_OF_MEMORY) {
+        size_t f = 0, t = 0;
+        driver.mem_info(&f, &t);
+        return err_set(e, ERR_MEMORY, "CUDA: %.1f MiB do not fit: %.1f of %.1f MiB of %s are free%s",
+                       (double)bytes / 0x1p20, (double)f / 0x1p20, (double)t / 0x1p20, c->name, what_to_try(code));
+    }
+    return !code || failed(e, code, "allocating memory");
+}
+
+void cuda_free(struct cuda *c, cuda_addr a) {
+    struct err ignored;
+    if (a && enter(c, &ignored)) driver.mem_free(a);
+}
+
+bool cuda_alloc_host(struct cuda *c, uint64_t bytes, void **out, struct err *e) {
+    *out = NULL;
+    if (!enter(c, e)) return false;
+    CALL("allocating page-locked memory", host_alloc(out, bytes ? bytes : 1));
+    return true;
+}
+
+void cuda_free_host(struct cuda *c, void *p) {
+    struct err ignored;
+    if (p && enter(c, &ignored)) driver.host_free(p);
+}
+
+bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes, struct err *e) {
+    if (!bytes) return true;
+    if (!enter(c, e)) return false;
+    CALL("copying to the device", copy_in(to, from, bytes, c->stream));
+    return true;
+}
+
+bool cuda_copy(struct cuda *c, cuda_addr to, cuda_addr from, uint64_t bytes, struct err *e) {
+    if (!bytes) return true;
+    if (!enter(c, e)) return false;
+    CALL("copying on the device", copy(to, from, bytes, c->stream));
+    return true;
+}
+
+bool cuda_fill(struct cuda *c, cuda_addr to, uint8_t byte, uint64_t bytes, struct err *e) {
+    if (!bytes) return true;
+    if (!enter(c, e)) return false;
+    CALL("filling memory", fill(to, byte, bytes, c->stream));
+    return true;
+}
+
+bool cuda_download(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e) {
+    if (!enter(c, e)) return false;
+    if (bytes) CALL("copying from the device", copy_out(to, from, bytes, c->stream));
+    return cuda_sync(c, e);
+}
+
+bool cuda_sync(struct cuda *c, struct err *e) {
+    if (!enter(c, e)) return false;
+    CALL("waiting for the device", stream_sync(c->stream));
+    return true;
+}
+
+/* ---- kernels ---- */
+
+struct cuda_kernel {
+    const struct kernel *k;
+    cu_module module;
+    cu_function *functions; /* of all parts, phase by phase */
+};
+
+static bool load_module(struct cuda *c, const struct kernel *k, cu_module *out, struct err *e) {
+    char log[512] = "";
+    int options[] = {JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
+    void *values[] = {log, (void *)(uintptr_t)sizeof log};
+    if (!enter(c, e)) return false;
+    int code = driver.module_load(out, k->ptx, 2, options, values);
+    if (!code) return true;
+    failed(e, code, "loading code");
+    log[sizeof log - 1] = 0;
+    return err_prefix(e, "kernel '%s'%s%s", k->name, *log ? ": " : "", log);
+}
+
+static bool find_functions(struct cuda_kernel *ck, struct err *e) {
+    const struct kernel *k = ck->k;
+    size_t n = 0;
+    for (size_t i = 0; i < k->n_phases; i++) n += k->phases[i].n_parts;
+    ck->functions = mem_new(n * sizeof *ck->functions);
+    n = 0;
+    for (size_t i = 0; i < k->n_phases; i++)
+        for (size_t j = 0; j < k->phases[i].n_parts; j++) {
+            struct buf symbol = {0};
+            target_ptx_symbol(k->phases[i].parts[j].name, &symbol);
+            int code = driver.function(&ck->functions[n++], ck->module, symbol.data);
+            buf_free(&symbol);
+            if (code) {
+                failed(e, code, "looking up a function");
+                return err_prefix(e, "kernel '%s', function '%s'", k->name, k->phases[i].parts[j].name);
+            }
+        }
+    return true;
+}
+
+bool cuda_kernel_new(struct cuda *c, const struct kernel *k, struct cuda_kernel **out, struct err *e) {
+    *out = NULL;
+    if (!k->ptx) return err_set(e, ERR_USAGE, "kernel '%s' was not compiled for a GPU", k->name);
+    struct cuda_kernel *ck = mem_new(sizeof *ck);
+    ck->k = k;
+    if (!load_module(c, k, &ck->module, e) || !find_functions(ck, e)) {
+        cuda_kernel_free(c, ck);
+        return false;
+    }
+    *out = ck;
+    return true;
+}
+
+void cuda_kernel_free(struct cuda *c, struct cuda_kernel *k) {
+    struct err ignored;
+    if (!k) return;
+    if (k->module && enter(c, &ignored)) driver.module_free(k->module);
+    mem_free(k->functions);
+    mem_free(k);
+}
+
+void cuda_dims(const struct kernel *k, const int64_t *sizes, int64_t *out) {
+    for (size_t i = 0; i < k->n_dims; i++) out[i] = sizes[k->dims[i]];
+}
+
+enum { MAX_BLOCKS = 1 << 20, MAX_ARGS = 256 };
+
+/* A warp a task, until there are more than a grid should have: then each does several. */
+static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, const struct cuda_launch *l,
+                        int64_t begin, int64_t end, struct err *e) {
+    uint64_t block[PTX_PARAM_ARGS + MAX_ARGS];
+    int64_t n = end - begin, per = (n + (int64_t)MAX_BLOCKS * PTX_WARPS - 1) / ((int64_t)MAX_BLOCKS * PTX_WARPS);
+    if (n <= 0) return true;
+    int64_t warps = (n + per - 1) / per;
+    block[PTX_PARAM_DIMS] = l->dims;
+    block[PTX_PARAM_BEGIN] = (uint64_t)begin;
+    block[PTX_PARAM_END] = (uint64_t)end;
+    block[PTX_PARAM_WS] = l->ws;
+    block[PTX_PARAM_PER] = (uint64_t)per;
+    for (size_t i = 0; i < k->n_args; i++) block[PTX_PARAM_ARGS + i] = l->args[i];
+    void *params[] = {block};
+    CALL("launching a kernel", launch(f, (unsigned)((warps + PTX_WARPS - 1) / PTX_WARPS), 1, 1, PTX_WARPS * PTX_LANES, 1,
+                                      1, 0, c->stream, params, NULL));
+    return true;
+}
+
+bool cuda_launch(struct cuda *c, const struct cuda_kernel *ck, const struct cuda_launch *l, struct err *e) {
+    const struct kernel *k = ck->k;
+    size_t n = 0;
+    if (k->n_args > MAX_ARGS)
+        return err_set(e, ERR_UNSUPPORTED, "kernel '%s' has %zu arguments; at most %d fit a launch", k->name, k->n_args,
+                       MAX_ARGS);
+    if (!enter(c, e)) return false;
+    for (size_t i = 0; i < k->n_phases; i++)
+        for (size_t j = 0; j < k->phases[i].n_parts; j++) {
+            int64_t begin = 0, end = part_tasks(&k->phases[i].parts[j], l->sizes);
+            if (l->range) {
+                begin = l->range[0] < end ? l->range[0] : end;
+                end = l->range[1] < end ? l->range[1] : end;
+            }
+            if (!launch_part(c, ck->functions[n++], k, l, begin, end, e))
+                return err_prefix(e, "kernel '%s', %s", k->name, k->phases[i].parts[j].name);
+        }
+    return true;
+}
+
+/* ---- events ---- */
+
+/* The driver's own handles, under names of ours. */
+bool cuda_event_new(struct cuda *c, struct cuda_event **out, struct err *e) {
+    cu_event v;
+    *out = NULL;
+    if (!enter(c, e)) return false;
+    CALL("making an event", event_new(&v, 0));
+    *out = (struct cuda_event *)v;
+    return true;
+}
+
+void cuda_event_free(struct cuda *c, struct cuda_event *v) {
+    struct err ignored;
+    if (v && enter(c, &ignored)) driver.event_free((cu_event)v);
+}
+
+bool cuda_event_record(struct cuda *c, struct cuda_event *v, struct err *e) {
+    if (!enter(c, e)) return false;
+    CALL("recording an event", event_record((cu_event)v, c->stream));
+    return true;
+}
+
+bool cuda_event_ms(struct cuda *c, struct cuda_event *from, struct cuda_event *to, float *ms, struct err *e) {
+    if (!enter(c, e)) return false;
+    CALL("waiting for an event", event_sync((cu_event)to));
+    CALL("reading events", event_ms(ms, (cu_event)from, (cu_event)to));
+    return true;
+}
+
+/* ---- graphs ---- */
+
+struct cuda_graph {
+    cu_graph graph;
+    cu_graph_exec exec;
+};
+
+bool cuda_capture_begin(struct cuda *c, struct err *e) {
+    if (!enter(c, e)) return false;
+    CALL("starting to record", capture_begin(c->stream, CAPTURE_THREAD_LOCAL));
+    return true;
+}
+
+bool cuda_capture_end(struct cuda *c, struct cuda_graph **out, struct err *e) {
+    *out = NULL;
+    if (!enter(c, e)) return false;
+    struct cuda_graph *g = mem_new(sizeof *g);
+    int code = driver.capture_end(c->stream, &g->graph);
+    if (!code) code = driver.graph_instantiate(&g->exec, g->graph, 0);
+    if (code) {
+        cuda_graph_free(c, g);
+        return failed(e, code, "recording launches");
+    }
+    *out = g;
+    return true;
+}
+
+bool cuda_graph_launch(struct cuda *c, struct cuda_graph *g, struct err *e) {
+    if (!enter(c, e)) return false;
+    CALL("launching a graph", graph_launch(g->exec, c->stream));
+    return true;
+}
+
+void cuda_graph_free(struct cuda *c, struct cuda_graph *g) {
+    struct err ignored;
+    if (!g) return;
+    if (enter(c, &ignored)) {
+        if (g->exec) driver.graph_exec_free(g->exec);
+        if (g->graph) driver.graph_free(g->graph);
+    }
+    mem_free(g);
+}
