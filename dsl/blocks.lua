@@ -5,10 +5,14 @@ local M = {}
 
 local function divides(n, k) return k >= 1 and n >= 1 and n % k == 0 end
 
+-- W·x. Inputs that are no whole number of activation blocks stay f32.
+local function product(b, x, w)
+  return b:call("linear", { x = x, w = w, act = x.dims[2] % 32 ~= 0 and "f32" or nil })
+end
+
 -- Linear layer NAME.weight [rows, cols], with NAME.bias where the file has one.
 function M.linear(b, x, name, rows, opts)
-  local cols = x.dims[2]
-  local y = b:call("linear", { x = x, w = b:weight(name .. ".weight", { rows, cols }, opts) })
+  local y = product(b, x, b:weight(name .. ".weight", { rows, x.dims[2] }, opts))
   if b:has(name .. ".bias") then y = b:call("add_bias", { x = y, b = b:weight(name .. ".bias", { rows }, opts) }) end
   return y
 end
