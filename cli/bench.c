@@ -16,11 +16,13 @@ double median(double *x, size_t n) {
 
 static bool check(const void *opts, struct err *e) {
     const struct bench_options *o = opts;
-    if (!o->engine.model && !o->kernel)
-        return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL or --kernel NAME");
-    if (o->engine.model && o->kernel) return err_set(e, ERR_USAGE, "-m and --kernel exclude each other");
+    int subjects = !!o->engine.model + !!o->kernel + !!o->synthetic;
+    if (subjects == 0)
+        return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL, --synthetic NAME:TYPE or --kernel NAME");
+    if (subjects > 1) return err_set(e, ERR_USAGE, "-m, --synthetic and --kernel exclude each other");
+    if (o->save && !o->synthetic) return err_set(e, ERR_USAGE, "--save belongs to --synthetic NAME:TYPE");
     if (o->shape && !o->kernel) return err_set(e, ERR_USAGE, "--shape belongs to --kernel NAME");
-    if (!o->kernel && o->prompt == 0 && o->generate == 0)
+    if (!o->kernel && !o->save && o->prompt == 0 && o->generate == 0)
         return err_set(e, ERR_USAGE, "-p 0 -n 0 leaves nothing to measure");
     return true;
 }
@@ -42,6 +44,9 @@ static const struct option options[] = {
      .fallback = "0"},
     {"kernel", 0, OPTION_STRING, "NAME", "measure one kernel instead of a model", AT(kernel)},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
+    {"synthetic", 0, OPTION_STRING, "NAME:TYPE", "measure random weights of a known model's shape, made in memory",
+     AT(synthetic)},
+    {"save", 0, OPTION_STRING, "FILE", "write the synthetic model to this GGUF file", AT(save)},
     {0},
 };
 #undef AT
@@ -56,12 +61,18 @@ static const struct option_group groups[] = {
 const struct command command_bench = {
     .name = "bench",
     .summary = "measures the speed of a model or a kernel",
-    .usage = "(-m MODEL [-p N] [-n N] [-d N] | --kernel NAME [--shape k=v,…]) [-r N]",
+    .usage =
+        "(-m MODEL | --synthetic NAME:TYPE [--save FILE] | --kernel NAME [--shape k=v,…]) [-p N] [-n N] [-d N] [-r N]",
     .details =
         "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
         "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
-        "machine, measured in the same run.",
-    .examples = "kgen bench -m model.gguf\nkgen bench --kernel linear --shape tok=1,n=1536,d=576,W=q4_1 --json",
+        "machine, measured in the same run. --synthetic takes one of tinyllama-1.1b, qwen2-0.5b, phi-2-like and "
+        "llama-7b, "
+        "with -tiny for two layers of them, and a type: f16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, "
+        "q6_k, "
+        "iq4_nl, q4_k_m, q5_k_m.",
+    .examples = "kgen bench -m model.gguf\nkgen bench --synthetic tinyllama-1.1b:q4_k_m --save tinyllama.gguf\nkgen "
+                "bench --kernel linear --shape tok=1,n=1536,d=576,W=q4_1 --json",
     .groups = groups,
     .options_bytes = sizeof(struct bench_options),
     .check = check,

@@ -8,6 +8,7 @@ struct bench_options {
     struct engine_options engine;
     int64_t prompt, generate, repeats, depth; /* tokens, tokens, times, tokens already in the cache */
     const char *kernel, *shape;
+    const char *synthetic, *save; /* NAME:TYPE, FILE.gguf */
     struct report_options report;
 };
 

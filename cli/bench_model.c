@@ -3,6 +3,7 @@
 #include "cli/engine.h"
 #include "cli/peaks.h"
 #include "cli/profile.h"
+#include "runtime/synth.h"
 #include "verify/ref_rng.h"
 
 #include <string.h>
@@ -129,7 +130,7 @@ static bool profiled(struct bench *b, int64_t n, bool one_by_one, struct err *e)
     return ok;
 }
 
-bool bench_model(const struct bench_options *o, struct err *e) {
+static bool measure_model(const struct bench_options *o, struct err *e) {
     struct bench b = {.options = o, .rng = {.seed = 1}};
     struct peaks peaks = {0};
     int64_t longest = o->prompt > o->generate ? o->prompt : o->generate;
@@ -149,5 +150,16 @@ bool bench_model(const struct bench_options *o, struct err *e) {
     mem_free(b.ids);
     session_close(b.session);
     model_close(b.model);
+    return ok;
+}
+
+bool bench_model(const struct bench_options *o, struct err *e) {
+    if (!o->synthetic) return measure_model(o, e);
+    struct synth synth;
+    struct bench_options with = *o;
+    bool ok = synth_open(o->synthetic, 1, &synth, e) && (!o->save || synth_save(&synth, o->save, e));
+    with.engine.model = synth.path;
+    if (ok && (o->prompt || o->generate)) ok = measure_model(&with, e);
+    synth_close(&synth);
     return ok;
 }
