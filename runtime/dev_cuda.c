@@ -408,7 +408,9 @@ bool cuda_launch(struct cuda *c, const struct cuda_kernel *ck, const struct cuda
                 begin = l->range[0] < end ? l->range[0] : end;
                 end = l->range[1] < end ? l->range[1] : end;
             }
-            if (!launch_part(c, ck->functions[n++], k, l, begin, end, e))
+            cu_function f = ck->functions[n++];
+            if (l->phase && (size_t)l->phase != i + 1) continue;
+            if (!launch_part(c, f, k, l, begin, end, e))
                 return err_prefix(e, "kernel '%s', %s", k->name, k->phases[i].parts[j].name);
         }
     return true;

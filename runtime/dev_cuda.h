@@ -54,9 +54,10 @@ struct cuda_launch {
     const int64_t *sizes;  /* [N_RUN_DIMS] */
     cuda_addr dims, ws;    /* dims: [k->n_dims] of int64 */
     const int64_t *range;  /* NULL, or the tasks [range[0], range[1]) of every part */
+    int phase;             /* 0: all; n: the n-th alone */
 };
 
-/* Queues all phases, each behind the one before. */
+/* Queues the phases, each behind the one before. */
 bool cuda_launch(struct cuda *c, const struct cuda_kernel *k, const struct cuda_launch *l, struct err *e);
 
 /* The sizes in the order of a kernel's dims. */

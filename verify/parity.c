@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "runtime/dev_cuda.h"
 #include "verify/parity_case.h"
 
 enum { MAX_TARGETS = 16, MAX_FORMATS = 64, MAX_FAILURES_A_ROW = 4, MAX_THREADS = 64 };
@@ -34,6 +35,7 @@ struct plan {
     struct instance *instances;
     size_t n_instances, cap;
     struct kernel packs[MAX_TARGETS][MAX_FORMATS]; /* for the first target of each class */
+    struct cuda *gpu;                              /* where the target is one's */
     /* Shared by the threads. */
     _Atomic size_t next;
     size_t n_done;
@@ -169,24 +171,24 @@ static void check_case(struct subject *s, const struct target *t, const struct p
 }
 
 /* The first case again by the interpreter: the mapped IR gives the bits of compiled code, the serial one its own. */
-static bool check_interpreted(struct subject *s, const struct target *t, const json_t *meta, const struct kernel *k,
-                              bool mapped, struct err *e) {
+static bool check_interpreted(struct subject *s, const struct target *t, const json_t *meta,
+                              const struct parity_exec *compiled, bool mapped, struct err *e) {
     const json_t *text = json_object_get(meta, "ir");
     struct ir_module *ir = NULL;
     if (!ir_parse(json_string_value(text), json_string_length(text), &ir, e)) return false;
     const struct parity_case *c = &s->cases[0];
-    struct parity_exec compiled = {.k = k}, run = {.k = k, .ir = ir, .fused = t->fma};
+    struct parity_exec run = {.k = compiled->k, .ir = ir, .fused = t->fma};
     struct parity_out by_code = {0}, by_hand = {0};
     double max_abs = 0, max_of_tol = 0;
     int64_t n = c->n_tok < 3 ? c->n_tok : 3;
     bool ok = ir_verify(ir, e) && parity_launch(&run, c, s->packed[0], 0, n, CUT_WHOLE, &by_hand, e) &&
-              parity_launch(&compiled, c, s->packed[0], 0, n, CUT_WHOLE, &by_code, e) &&
+              parity_launch(compiled, c, s->packed[0], 0, n, CUT_WHOLE, &by_code, e) &&
               parity_same(c, &by_hand, &by_code, 0, n, e);
     parity_out_free(&by_hand);
     parity_out_free(&by_code);
     if (!ok) err_prefix(e, "interpreted flat IR and compiled code");
     if (ok && !mapped) {
-        ok = parity_launch(&compiled, c, s->packed[0], 0, c->n_tok, CUT_WHOLE, &by_code, e) &&
+        ok = parity_launch(compiled, c, s->packed[0], 0, c->n_tok, CUT_WHOLE, &by_code, e) &&
              parity_compare(c, &by_code, &max_abs, &max_of_tol, e);
         parity_out_free(&by_code);
     }
@@ -195,14 +197,26 @@ static bool check_interpreted(struct subject *s, const struct target *t, const j
     return ok;
 }
 
+/* A GPU's code goes to the GPU. */
+static bool load_kernel(const struct plan *p, struct parity_exec *x, struct cuda_kernel **loaded, struct err *e) {
+    *loaded = NULL;
+    if (p->gpu && !cuda_kernel_new(p->gpu, x->k, loaded, e)) return false;
+    x->gpu = p->gpu;
+    x->loaded = *loaded;
+    return true;
+}
+
 static void check_serial(struct subject *s, const struct target *t, const json_t *spec) {
     json_t *meta = NULL;
     struct kernel k = {0};
     struct err e = {0};
+    struct parity_exec x = {.k = &k};
+    struct cuda_kernel *loaded = NULL;
     bool ok = compile_lower(s->w->dsl, spec, t, true, &meta, &e) && compile_lowered(meta, t, &k, &e) &&
-              check_interpreted(s, t, meta, &k, false, &e);
+              load_kernel(s->w->plan, &x, &loaded, &e) && check_interpreted(s, t, meta, &x, false, &e);
     if (!ok) failed(s->w->plan, s->in, t, "without its map", &e);
     json_decref(meta);
+    cuda_kernel_free(s->w->plan->gpu, loaded);
     kernel_free(&k);
 }
 
@@ -255,11 +269,18 @@ static void check_target(struct subject *s, size_t t, bool lead, const json_t *s
         return;
     }
     struct parity_exec x = {.k = &k};
+    struct cuda_kernel *loaded;
+    if (!load_kernel(s->w->plan, &x, &loaded, &e)) {
+        failed(s->w->plan, s->in, target, "loading", &e);
+        kernel_free(&k);
+        return;
+    }
     for (size_t i = 0; i < s->n_cases; i++) check_case(s, target, &x, i, lead);
     if (lead && s->in->shape.small) {
-        if (!check_interpreted(s, target, *meta, &k, true, &e)) failed(s->w->plan, s->in, target, "interpreted", &e);
+        if (!check_interpreted(s, target, *meta, &x, true, &e)) failed(s->w->plan, s->in, target, "interpreted", &e);
         check_serial(s, target, spec);
     }
+    cuda_kernel_free(s->w->plan->gpu, loaded);
     kernel_free(&k);
 }
 
@@ -318,7 +339,9 @@ static bool find_targets(struct plan *p, struct err *e) {
     struct target t;
     if (p->o->target) {
         if (!target_find(p->o->target, &p->targets[0], e)) return false;
-        if (!target_runs_here(&p->targets[0]))
+        if (p->targets[0].ptx) {
+            if (!cuda_open(0, &p->gpu, e)) return err_prefix(e, "target %s", p->o->target);
+        } else if (!target_runs_here(&p->targets[0]))
             return err_set(e, ERR_UNSUPPORTED, "this processor cannot run the code of target %s", p->o->target);
         p->n_targets = 1;
         return true;
@@ -470,6 +493,10 @@ static bool make_packs(struct plan *p, struct dsl *d, struct err *e) {
     for (size_t f = 0; f < p->n_formats; f++) fmts[f] = p->formats[f].name;
     for (size_t t = 0; any && t < p->n_targets; t++) {
         struct compiler c = {.dsl = d, .target = p->targets[t], .n_threads = p->n_threads};
+        if (c.target.ptx) { /* weights are packed by the host */
+            if (!target_find("native", &c.target, e)) return false;
+            c.target.lanes = p->targets[t].lanes;
+        }
         if (leads_class(p, t) && !compile_kernels(&c, no_specs, fmts, p->n_formats, p->packs[t], e)) return false;
     }
     return true;
@@ -522,6 +549,7 @@ bool parity_run(const struct parity_options *o, void (*progress)(void *ctx, doub
         for (size_t f = 0; f < MAX_FORMATS; f++) kernel_free(&p->packs[t][f]);
     mem_free(p->instances);
     pthread_mutex_destroy(&p->lock);
+    cuda_close(p->gpu);
     mem_free(p);
     return ok;
 }

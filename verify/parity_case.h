@@ -76,6 +76,8 @@ struct parity_exec {
     const struct kernel *k;
     const struct ir_module *ir; /* not NULL: by the interpreter, with these functions of the same names */
     bool fused;
+    struct cuda *gpu; /* not NULL: on a GPU, with the loaded kernel */
+    const struct cuda_kernel *loaded;
 };
 
 /* The outputs of a launch, in guarded memory. */

@@ -6,6 +6,7 @@
 
 #include "codegen/interp.h"
 #include "verify/parity_case.h"
+#include "verify/parity_gpu.h"
 
 /* Kernels may read up to a vector past the end of an array, never write. */
 enum { FRONT = 256, BACK = 512 };
@@ -127,7 +128,7 @@ static bool untouched(const struct parity_case *c, const struct guard *packed, i
 
 /* The argument array, in the kernel's order. */
 static bool bind(const struct kernel *k, const struct parity_case *c, const struct guard *packed,
-                 const struct workplace *w, const struct parity_out *out, void **args, struct err *e) {
+                 const struct workplace *w, const struct parity_out *out, const struct guard **args, struct err *e) {
     for (size_t i = 0; i < k->n_args; i++) {
         args[i] = NULL;
         for (size_t j = 0; j < c->n_args; j++) {
@@ -135,7 +136,7 @@ static bool bind(const struct kernel *k, const struct parity_case *c, const stru
             const struct guard *g = c->args[j].role == PARITY_OUT  ? &out->args[j]
                                     : c->args[j].role == PARITY_IN ? &w->in[j]
                                                                    : &packed[j];
-            args[i] = g->data;
+            args[i] = g;
         }
         /* A signature may name what this body does not use: the pages of a rope, for example. */
         if (!args[i]) return err_set(e, ERR_INPUT, "the reference has no argument '%s'", k->args[i]);
@@ -146,6 +147,7 @@ static bool bind(const struct kernel *k, const struct parity_case *c, const stru
 bool parity_launch(const struct parity_exec *x, const struct parity_case *c, const struct guard *packed, int64_t t0,
                    int64_t n, enum parity_cut cut, struct parity_out *out, struct err *e) {
     struct workplace w = {0};
+    const struct guard *guards[2 * PARITY_MAX_ARGS];
     void *args[2 * PARITY_MAX_ARGS];
     int64_t sizes[N_RUN_DIMS] = {[RUN_TOK] = n,
                                  [RUN_POS] = c->pos + t0,
@@ -156,8 +158,13 @@ bool parity_launch(const struct parity_exec *x, const struct parity_case *c, con
     bool ok = x->k->n_args <= 2 * PARITY_MAX_ARGS;
     if (!ok) err_set(e, ERR_INPUT, "%zu arguments", x->k->n_args);
     if (ok && !prepare(x->k, c, t0, n, &w, out)) ok = err_set(e, ERR_MEMORY, "no memory for a launch");
-    ok = ok && bind(x->k, c, packed, &w, out, args, e) && run_kernel(x, args, sizes, cut, w.ws.data, e) &&
-         untouched(c, packed, t0, n, &w, out, e);
+    ok = ok && bind(x->k, c, packed, &w, out, guards, e);
+    for (size_t i = 0; i < x->k->n_args && ok; i++) args[i] = guards[i]->data;
+    if (x->gpu)
+        ok = ok && parity_gpu_launch(x->gpu, x->loaded, x->k, guards, &w.ws, sizes, cut, e);
+    else
+        ok = ok && run_kernel(x, args, sizes, cut, w.ws.data, e);
+    ok = ok && untouched(c, packed, t0, n, &w, out, e);
     for (size_t i = 0; i < PARITY_MAX_ARGS; i++) guard_free(&w.in[i]);
     guard_free(&w.ws);
     return ok;
