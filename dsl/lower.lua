@@ -301,7 +301,7 @@ function X:store_part(group)
       end
     end
     if block > 1 and map.lane == var.axis then u = block end -- decoding whole chunks keeps positions known
-    if self.serial then u = block > 1 and map.lane == var.axis and block or 1 end
+    if self.serial and u ~= "all" then u = block > 1 and map.lane == var.axis and block or 1 end
     if u == "all" then u = ax.static end
     ax.unroll = u or 1
     if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
