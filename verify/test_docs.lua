@@ -15,8 +15,9 @@ local DOCS = { "docs/dsl.md", "docs/formats.md", "docs/families.md" }
 local UPDATE = os.getenv "UPDATE" == "1"
 local TARGETS = {
   { class = "x86-64-v4", lanes = 16, vregs = 32 }, { class = "x86-64-v3", lanes = 8, vregs = 16 },
-  { class = "x86-64", lanes = 4, vregs = 16 }, { class = "x86-64", lanes = 4, vregs = 16, serial = true },
+  { class = "x86-64", lanes = 4, vregs = 16 },
 }
+local SERIAL = { class = "x86-64", lanes = 4, vregs = 16, serial = true } -- no lanes, no unrolling
 
 local count, failed = 0, 0
 local function ok(holds, name, detail)
@@ -91,6 +92,10 @@ local function lower_all(main, spec)
     local r = main.lower { spec = spec, target = target }
     assert(r.ir:match "^kgen%-ir 1\nfunc @", "no IR")
   end
+  local fine, err = pcall(main.lower, { spec = spec, target = SERIAL })
+  if fine then return end
+  if not err:find("is not read along its own axis", 1, true) then error(err, 0) end
+  skip("lowering " .. (spec.name or spec.kernel) .. " without its map", "a fold with a vector field has no serial form")
 end
 
 local runners = {}
@@ -174,7 +179,7 @@ local function run_document(path)
       elseif block.kind == "sh" and block.marker:match "^run " then
         local command = block.marker:match "^run (%S+)"
         if kgen_has(command) then
-          local status = os.execute("set -e\n" .. text .. " >/dev/null")
+          local status = os.execute("set -e\n{\n" .. text .. "} >/dev/null")
           ok(status, name .. " runs")
         else
           skip(name .. " runs", "build/kgen has no command " .. command)
@@ -390,6 +395,12 @@ local function elements(groups)
     if g then out[#out + 1] = ("%d…%d"):format(4 * g, 4 * g + 3) end
   end
   return table.concat(out, ", ")
+end
+
+makers["fold-sizes"] = function()
+  open()
+  local access = require "dsl.access"
+  return { ("A page has %d keys, a tile %d."):format(access.PAGE, access.TILE) }
 end
 
 local function drawing(name, lanes)
