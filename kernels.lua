@@ -164,6 +164,13 @@ local softmax_mean = monoid {
   end,
 }
 
+local function queries(m, s) return math.max(1, math.min(4, m.vregs * m.lanes // (2 * s.hd))) end
+local function shared_heads(m, s)
+  local n = queries(m, s)
+  while s.nh // s.nkv % n ~= 0 do n = n - 1 end
+  return n
+end
+
 -- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys. A window > 0 sees
 -- that many keys, the token's own among them.
 kernel "attention" {
@@ -181,8 +188,11 @@ kernel "attention" {
       end
     end
   end,
-  -- As many queries as fill half of the registers with their outputs.
-  tune = { toks = function(m, size) return math.max(1, math.min(4, m.vregs * m.lanes // (2 * size.i))) end, heads = 1 },
+  -- Queries computed together: heads that share keys and values first, then tokens, as many as half of the registers hold.
+  tune = {
+    heads = shared_heads,
+    toks = function(m, s) return math.max(1, queries(m, s) // shared_heads(m, s)) end,
+  },
   map = schedules.attend,
   bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 },
             { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 } },

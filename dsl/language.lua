@@ -534,11 +534,13 @@ local function bind(k, given)
     end
   end
   for name, s in pairs(sizes) do if a[name] == nil then a[name] = s end end
-  return setmetatable(a, { __index = function(_, key) fail("%s has no parameter or size '%s'", k.name, tostring(key)) end })
+  return setmetatable(a, { __index = function(_, key) fail("%s has no parameter or size '%s'", k.name, tostring(key)) end }),
+    sizes
 end
 
 local function run_body(k, given)
-  local a = bind(k, given)
+  local a, sizes = bind(k, given)
+  T.sizes = sizes -- for tunables that depend on them
   local depth = #T.axes
   k.body(a)
   if #T.axes ~= depth then fail("%s: break or return out of the loop over axis '%s'", k.name, T.axes[#T.axes].axis) end
@@ -577,7 +579,8 @@ local function settle(array, first)
   end
   local heavy = is_heavy(mine.value, set) or mine.heavy
   if T.materialize[array.name] or (heavy and T.readers[array.name] ~= 1) then return end
-  array.virtual = { vars = mine.idx, value = mine.value, heavy = heavy and true, map = mine.map, tune = mine.tune }
+  array.virtual = { vars = mine.idx, value = mine.value, heavy = heavy and true, map = mine.map, tune = mine.tune,
+                    sizes = mine.sizes }
   table.remove(T.stores, at)
 end
 
@@ -625,6 +628,7 @@ local function run_steps(k, given)
     for i = first, #T.stores do
       local st = T.stores[i]
       st.map, st.tune, st.heavy = h and h.map or callee.map, h and h.tune or callee.tune, h and true
+      st.sizes = h and h.sizes or T.sizes
     end
     for _, array in ipairs(fresh) do
       array.io = "in"
@@ -645,7 +649,7 @@ function M.trace(k, make_given, opts)
     local ok, err = xpcall(function()
       if k.body then
         run_body(k, given)
-        for _, st in ipairs(T.stores) do st.map, st.tune = k.map, k.tune end
+        for _, st in ipairs(T.stores) do st.map, st.tune, st.sizes = k.map, k.tune, T.sizes end
       else
         run_steps(k, given)
       end

@@ -235,7 +235,7 @@ function X:part_name()
   return self.name:gsub("[^%w_]", "_") .. "." .. self.n_parts
 end
 
--- A tunable: a number, a table by target class, or a function of the machine and the axes' sizes.
+-- A tunable: a number, a table by target class, or a function of the machine and the kernel's sizes.
 local function tune_value(v, x, sizes)
   if type(v) == "table" then return v[x.class] or v.default or 1 end
   if type(v) == "function" then return v(x, sizes) end
@@ -285,8 +285,7 @@ function X:store_part(group)
       if not map.rows_across and not o.packed.float then block = math.max(block, o.packed.chunk) end
     end
   end
-  local axes, by_name, sizes = {}, {}, {}
-  for _, var in ipairs(first.axes) do sizes[var.axis] = E.int_const(var.len) end
+  local axes, by_name, sizes = {}, {}, first.sizes
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
     local u = map.unroll and map.unroll[var.axis]
