@@ -76,23 +76,28 @@ bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 
         struct race_word *r = &home->races[at / 4];
         u32 from = at < off ? off - at : 0, to = off + bytes - at < 4 ? off + bytes - at : 4, m = ((1u << to) - 1) & ~((1u << from) - 1);
         u64 found = 0;
+        u32 line = 0;
         const char *with = NULL;
-        if (r->write && (stamp_bytes(r->write) & m) && !ordered(w, lane, r->write) && !(relaxed && stamp_relaxed(r->write))) found = r->write, with = access == ACCESS_LOAD ? "it reads what" : "it overwrites what";
-        if (access != ACCESS_LOAD)
-            for (int k = 0; k < 2 && !found; k++)
-                if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !ordered(w, lane, r->read[k]) && !(relaxed && stamp_relaxed(r->read[k]))) found = r->read[k], with = "it overwrites what was read by";
+        if (r->write && (stamp_bytes(r->write) & m) && !ordered(w, lane, r->write) && !(relaxed && stamp_relaxed(r->write))) {
+            found = r->write, line = r->write_line;
+            with = found & PENDING ? "copied asynchronously and not waited for" : "written";
+        }
+        for (int k = 0; k < 2 && !found && access != ACCESS_LOAD; k++)
+            if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !ordered(w, lane, r->read[k]) && !(relaxed && stamp_relaxed(r->read[k])))
+                found = r->read[k], line = r->read_line[k], with = "read";
         if (found) {
             u32 other = stamp_warp(found), ol = stamp_lane(found);
             char who[40];
             if (ol < 32) snprintf(who, sizeof who, "thread %u", other * 32 + ol);
-            else snprintf(who, sizeof who, "several threads of warp %u", other);
-            vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "shared-memory race", at + from, "%s %s%s, with no barrier between, nearest allocation shared memory of %u bytes", with, who,
-                        found & PENDING ? " copies asynchronously and has not waited for" : access == ACCESS_LOAD || with[3] != 'o' || !strcmp(with, "it overwrites what") ? " wrote" : "", home->shared_bytes);
+            else snprintf(who, sizeof who, "threads of warp %u", other);
+            vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "shared-memory race", at + from, "it %s what %s has %s at line %u with no barrier between, nearest allocation shared memory of %u bytes",
+                        access == ACCESS_LOAD ? "reads" : "overwrites", who, with, line, home->shared_bytes);
             return false;
         }
         u64 t = stamp(w, lane, m, relaxed);
         if (access != ACCESS_LOAD) {
             r->write = t;
+            r->write_line = in->line;
         } else {
             u64 old = r->read[0];
             if (old && stamp_warp(old) == w->id && (old >> 32) == (t >> 32)) {
@@ -100,8 +105,10 @@ bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 
                 t |= old & (15 << 15);
             } else if (old && stamp_warp(old) != w->id) {
                 r->read[1] = old;
+                r->read_line[1] = r->read_line[0];
             }
             r->read[0] = t;
+            r->read_line[0] = in->line;
         }
     }
     return true;
@@ -187,8 +194,11 @@ void vm_race_order(struct warp *w, const u64 *addr, u32 m, int order) {
     }
 }
 
-void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes) {
-    for (u32 at = off & ~3u; at < off + bytes; at += 4) w->block->races[at / 4].write = stamp(w, lane, 15, false) | PENDING;
+void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
+    for (u32 at = off & ~3u; at < off + bytes; at += 4) {
+        w->block->races[at / 4].write = stamp(w, lane, 15, false) | PENDING;
+        w->block->races[at / 4].write_line = line;
+    }
 }
 void vm_race_landed(struct warp *w, u32 lane, u32 off, u32 bytes) {
     for (u32 at = off & ~3u; at < off + bytes; at += 4) w->block->races[at / 4].write = stamp(w, lane, 15, false);

@@ -260,7 +260,9 @@ u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, boo
             "%total_smem_size", "%aggr_smem_size", "WARP_SZ", "%envreg", "%reserved_smem_offset_begin", "%current_graph_exec"};
         int k = 0, n = (int)(sizeof names / sizeof *names);
         while (k < n && strcmp(names[k], o->name)) k++;
-        if (k == n) dec_fail(d, "unknown register %s", o->name);
+        int env, used = 0;
+        if (k == n && sscanf(o->name, "%%envreg%d%n", &env, &used) == 1 && !o->name[used] && env >= 0 && env < 32) k = SREG_ENV + env;
+        else if (k == n) dec_fail(d, "unknown register %s", o->name);
         in->imm = k;
         return convert_row(d, to, own, bytes, false);
     }
@@ -283,6 +285,11 @@ u32 dec_src(struct decoder *d, const struct ptx_operand *o, enum ptx_type t) {
 u32 dec_pred(struct decoder *d, const struct ptx_operand *o, bool *negated) {
     if (negated) *negated = false;
     if (o->kind == O_INT) return dec_pred_const(d, o->value != 0);
+    if (o->kind == O_SREG) { /* %is_explicit_cluster */
+        u32 t = dec_temp(d, 0);
+        dec_pure(d, ROW_NE_32, 0, t, dec_src_bytes(d, o, 4, false), dec_const(d, 4, 0), NO_ROW);
+        return t;
+    }
     if (o->kind != O_REG || dec_reg_bytes(d, o) != 0) dec_fail(d, "expected a predicate");
     u32 p = dec_reg(d, o->reg);
     if (!o->negated) return p;

@@ -227,6 +227,10 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     l->params = calloc(1, (size_t)f->code->formal_bytes + f->info.param_bytes + 64);
     l->shadow = calloc(1, l->shared_total + 1);
     if (!l->params || !l->shadow) result = VM_OUT_OF_MEMORY;
+    if (p->cooperative && result == VM_OK) { /* what grid.sync() of the CUDA headers keeps its counter in */
+        result = vm_mem_alloc(64, VM_MEM_MODULE, "cooperative launch", &l->workspace);
+        if (result == VM_OK) result = vm_mem_set(l->workspace, 0, 1, 64, 1, 0);
+    }
     if (result == VM_OK) {
         l->n_gangs = l->n_blocks / l->blocks_per_gang;
         memcpy(l->params, p->params, f->info.param_bytes);
@@ -264,6 +268,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
         pthread_mutex_unlock(&launching);
         pthread_mutex_destroy(&l->lock);
     }
+    if (l->workspace) vm_mem_free(l->workspace);
     free(l->params);
     free(l->shadow);
     free(l);

@@ -277,6 +277,8 @@ enum step op_sreg(struct warp *w, struct split *s, const struct insn *in, u32 ma
     case 45: v = l->shared_total; break;
     case 46: v = l->shared_total; break;
     case 47: v = 32; break;
+    case SREG_ENV + 1: v = l->workspace >> 32; break;
+    case SREG_ENV + 2: v = (u32)l->workspace; break;
     default: v = 0; break;
     }
     EACH_LANE(i, mask) row_put(d, i, in->dsize, v);

@@ -298,7 +298,7 @@ struct launch {
     struct vm_fault fault;
     u64 seed;
     u32 shared_total, shared_static;
-    u64 start_ns;
+    u64 start_ns, workspace;
 };
 
 struct worker {
@@ -338,6 +338,8 @@ enum step vm_diverge(struct warp *w, struct split *s, u32 n, const u32 *masks, c
 struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller);
 void vm_frame_drop(struct warp *w, struct frame *f, u32 mask);
 void vm_leave_joins(struct warp *w, struct split *s, const struct frame *of);
+
+enum { SREG_ENV = 100 }; /* %envregN is special register 100 + N; 1 and 2: address of a cooperative launch's workspace */
 
 /* exec_block.c */
 bool vm_barriers(struct block *b); /* lets go what is complete; true: something was */
@@ -410,6 +412,7 @@ bool vm_memory_freed(u64 address);
 /* check.c: shared-memory races. Called with checks on only. */
 struct race_word {
     u64 write, read[2];
+    u32 write_line, read_line[2];
 };
 void vm_race_reset(struct block *b);
 bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off, u32 bytes, int access,
@@ -418,7 +421,7 @@ void vm_race_barrier(struct block *b, struct barrier *bar);
 void vm_race_warp_sync(struct warp *w);
 void vm_race_fence(struct warp *w);
 void vm_race_atomic(struct warp *w, u64 address, int order);
-void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes);
+void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line);
 void vm_race_landed(struct warp *w, u32 lane, u32 off, u32 bytes);
 void vm_race_cluster(struct block *b);
 

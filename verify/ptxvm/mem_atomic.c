@@ -142,7 +142,7 @@ static bool note_copy(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
         w->cap_copies = cap;
     }
     w->copies[w->n_copies++] = (struct async_copy){lane, w->group[lane], off, bytes, line};
-    vm_race_async(w, lane, off, bytes);
+    vm_race_async(w, lane, off, bytes, line);
     return true;
 }
 
