@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPINS = 20000 };
+enum { SPINS = 4000 };
 
 struct worker {
     struct pool *pool;
