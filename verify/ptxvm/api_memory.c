@@ -143,58 +143,6 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CUdeviceptr 
     return CUDA_SUCCESS;
 }
 
-/* ---- managed memory: one address for host and device ---- */
-
-CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigned int flags) {
-    ENTER_CTX;
-    if (!dptr || !bytesize || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
-        return CUDA_ERROR_INVALID_VALUE;
-    CUresult r = capture_forbids(ctx);
-    struct allocation *a;
-    if (r == CUDA_SUCCESS) r = memory_alloc(ctx, bytesize, VM_MEM_MANAGED, "cuMemAllocManaged", &a);
-    if (r == CUDA_SUCCESS) *dptr = a->base;
-    return r;
-}
-
-static CUresult managed_range(CUdeviceptr dptr, size_t bytes) {
-    struct allocation *a = memory_find(dptr);
-    return a && a->kind == VM_MEM_MANAGED && bytes && memory_within(dptr, bytes) ? CUDA_SUCCESS
-                                                                                 : CUDA_ERROR_INVALID_VALUE;
-}
-
-static CUresult prefetch(CUdeviceptr dptr, size_t count, CUstream hStream) {
-    ENTER_CTX;
-    struct stream *s;
-    CUresult r = stream_get(ctx, hStream, &s);
-    if (r == CUDA_SUCCESS) r = managed_range(dptr, count);
-    return r;
-}
-
-CUresult cuMemPrefetchAsync(CUdeviceptr dptr, size_t count, CUdevice dst, CUstream s) {
-    return dst == 0 || dst == CU_DEVICE_CPU ? prefetch(dptr, count, s) : CUDA_ERROR_INVALID_DEVICE;
-}
-CUresult cuMemPrefetchAsync_v2(CUdeviceptr dptr, size_t count, CUmemLocation where, unsigned int flags, CUstream s) {
-    if (flags || where.type < CU_MEM_LOCATION_TYPE_DEVICE || where.type >= CU_MEM_LOCATION_TYPE_MAX)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (where.type == CU_MEM_LOCATION_TYPE_DEVICE && where.id != 0) return CUDA_ERROR_INVALID_DEVICE;
-    return prefetch(dptr, count, s);
-}
-
-static CUresult advise(CUdeviceptr dptr, size_t count, CUmem_advise advice) {
-    ENTER_CTX;
-    if (advice < CU_MEM_ADVISE_SET_READ_MOSTLY || advice > CU_MEM_ADVISE_UNSET_ACCESSED_BY)
-        return CUDA_ERROR_INVALID_VALUE;
-    return managed_range(dptr, count);
-}
-
-CUresult cuMemAdvise(CUdeviceptr dptr, size_t count, CUmem_advise advice, CUdevice dev) {
-    return dev == 0 || dev == CU_DEVICE_CPU ? advise(dptr, count, advice) : CUDA_ERROR_INVALID_DEVICE;
-}
-CUresult cuMemAdvise_v2(CUdeviceptr dptr, size_t count, CUmem_advise advice, CUmemLocation where) {
-    (void)where;
-    return advise(dptr, count, advice);
-}
-
 /* ---- pinned memory ---- */
 
 static CUresult host_alloc(void **pp, size_t bytes, unsigned flags, const char *origin) {
@@ -299,7 +247,7 @@ static CUresult attribute(void *data, CUpointer_attribute attrib, CUdeviceptr pt
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
         if (!known) return CUDA_ERROR_INVALID_VALUE;
-        *(unsigned *)data = 0;
+        *(unsigned *)data = a && a->sync_memops;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
         if (!known) return CUDA_ERROR_INVALID_VALUE;
@@ -381,6 +329,8 @@ CUresult cuPointerGetAttributes(unsigned int n, CUpointer_attribute *attributes,
 
 CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attrib, CUdeviceptr ptr) {
     ENTER_CTX;
-    if (!value || attrib != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS || !memory_find(ptr)) return CUDA_ERROR_INVALID_VALUE;
-    return CUDA_SUCCESS; /* copies here are always synchronous with memory */
+    struct allocation *a = memory_find(ptr);
+    if (!value || attrib != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS || !a) return CUDA_ERROR_INVALID_VALUE;
+    a->sync_memops = *(const unsigned char *)value != 0;
+    return CUDA_SUCCESS;
 }

@@ -383,6 +383,13 @@ struct pool {
     bool is_default;
 };
 
+/* What a program said about a managed allocation: kept to be answered, without effect on anything. Places are device
+ * numbers, CU_DEVICE_CPU, or CU_DEVICE_INVALID for nowhere. */
+struct advice {
+    bool read_mostly, by_cpu, by_device; /* accessed by */
+    CUdevice preferred, prefetched;
+};
+
 /* Device, pinned, managed or registered memory that a context owns. */
 struct allocation {
     uint64_t base, bytes;
@@ -391,7 +398,9 @@ struct allocation {
     struct context *ctx;
     CUmemoryPool pool;
     uint64_t id;
-    bool freeing; /* cuMemFreeAsync was called */
+    bool freeing;     /* cuMemFreeAsync was called */
+    bool sync_memops; /* kept for cuPointerGetAttribute: copies always behave so here */
+    struct advice advice;
     struct allocation *prev, *next;
 };
 

@@ -140,6 +140,39 @@ static void pinned_and_managed_memory(void) {
     OK(cuMemFree(managed));
 }
 
+static void advice_is_remembered(void) {
+    CUdeviceptr p, d;
+    int by[3], mostly, preferred, last;
+    CUmemLocation cpu = {.type = CU_MEM_LOCATION_TYPE_HOST}, gpu = {.type = CU_MEM_LOCATION_TYPE_DEVICE};
+    OK(cuMemAllocManaged(&p, 4096, CU_MEM_ATTACH_GLOBAL));
+    OK(cuMemAdvise(p, 4096, CU_MEM_ADVISE_SET_READ_MOSTLY, gpu));
+    OK(cuMemAdvise(p, 4096, CU_MEM_ADVISE_SET_PREFERRED_LOCATION, cpu));
+    OK(cuMemAdvise(p, 4096, CU_MEM_ADVISE_SET_ACCESSED_BY, cpu));
+    OK(cuMemAdvise(p, 4096, CU_MEM_ADVISE_SET_ACCESSED_BY, gpu));
+    CUmem_range_attribute names[] = {CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION,
+                                     CU_MEM_RANGE_ATTRIBUTE_ACCESSED_BY, CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION};
+    void *data[] = {&mostly, &preferred, by, &last};
+    size_t sizes[] = {4, 4, 12, 4};
+    OK(cuMemRangeGetAttributes(data, sizes, names, 4, p, 4096));
+    CHECK(mostly == 1 && preferred == CU_DEVICE_CPU && last == CU_DEVICE_INVALID);
+    CHECK(by[0] == 0 && by[1] == CU_DEVICE_CPU && by[2] == CU_DEVICE_INVALID);
+    OK(cuMemPrefetchAsync(p, 4096, gpu, 0, NULL));
+    OK(cuMemRangeGetAttribute(&last, 4, CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION, p, 4096));
+    CHECK(last == 0);
+    OK(cuMemAlloc(&d, 4096)); /* not managed */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemAdvise(d, 4096, CU_MEM_ADVISE_SET_READ_MOSTLY, gpu));
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemPrefetchAsync(p, 4097, gpu, 0, NULL));
+    gpu.id = 1;
+    EXPECT(CUDA_ERROR_INVALID_DEVICE, cuMemPrefetchAsync(p, 4096, gpu, 0, NULL));
+    unsigned flag = 1;
+    OK(cuPointerSetAttribute(&flag, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, p));
+    flag = 0;
+    OK(cuPointerGetAttribute(&flag, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, p));
+    CHECK(flag == 1);
+    OK(cuMemFree(p));
+    OK(cuMemFree(d));
+}
+
 static void questions_about_pointers(void) {
     CUdeviceptr p, base, start;
     size_t bytes;
@@ -249,15 +282,11 @@ static void tensor_maps(void) {
 }
 
 static const struct test tests[] = {
-    {"rectangles_are_copied", rectangles_are_copied},
-    {"boxes_are_copied", boxes_are_copied},
-    {"fills_of_every_width", fills_of_every_width},
-    {"copies_stay_inside", copies_stay_inside},
-    {"pinned_and_managed_memory", pinned_and_managed_memory},
-    {"questions_about_pointers", questions_about_pointers},
-    {"running_out_of_memory", running_out_of_memory},
-    {"stream_ordered_memory", stream_ordered_memory},
-    {"tensor_maps", tensor_maps},
+    {"rectangles_are_copied", rectangles_are_copied},         {"boxes_are_copied", boxes_are_copied},
+    {"fills_of_every_width", fills_of_every_width},           {"copies_stay_inside", copies_stay_inside},
+    {"pinned_and_managed_memory", pinned_and_managed_memory}, {"advice_is_remembered", advice_is_remembered},
+    {"questions_about_pointers", questions_about_pointers},   {"running_out_of_memory", running_out_of_memory},
+    {"stream_ordered_memory", stream_ordered_memory},         {"tensor_maps", tensor_maps},
 };
 
 int main(void) {
