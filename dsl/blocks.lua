@@ -3,7 +3,29 @@
 
 local M = {}
 
-local function divides(n, k) return k >= 1 and n >= 1 and n % k == 0 end
+-- A head's elements are computed together, in registers: wider ones than this would not end in sensible code.
+local MAX_HEAD = 1024
+
+-- A whole number of the model's metadata, from `least` on.
+function M.count(b, name, default, least)
+  local v = b:key(name, default)
+  if math.type(v) ~= "integer" or v < (least or 1) then
+    error(("key '%s.%s' is %s, expected a whole number from %d on%s"):format(b.arch, name,
+      type(v) == "table" and "a list" or type(v) == "string" and "text" or tostring(v), least or 1,
+      type(v) == "table" and "; layers of different widths are not supported" or ""), 0)
+  end
+  return v
+end
+
+-- A positive number of the model's metadata.
+function M.positive(b, name, default)
+  local v = b:key(name, default)
+  if type(v) ~= "number" or not (v > 0 and v < math.huge) then
+    error(("key '%s.%s' is %s, expected a positive number"):format(b.arch, name,
+      type(v) == "number" and tostring(v) or "no number"), 0)
+  end
+  return v
+end
 
 -- W·x. Inputs that are no whole number of activation blocks stay f32.
 local function product(b, x, w)
@@ -19,14 +41,18 @@ end
 
 -- Rotary positions of a model: base and, where the file gives them, factors (Llama 3.1) or a linear scaling.
 function M.rotary(b, hd, base)
-  local rot = { base = base or b:key("rope.freq_base", 10000), dim = hd }
+  local rot = { base = base or M.positive(b, "rope.freq_base", 10000), dim = hd }
   local dims = b:key("rope.dimension_count", hd)
-  if dims ~= hd then error(("rotation of %d of %d dimensions is not supported"):format(dims, hd), 0) end
+  if dims ~= hd then
+    error(("key '%s.rope.dimension_count' is %s; rotating other than all %d elements of a head is not supported"):format(
+      b.arch, tostring(dims), hd), 0)
+  end
   local scaling = b:key("rope.scaling.type", "none")
   if scaling == "linear" then
-    rot.scale = b:key("rope.scaling.factor")
+    rot.scale = M.positive(b, "rope.scaling.factor")
   elseif scaling ~= "none" then
-    error(("rope scaling '%s' is not supported"):format(scaling), 0)
+    error(("key '%s.rope.scaling.type': rotary scaling '%s' is not supported; none and linear are"):format(b.arch,
+      tostring(scaling)), 0)
   end
   if b:has("rope_freqs.weight") then
     b:weight("rope_freqs.weight", { hd // 2 })
@@ -44,19 +70,27 @@ end
 --   rotary(l)      rotary positions of layer l
 --   window(l)      keys seen in layer l; 0: all
 function M.decoder(b, o)
-  local n_layers, d = b:key("block_count"), b:key("embedding_length")
-  local n_heads = b:key("attention.head_count")
-  local n_kv = b:key("attention.head_count_kv", n_heads)
-  local ff, eps = b:key("feed_forward_length"), b:key("attention.layer_norm_rms_epsilon")
-  if type(n_heads) ~= "number" or type(n_kv) ~= "number" or type(ff) ~= "number" then
-    error("layers of different widths are not supported", 0)
+  local n_layers, d = M.count(b, "block_count"), M.count(b, "embedding_length")
+  local n_heads = M.count(b, "attention.head_count")
+  local n_kv = M.count(b, "attention.head_count_kv", n_heads)
+  local ff, eps = M.count(b, "feed_forward_length"), M.positive(b, "attention.layer_norm_rms_epsilon")
+  local ctx = M.count(b, "context_length")
+  if n_heads % n_kv ~= 0 then
+    error(("key '%s.attention.head_count_kv': %d query heads cannot share %d key heads"):format(b.arch, n_heads,
+      n_kv), 0)
   end
-  if not divides(n_heads, n_kv) then error(("%d query heads cannot share %d key heads"):format(n_heads, n_kv), 0) end
-  if not b:has_key("attention.key_length") and not divides(d, n_heads) then
-    error(("a width of %d is not divisible into %d heads"):format(d, n_heads), 0)
+  if not b:has_key("attention.key_length") and d % n_heads ~= 0 then
+    error(("key '%s.attention.head_count': a width of %d is not divisible into %d heads"):format(b.arch, d, n_heads), 0)
   end
-  local hd = b:key("attention.key_length", d // n_heads)
-  if b:key("attention.value_length", hd) ~= hd then error("values of another width than keys are not supported", 0) end
+  local hd = M.count(b, "attention.key_length", d // n_heads)
+  if hd % 2 ~= 0 or hd > MAX_HEAD then
+    error(("key '%s.attention.key_length': heads of %d are not supported; expected an even width up to %d"):format(
+      b.arch, hd, MAX_HEAD), 0)
+  end
+  if b:key("attention.value_length", hd) ~= hd then
+    error(("key '%s.attention.value_length' is %s; values of another width than keys (%d) are not supported"):format(
+      b.arch, tostring(b:key("attention.value_length")), hd), 0)
+  end
   local vocab = b:rows("token_embd.weight")
 
   local embedding = b:weight("token_embd.weight", { vocab, d })
@@ -81,7 +115,8 @@ function M.decoder(b, o)
     local kc, vc = b:cache("k" .. l, n_kv, hd), b:cache("v" .. l, n_kv, hd)
     b:call("kv_append", { k = k, v = v, pages = b.pages, kc = kc, vc = vc })
     local a = b:call("attention", { q = q, kc = kc, vc = vc, pages = b.pages,
-                                    scale = b:key("attention.scale", hd ^ -0.5), window = o.window and o.window(b, l) or 0 })
+                                    scale = M.positive(b, "attention.scale", hd ^ -0.5),
+                                    window = o.window and o.window(b, l) or 0 })
     a = M.linear(b, b:view(a, { n_heads * hd }), name("attn_output"), d)
     if l == n_layers - 1 then b:head() end
     if o.post_norms then a = norm(a, "post_attention_norm.weight") end
@@ -98,7 +133,7 @@ function M.decoder(b, o)
   local head = b:has("output.weight") and b:weight("output.weight", { vocab, d }) or embedding
   local logits = b:call("linear", { x = h, w = head })
   return { logits = logits, hyper = { n_layers = n_layers, d = d, n_heads = n_heads, n_kv = n_kv, hd = hd, ff = ff,
-                                      vocab = vocab, ctx = b:key("context_length") } }
+                                      vocab = vocab, ctx = ctx } }
 end
 
 return M

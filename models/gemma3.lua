@@ -4,19 +4,16 @@
 
 return {
   graph = function(b)
-    local period = b:key("attention.sliding_window_pattern", 6)
-    if type(period) ~= "number" or period < 1 then
-      error("gemma3.attention.sliding_window_pattern: expected every how many layers one is global", 0)
-    end
+    local period = blocks.count(b, "attention.sliding_window_pattern", 6)
     local function is_global(l) return l % period == period - 1 end
     return blocks.decoder(b, {
       qk_norm = true, post_norms = true, gate = "gelu_mul",
       embed_scale = function(d) return d ^ 0.5 end,
       rotary = function(_, hd, l)
-        if is_global(l) then return blocks.rotary(b, hd, b:key("rope.freq_base", 1000000)) end
-        return { base = b:key("rope.freq_base_swa", 10000), dim = hd }
+        if is_global(l) then return blocks.rotary(b, hd, blocks.positive(b, "rope.freq_base", 1000000)) end
+        return { base = blocks.positive(b, "rope.freq_base_swa", 10000), dim = hd }
       end,
-      window = function(_, l) return is_global(l) and 0 or b:key("attention.sliding_window") end,
+      window = function(_, l) return is_global(l) and 0 or blocks.count(b, "attention.sliding_window") end,
     })
   end,
 }

@@ -5,7 +5,7 @@ return {
     return blocks.decoder(b, {
       interleaved = true,
       rotary = function(_, hd) return blocks.rotary(b, hd) end,
-      window = function() return b:key("attention.sliding_window", 0) end,
+      window = function() return blocks.count(b, "attention.sliding_window", 0, 0) end,
     })
   end,
 }
