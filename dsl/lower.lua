@@ -282,7 +282,7 @@ function X:store_part(group)
     local o = self.owners[name]
     if o and o.packed then
       packed_rows = packed_rows or map.rows_across
-      if not map.rows_across and not o.packed.float then block = math.max(block, o.packed.chunk) end
+      if not map.rows_across then block = math.max(block, o.packed.float and 8 or o.packed.chunk) end
     end
   end
   local axes, by_name, sizes = {}, {}, first.sizes
