@@ -188,7 +188,8 @@ kernel "attention" {
       end
     end
   end,
-  -- Queries computed together: heads that share keys and values first, then tokens, as many as half of the registers hold.
+  -- Queries computed together: heads that share keys and values first, then tokens, as many as half of the registers
+  -- hold.
   tune = {
     heads = shared_heads,
     toks = function(m, s) return math.max(1, queries(m, s) // shared_heads(m, s)) end,
