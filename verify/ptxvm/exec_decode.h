@@ -83,6 +83,8 @@ u32 dec_label(struct decoder *d, const struct ptx_operand *o); /* number of the 
     ((t) == PT_F16 ? ROW_##NAME##_F16 : (t) == PT_F16X2 ? ROW_##NAME##_F16X2 : (t) == PT_BF16 ? ROW_##NAME##_BF16 : ROW_##NAME##_BF16X2)
 static inline bool type_is_half(enum ptx_type t) { return t == PT_F16 || t == PT_F16X2 || t == PT_BF16 || t == PT_BF16X2; }
 
+void dec_store_async(struct decoder *d, bool reduce); /* st.async, red.async, after those words */
+
 struct opcode {
     const char *name;
     void (*decode)(struct decoder *d);

@@ -110,6 +110,10 @@ static void dec_ld(struct decoder *d) {
 }
 
 static void dec_st(struct decoder *d) {
+    if (dec_take(d, "async")) {
+        dec_store_async(d, false);
+        return;
+    }
     struct access a = access_words(d);
     dec_count(d, 2, 3);
     int each = ptx_type_bytes(a.t);
@@ -198,8 +202,8 @@ static void atomic(struct decoder *d, bool is_red) {
 }
 static void dec_atom(struct decoder *d) { atomic(d, false); }
 static void dec_red(struct decoder *d) {
-    if (dec_peek(d, "async")) dec_unknown(d);
-    atomic(d, true);
+    if (dec_take(d, "async")) dec_store_async(d, true);
+    else atomic(d, true);
 }
 
 static void dec_fence(struct decoder *d) { /* membar, fence: all of them order everything here */

@@ -392,6 +392,11 @@ enum step op_ldmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_stmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_movmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_vprintf(struct warp *, struct split *, const struct insn *, u32);
+enum step op_mbarrier(struct warp *, struct split *, const struct insn *, u32);
+enum step op_bulk(struct warp *, struct split *, const struct insn *, u32);
+enum step op_wgmma(struct warp *, struct split *, const struct insn *, u32);
+enum step op_store_async(struct warp *, struct split *, const struct insn *, u32);
+u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value); /* one reduction */
 enum step op_mapa(struct warp *, struct split *, const struct insn *, u32);
 
 /* ---- memory (mem*.c) ---- */

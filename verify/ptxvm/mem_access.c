@@ -96,13 +96,7 @@ struct block *vm_shared_home(struct warp *w, u64 *off) {
     return vm_cluster_block(b, rank - 1);
 }
 
-u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access) {
-    if (address & (bytes - 1) && !(bytes & (bytes - 1))) {
-        char near[300];
-        vm_memory_nearest(address, near, sizeof near);
-        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", address, "%u bytes need a multiple of %u, %s", bytes, bytes, near);
-        return NULL;
-    }
+u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access) {
     if (space == SP_GENERIC) {
         space = (u8)vm_space_of(address);
         if (space == SP_SHARED) address -= VM_SHARED_WINDOW;
@@ -131,6 +125,16 @@ u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 
     }
     default: return global_slow(w, s, in, lane, address, bytes, access);
     }
+}
+
+u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access) {
+    if (address & (bytes - 1) && !(bytes & (bytes - 1))) {
+        char near[300];
+        vm_memory_nearest(address, near, sizeof near);
+        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", address, "%u bytes need a multiple of %u, %s", bytes, bytes, near);
+        return NULL;
+    }
+    return vm_range_pointer(w, s, in, lane, space, address, bytes, access);
 }
 
 /* Addresses of all lanes of m; the space is known afterwards, SP_GENERIC only when the lanes differ. */

@@ -70,6 +70,8 @@ static u64 combine(int op, enum ptx_type t, u64 x, u64 y, u64 z) {
     }
 }
 
+u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value) { return combine(op, t, old, value, 0); }
+
 /* ext: mode operation; type; n elements (vectors), ops: n results (NO_ROW: red), n values, then the second of cas */
 enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
