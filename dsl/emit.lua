@@ -128,7 +128,7 @@ local function operands_of(n)
   if n.op == "ld" or n.op == "sld" then
     local _, rest = address(n.op == "ld" and n.args[1] or n.args[2])
     if not rest then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
-      "' is not contiguous along the lanes here; change the map or the layout" }) end
+      "' is not contiguous along the lanes here; change the map or the layout", lanes = true }) end
     if n.op == "sld" then return { n.args[1], rest } end
     return { rest }
   end
@@ -243,7 +243,7 @@ function emit_op.ld(self, s, n)
   local ty, size = n.storage, sizes[n.storage]
   if n.lane then
     if lane ~= size then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
-      "' is not contiguous along the lanes here; change the map or the layout" }) end
+      "' is not contiguous along the lanes here; change the map or the layout", lanes = true }) end
     ty = ty .. "x" .. n.lane
   end
   local v = def(self, s, ty, "load %s, %s, %d align %d%s", self.base(n.base, n), operand(self, rest), const,
@@ -488,7 +488,9 @@ function M:stores(list)
   for i, st in ipairs(list) do
     vals[i] = st.value
     local _, rest = address(st.off)
-    if not rest then error({ kernel_error = "a store is not contiguous along the lanes; change the map" }) end
+    if not rest then
+      error({ kernel_error = "a store is not contiguous along the lanes; change the map", lanes = true })
+    end
     offs[#offs + 1] = rest
     if st.mask then offs[#offs + 1] = st.mask end
   end
@@ -500,7 +502,8 @@ function M:stores(list)
     local width = st.lanes or st.value.lane
     local ty = st.storage
     if width and lane ~= sizes[ty] then
-      error({ kernel_error = "a store to '" .. tostring(st.name) .. "' is not contiguous along the lanes; change the map" })
+      error({ kernel_error = "a store to '" .. tostring(st.name) .. "' is not contiguous along the lanes; change the map",
+        lanes = true })
     end
     local v = operand(self, st.value, width)
     local s = self.scope

@@ -265,11 +265,11 @@ function X:widen_folds(group, axes)
 end
 
 -- One group of stores that share their axes and map: a function.
-function X:store_part(group)
+function X:store_part(group, name, max_lanes)
   local first = group[1]
   local map, tune = first.map, first.tune or {}
   local em = self.em
-  local begin, finish = em:func(self:part_name(), self.dim_index, self.arg_index)
+  local begin, finish = em:func(name, self.dim_index, self.arg_index)
   local fname = em.fname
   self.memo, self.mats, self.folds = {}, {}, {}
 
@@ -291,7 +291,7 @@ function X:store_part(group)
     local u = map.unroll and map.unroll[var.axis]
     if type(u) == "string" and u ~= "all" then u = tune_value(tune[u] or 1, self, sizes) end
     if not self.serial and map.lane == var.axis and ax.static then
-      local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, self.lanes)
+      local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, max_lanes)
       if block > 1 then lanes = 1 end
       if lanes > 1 then
         ax.lanes = lanes
@@ -368,6 +368,17 @@ function X:store_part(group)
   end)
   em:close()
   return { fn = fname, tasks = tasks }
+end
+
+-- In as many lanes as every access allows: half a head is contiguous where rope reads its partner, a whole one is not.
+function X:store_part_in_lanes(group)
+  local name, lanes = self:part_name(), self.lanes
+  while true do
+    local ok, part = pcall(self.store_part, self, group, name, lanes)
+    if ok then return part end
+    if lanes == 1 or type(part) ~= "table" or not part.lanes then error(part, 0) end
+    lanes = lanes // 2
+  end
 end
 
 -- The phase that fills a record: one task a token.
@@ -582,7 +593,7 @@ function X:schedule(trace, phases)
     table.insert(phases[phase], part)
   end
   -- Consumers first: what they ask of a record decides what its phase writes.
-  for _, g in ipairs(groups) do put(g.phase, self:store_part(g)) end
+  for _, g in ipairs(groups) do put(g.phase, self:store_part_in_lanes(g)) end
   for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end
 end
 
