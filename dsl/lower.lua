@@ -278,8 +278,8 @@ function X:store_part(group, name, max_lanes)
   for _, st in ipairs(group) do arrays_in(self, st.value, {}, used) end
   local block = 1
   local packed_rows = false
-  for name in pairs(used) do
-    local o = self.owners[name]
+  for array in pairs(used) do
+    local o = self.owners[array]
     if o and o.packed then
       packed_rows = packed_rows or map.rows_across
       if not map.rows_across then block = math.max(block, o.packed.float and 8 or o.packed.chunk) end
@@ -310,8 +310,8 @@ function X:store_part(group, name, max_lanes)
 
   -- Task axes, outermost first; their tiles are numbered together. The lane axis comes innermost of the rest.
   local ordered, tasks, is_task = {}, { times = 1 }, {}
-  for _, name in ipairs(map.task) do
-    local ax = by_name[name]
+  for _, axis in ipairs(map.task) do
+    local ax = by_name[axis]
     if ax then
       is_task[ax] = true
       ordered[#ordered + 1] = ax
