@@ -199,13 +199,14 @@ kernel "attention" {
             { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 } },
 }
 
--- The largest element and its index, the lowest on ties.
+-- The largest element and its index, the lowest on ties; a NaN, where there is one, is the largest.
 local largest = monoid {
   zero = function() return { v = -math.huge, i = 0 } end,
   merge = function(a, b)
     local first = lt(a.i, b.i)
-    local take_a = either(lt(b.v, a.v), both(eq(a.v, b.v), first))
-    return { v = select(take_a, a.v, b.v), i = select(take_a, a.i, b.i) }
+    local larger = either(lt(b.v, a.v), both(eq(a.v, b.v), first))
+    local function pick(x, y) return select(eq(a.v, a.v), select(larger, x, y), x) end
+    return { v = pick(a.v, b.v), i = pick(a.i, b.i) }
   end,
 }
 
