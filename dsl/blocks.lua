@@ -44,8 +44,8 @@ function M.rotary(b, hd, base)
   local rot = { base = base or M.positive(b, "rope.freq_base", 10000), dim = hd }
   local dims = b:key("rope.dimension_count", hd)
   if dims ~= hd then
-    error(("key '%s.rope.dimension_count' is %s; rotating other than all %d elements of a head is not supported"):format(
-      b.arch, tostring(dims), hd), 0)
+    error(("key '%s.rope.dimension_count' is %s; only rotating all %d elements of a head is supported"):format(b.arch,
+      tostring(dims), hd), 0)
   end
   local scaling = b:key("rope.scaling.type", "none")
   if scaling == "linear" then
@@ -64,8 +64,9 @@ end
 -- A pre-norm decoder with rotary positions and grouped-query attention.
 --   interleaved    llama.cpp interleaved the rotated pairs of q and k when it converted
 --   gate           the gated activation's kernel: "silu_mul", "gelu_mul"
---   qk_norm        q and k are normed head by head
+--   qk_norm        q and k are normed: true, head by head; "whole", all heads together
 --   post_norms     the outputs of attention and feed-forward are normed before they are added
+--   no_pre_norms   their inputs are not
 --   embed_scale    the embedding is multiplied by it
 --   rotary(l)      rotary positions of layer l
 --   window(l)      keys seen in layer l; 0: all
@@ -102,11 +103,16 @@ function M.decoder(b, o)
     local rot = o.rotary(b, hd, l)
     local cos, sin = b:table("rope_cos", rot), b:table("rope_sin", rot)
 
-    local h = norm(x, "attn_norm.weight")
-    local q = b:view(M.linear(b, h, name("attn_q"), n_heads * hd, halves), { n_heads, hd })
-    local k = b:view(M.linear(b, h, name("attn_k"), n_kv * hd, halves), { n_kv, hd })
+    local h = o.no_pre_norms and x or norm(x, "attn_norm.weight")
+    local q = M.linear(b, h, name("attn_q"), n_heads * hd, halves)
+    local k = M.linear(b, h, name("attn_k"), n_kv * hd, halves)
     local v = b:view(M.linear(b, h, name("attn_v"), n_kv * hd), { n_kv, hd })
-    if o.qk_norm then
+    if o.qk_norm == "whole" then
+      q = b:call("rmsnorm", { x = q, g = b:weight(name("attn_q_norm.weight"), { n_heads * hd }), eps = eps })
+      k = b:call("rmsnorm", { x = k, g = b:weight(name("attn_k_norm.weight"), { n_kv * hd }), eps = eps })
+    end
+    q, k = b:view(q, { n_heads, hd }), b:view(k, { n_kv, hd })
+    if o.qk_norm == true then
       q = b:call("head_norm", { x = q, g = b:weight(name("attn_q_norm.weight"), { hd }), eps = eps })
       k = b:call("head_norm", { x = k, g = b:weight(name("attn_k_norm.weight"), { hd }), eps = eps })
     end
@@ -122,7 +128,7 @@ function M.decoder(b, o)
     if o.post_norms then a = norm(a, "post_attention_norm.weight") end
     x = b:call("add", { a = x, b = a })
 
-    h = norm(x, "ffn_norm.weight")
+    h = o.no_pre_norms and x or norm(x, "ffn_norm.weight")
     local gate = M.linear(b, h, name("ffn_gate"), ff)
     local up = M.linear(b, h, name("ffn_up"), ff)
     h = M.linear(b, b:call(o.gate or "silu_mul", { gate = gate, up = up }), name("ffn_down"), d)
@@ -131,7 +137,7 @@ function M.decoder(b, o)
   end
   local h = b:call("rmsnorm", { x = x, g = b:weight("output_norm.weight", { d }), eps = eps })
   local head = b:has("output.weight") and b:weight("output.weight", { vocab, d }) or embedding
-  local logits = b:call("linear", { x = h, w = head })
+  local logits = product(b, h, head)
   return { logits = logits, hyper = { n_layers = n_layers, d = d, n_heads = n_heads, n_kv = n_kv, hd = hd, ff = ff,
                                       vocab = vocab, ctx = ctx } }
 end

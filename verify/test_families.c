@@ -41,7 +41,7 @@ enum { MAX_TOKENS = 640 };
 static struct model *open_model(const char *path, const char *act, bool no_fuse) {
     struct model *m;
     struct err e;
-    struct model_options o = {.path = path, .act = act, .no_fuse = no_fuse, .n_threads = no_fuse ? 3 : 2};
+    struct model_options o = {.path = path, .act = act, .no_fuse = no_fuse, .n_threads = no_fuse ? 3 : 1};
     if (!model_open(&o, &m, &e)) fail_msg("%s", e.msg);
     return m;
 }

@@ -63,6 +63,8 @@ def models():
                                                        sliding_window=4, layer_types=["sliding_attention",
                                                                                       "full_attention"])), \
         [QT.F16], short, dict(keys=dict(sliding_window_pattern=2))
+    # Norms behind the blocks alone, q and k normed whole; a width of 40, which is no whole number of activation blocks.
+    yield "olmo2", tf.Olmo2Config(**base(40, 2, 1, 72, 2, 131)), [QT.F16], short, {}
 
 
 def stored(values, qtype):
