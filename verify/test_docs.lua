@@ -427,17 +427,17 @@ local function drawing(name, lanes)
         n == 1 and ("%s of each row"):format(fname) or ("%s of each row, %d of them one after the other"):format(fname, n))
     end
   end
+  local code_words = {}
   for _, p in ipairs(L.planes) do
-    local n = #p.words
+    local bits = p.width == 8 and "codes" or ("bits %d…%d of the codes"):format(p.shift, p.shift + p.width - 1)
     for w, word in ipairs(p.words) do
-      local bits = p.width == 8 and "codes" or ("bits %d…%d of the codes"):format(p.shift, p.shift + p.width - 1)
-      if n <= 4 or w <= 2 or w == n then
-        row(p.at + (w - 1) * 4 * lanes, 4 * lanes, ("a word of each row: %s of elements %s"):format(bits,
-          elements(word.groups)))
-      elseif w == 3 then
-        out[#out + 1] = "        …"
-      end
+      code_words[#code_words + 1] = { p.word_at and p.word_at[w - 1] or p.at + (w - 1) * 4 * lanes,
+        ("a word of each row: %s of elements %s"):format(bits, elements(word.groups)) }
     end
+  end
+  table.sort(code_words, function(a, b) return a[1] < b[1] end)
+  for n, w in ipairs(code_words) do
+    if n <= 6 or n >= #code_words - 1 then row(w[1], 4 * lanes, w[2]) elseif n == 7 then out[#out + 1] = "        …" end
   end
   out[#out + 1] = "```"
   return out
