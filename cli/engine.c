@@ -4,20 +4,25 @@
 #include <sys/resource.h>
 
 bool engine_open(const struct engine_options *o, struct model **out, struct err *e) {
-    if (o->device.kind == DEVICE_CUDA)
-        return err_set(
-            e, ERR_UNSUPPORTED,
-            "--device cuda:%d: this build cannot use a CUDA device; leave the option out to compute on the CPU",
-            o->device.index);
-    if (o->gpu)
-        fprintf(stderr, "%skgen:%s --gpu: this build cannot use a CUDA device; computing on the CPU\n", yellow(stderr),
-                plain(stderr));
+    bool cuda = o->device.kind == DEVICE_CUDA;
+    struct cuda *gpu = NULL;
+    if (cuda && !cuda_open(o->device.index, &gpu, e)) return err_prefix(e, "--device cuda:%d", o->device.index);
+    if (!cuda && o->gpu) {
+        struct err why;
+        cuda = cuda_open(o->device.index, &gpu, &why);
+        if (!cuda)
+            fprintf(stderr, "%skgen:%s --gpu: %s; computing on the CPU\n", yellow(stderr), plain(stderr), why.msg);
+    }
+    if (cuda && o->gpu) fprintf(stderr, "Backend: CUDA (%s)\n", cuda_name(gpu));
+    cuda_close(gpu);
     struct model_options mo = {
         .path = o->model,
         .act = o->act == ACT_F32 ? "f32" : "q8",
         .kv = o->kv == KV_DEFAULT ? NULL : kv_names[o->kv],
         .n_threads = (int)(o->threads ? o->threads : doctor_cores()),
         .dump = o->dump,
+        .cuda = cuda,
+        .cuda_index = o->device.index,
     };
     return model_open(&mo, out, e);
 }

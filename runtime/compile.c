@@ -126,6 +126,7 @@ struct job {
     char *key;
     json_t *meta;   /* with "ir" until compiled */
     struct buf obj;
+    struct target target;
     bool cached, done;
     struct err err;
 };
@@ -155,7 +156,7 @@ static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t
         struct job *j = &jobs[i];
         if (j->cached || miss++ % step != first) continue;
         const json_t *ir = json_object_get(j->meta, "ir");
-        bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), &c->target, STAGE_OBJ, c->dump, &j->obj,
+        bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump, &j->obj,
                                &j->err);
         struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err};
         if (!write_all(fd, &r, sizeof r) || !write_all(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes)) return;
@@ -275,7 +276,7 @@ static void store(struct compiler *c, struct job *j) {
 
 static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_fmt, struct job *j, struct err *e) {
     if (!pack_fmt) return compile_lower(c->dsl, spec, &c->target, false, &j->meta, e);
-    json_t *arg = json_pack("{s:s, s:i}", "fmt", pack_fmt, "lanes", (int)c->target.lanes);
+    json_t *arg = json_pack("{s:s, s:i}", "fmt", pack_fmt, "lanes", (int)j->target.lanes);
     json_t *r = NULL;
     bool ok = dsl_call(c->dsl, "pack", arg, &r, e);
     json_decref(arg);
@@ -285,16 +286,25 @@ static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_f
                         json_object_get(r, "fn"), "times", 1, "per", 1, "dim", "rows", "args", "src", "dst", "rowmap",
                         "dims", json_object_get(r, "dims"));
     json_object_set_new(json_array_get(json_array_get(json_object_get(j->meta, "phases"), 0), 0), "per",
-                        json_integer((json_int_t)c->target.lanes));
+                        json_integer((json_int_t)j->target.lanes));
     json_decref(r);
     return true;
 }
 
-static char *key_of(const struct compiler *c, const json_t *spec, const char *pack_fmt) {
+/* The host packs a GPU's weights, for the GPU's lanes. */
+static bool find_target(const struct compiler *c, const char *pack_fmt, struct target *out, struct err *e) {
+    *out = c->target;
+    if (!pack_fmt || !out->ptx) return true;
+    if (!target_find("native", out, e)) return false;
+    out->lanes = c->target.lanes;
+    return true;
+}
+
+static char *key_of(const struct compiler *c, const struct target *t, const json_t *spec, const char *pack_fmt) {
     struct buf b = {0};
     char *text = spec ? json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    codegen_key("", 0, &c->target, &b);
-    buf_printf(&b, "%s|%s", dsl_digest(c->dsl), pack_fmt ? pack_fmt : text);
+    codegen_key("", 0, t, &b);
+    buf_printf(&b, "%u|%s|%s", t->lanes, dsl_digest(c->dsl), pack_fmt ? pack_fmt : text);
     free(text);
     return b.data;
 }
@@ -308,7 +318,8 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
     for (size_t i = 0; i < n && ok; i++) {
         struct job *j = &jobs[i];
         const char *fmt = pack_fmts ? pack_fmts[i] : NULL;
-        j->key = key_of(c, specs[i], fmt);
+        if (!(ok = find_target(c, fmt, &j->target, e))) break;
+        j->key = key_of(c, &j->target, specs[i], fmt);
         struct buf payload = {0};
         if (c->cache && cache_get(c->cache, j->key, strlen(j->key), &payload)) j->cached = unpack(j, &payload);
         buf_free(&payload);
@@ -325,7 +336,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         if (!j->cached && c->cache) store(c, j);
         c->n_cached += j->cached;
         c->n_compiled += !j->cached;
-        ok = load_code(&out[i], &c->target, &j->obj, e) && describe(&out[i], j->meta, e);
+        ok = load_code(&out[i], &j->target, &j->obj, e) && describe(&out[i], j->meta, e);
     }
     for (size_t i = 0; i < n; i++) {
         mem_free(jobs[i].key);

@@ -173,6 +173,27 @@ static bool compile(struct model *m, struct err *e) {
     return true;
 }
 
+/* The code to the GPU; and the weights, once they are packed. */
+static bool load_kernels(struct model *m, struct err *e) {
+    m->loaded = mem_new(m->n_kernels * sizeof(struct cuda_kernel *));
+    for (size_t i = 0; i <= m->n_plan_kernels; i++)
+        if (!cuda_kernel_new(m->gpu, &m->kernels[i], &m->loaded[i], e)) return false;
+    return true;
+}
+
+static bool open_gpu(struct model *m, const struct model_options *o, struct err *e) {
+    return cuda_open(o->cuda_index, &m->gpu, e) &&
+           target_find(o->target ? o->target : cuda_target(m->gpu), &m->compiler.target, e) &&
+           (m->compiler.target.ptx ||
+            err_set(e, ERR_USAGE, "the target %s is no GPU's: expected sm_NN", m->compiler.target.name));
+}
+
+static bool open_processor(struct model *m, const struct model_options *o, struct err *e) {
+    if (!target_find(o->target ? o->target : "native", &m->compiler.target, e)) return false;
+    return target_runs_here(&m->compiler.target) ||
+           err_set(e, ERR_UNSUPPORTED, "this processor cannot run code for %s", m->compiler.target.name);
+}
+
 static int processors(void) {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
@@ -187,9 +208,7 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
     m->kv = o->kv ? o->kv : strcmp(m->act, "f32") == 0 ? "f32" : "f16";
     gguf_type_fn types;
     bool ok = dsl_open(&m->dsl, e) && (types = model_types(m->dsl, e)) && gguf_open(o->path, types, &m->gguf, e) &&
-              target_find(o->target ? o->target : "native", &m->compiler.target, e);
-    if (ok && !target_runs_here(&m->compiler.target))
-        ok = err_set(e, ERR_UNSUPPORTED, "this processor cannot run code for %s", m->compiler.target.name);
+              (o->cuda ? open_gpu : open_processor)(m, o, e);
     int n_threads = o->n_threads ? o->n_threads : processors();
     if (ok) {
         if (!o->no_cache && !o->dump) m->cache = cache_open(NULL);
@@ -203,6 +222,7 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
         read_plan(m);
         /* Compiling forks: before there are other threads. */
         ok = compile(m, e) && pool_open(n_threads, &m->pool, e) && weights_load(m, e);
+        if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     }
     if (!ok) {
         model_close(m);
@@ -216,8 +236,11 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
 void model_close(struct model *m) {
     if (!m) return;
     pool_close(m->pool);
+    for (size_t i = 0; i < m->n_kernels && m->loaded; i++) cuda_kernel_free(m->gpu, m->loaded[i]);
+    mem_free(m->loaded);
     for (size_t i = 0; i < m->n_kernels && m->kernels; i++) kernel_free(&m->kernels[i]);
     weights_free(m);
+    cuda_close(m->gpu);
     mem_free(m->kernels);
     mem_free(m->launches);
     mem_free(m->bindings);

@@ -7,6 +7,7 @@
 #define KGEN_MODEL_H
 
 #include "runtime/compile.h"
+#include "runtime/dev_cuda.h"
 #include "runtime/gguf.h"
 #include "runtime/pool.h"
 
@@ -15,6 +16,8 @@ struct model_options {
     const char *act;    /* "q8" or "f32" */
     const char *kv;     /* "f16" or "f32"; NULL: what goes with act */
     const char *target; /* a target's name; NULL: native */
+    bool cuda;          /* on CUDA device cuda_index instead of the processor; target NULL: what it runs */
+    int cuda_index;
     int n_threads;      /* 0: one for each processor this process may use */
     bool no_fuse;       /* every kernel a launch of its own */
     bool no_cache;      /* compile everything anew, store nothing */
@@ -34,7 +37,7 @@ struct tensor {
     int64_t width;     /* elements a token, for activations */
     int64_t off;       /* activations: byte offset a token in its pool */
     bool head;         /* activations: of the wanted tokens only */
-    void *data;        /* weights: packed, or plain f32 vectors */
+    void *data;        /* weights: packed, or plain f32 vectors; on a GPU: an address of its memory */
     uint64_t bytes;    /* of data */
     const json_t *plan;
 };
@@ -63,7 +66,10 @@ struct model {
     struct launch *launches;
     size_t n_launches, first_head;
     int32_t *bindings;
-    void *weights; /* one mapping for all */
+    void *weights; /* one mapping for all; NULL when they are on a GPU */
+    struct cuda *gpu;            /* NULL: the processor */
+    cuda_addr gpu_weights;
+    struct cuda_kernel **loaded; /* on a GPU: by kernel, NULL for packing routines */
     uint64_t weight_bytes, act_bytes, head_bytes, ws_bytes; /* the latter three a token */
     int32_t ids, pages, logits; /* tensor indices */
     int64_t n_vocab, n_ctx_train;

@@ -14,9 +14,18 @@ enum {
     SLACK = 4096
 };
 
+/* Where the model computes: on a GPU, `data` is an address of its memory. */
 struct region {
     uint8_t *data;
     uint64_t bytes;
+};
+
+/* What a GPU is told for an evaluation, in one copy: token ids, pages, and the sizes of every launch (in the order its
+ * kernel wants them); of argmax, behind the plan's. */
+struct gpu_input {
+    uint8_t *host;
+    cuda_addr device;
+    uint64_t bytes, pages_at, dims_at;
 };
 
 struct session {
@@ -24,6 +33,9 @@ struct session {
     int64_t n_ctx, pos, n_pages;
     int64_t batch;
     struct region act, head, ws, caches, tables;
+    struct gpu_input input; /* on a GPU */
+    float *logits;          /* on a GPU: the host's copy [HEAD_BATCH][n_vocab] */
+    cuda_addr best_at;      /* on a GPU: argmax's index and value */
     void **cache_of;   /* [n_tensors] pool of a cache tensor */
     int32_t *pages;    /* [n_pages] the physical page of each run of PAGE keys */
     int32_t *free_pages;
@@ -39,8 +51,15 @@ struct session {
     int64_t logits_row;
 };
 
-static bool reserve(struct region *r, uint64_t bytes, struct err *e, const char *what) {
+static bool reserve(struct session *s, struct region *r, uint64_t bytes, struct err *e, const char *what) {
+    struct cuda *gpu = s->m->gpu;
     r->bytes = (bytes + SLACK + 4095) / 4096 * 4096;
+    if (gpu) {
+        cuda_addr a;
+        bool ok = cuda_alloc(gpu, r->bytes, &a, e);
+        r->data = (uint8_t *)(uintptr_t)a;
+        return ok || err_prefix(e, "the %s", what);
+    }
     r->data = mmap(NULL, r->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (r->data == MAP_FAILED) {
         r->data = NULL;
@@ -50,8 +69,42 @@ static bool reserve(struct region *r, uint64_t bytes, struct err *e, const char 
     return true;
 }
 
-static void release(struct region *r) {
-    if (r->data) munmap(r->data, r->bytes);
+static void release(struct session *s, struct region *r) {
+    if (s->m->gpu) cuda_free(s->m->gpu, (cuda_addr)(uintptr_t)r->data);
+    else if (r->data) munmap(r->data, r->bytes);
+}
+
+static cuda_addr on_gpu(const void *data) { return (cuda_addr)(uintptr_t)data; }
+
+/* A table of positions; on a GPU by way of host memory. */
+static bool fill_table(struct session *s, const struct tensor *t, float *data, struct err *e) {
+    if (!s->m->gpu) return table_fill(t->plan, s->m->gguf, s->n_ctx, data, e);
+    uint64_t n = (uint64_t)s->n_ctx * (uint64_t)t->dims[1];
+    float *host = mem_try(n, sizeof *host);
+    if (!host) return err_set(e, ERR_MEMORY, "no memory for position tables; try a smaller context (-c)");
+    bool ok = table_fill(t->plan, s->m->gguf, s->n_ctx, host, e) &&
+              cuda_upload(s->m->gpu, on_gpu(data), host, n * sizeof *host, e);
+    mem_free(host);
+    return ok;
+}
+
+/* The sizes of launch i; of argmax for i = n_launches. */
+static uint64_t dims_at(const struct session *s, size_t i) {
+    return s->input.dims_at + i * N_RUN_DIMS * sizeof(int64_t);
+}
+
+static bool open_gpu(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    struct gpu_input *in = &s->input;
+    in->pages_at = ((uint64_t)s->batch * sizeof *s->ids + 63) / 64 * 64;
+    in->dims_at = (in->pages_at + (uint64_t)s->n_pages * sizeof *s->pages + 63) / 64 * 64;
+    in->bytes = dims_at(s, m->n_launches + 1);
+    in->host = mem_new(in->bytes);
+    s->logits = mem_try((size_t)m->n_vocab, HEAD_BATCH * sizeof *s->logits);
+    if (!s->logits) return err_set(e, ERR_MEMORY, "no memory for logits");
+    /* Keys past the last are masked, but multiplied by zero: they must be numbers. */
+    return cuda_alloc(m->gpu, in->bytes, &in->device, e) && cuda_alloc(m->gpu, 64, &s->best_at, e) &&
+           cuda_fill(m->gpu, on_gpu(s->caches.data), 0, s->caches.bytes, e);
 }
 
 static uint64_t page_bytes(const struct tensor *t) {
@@ -88,10 +141,11 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
         if (m->tensors[i].kind == TENSOR_CACHE) caches += page_bytes(&m->tensors[i]) * (uint64_t)s->n_pages;
         if (m->tensors[i].kind == TENSOR_TABLE) tables += (uint64_t)n_ctx * (uint64_t)m->tensors[i].dims[1] * 4 + 64;
     }
-    bool ok = reserve(&s->act, m->act_bytes * (uint64_t)s->batch, e, "activations") &&
-              reserve(&s->head, m->head_bytes * HEAD_BATCH, e, "logits") &&
-              reserve(&s->ws, m->ws_bytes * (uint64_t)s->batch, e, "workspace") &&
-              reserve(&s->caches, caches, e, "KV cache") && reserve(&s->tables, tables, e, "position tables");
+    bool ok = reserve(s, &s->act, m->act_bytes * (uint64_t)s->batch, e, "activations") &&
+              reserve(s, &s->head, m->head_bytes * HEAD_BATCH, e, "logits") &&
+              reserve(s, &s->ws, m->ws_bytes * (uint64_t)s->batch, e, "workspace") &&
+              reserve(s, &s->caches, caches, e, "KV cache") &&
+              reserve(s, &s->tables, tables, e, "position tables") && (!m->gpu || open_gpu(s, e));
     uint64_t cache_at = 0, table_at = 0;
     for (size_t i = 0; i < m->n_tensors && ok; i++) {
         struct tensor *t = &m->tensors[i];
@@ -102,7 +156,7 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
             float *data = (float *)(s->tables.data + table_at);
             s->cache_of[i] = data;
             table_at += (uint64_t)n_ctx * (uint64_t)t->dims[1] * 4 + 64;
-            ok = table_fill(t->plan, m->gguf, n_ctx, data, e);
+            ok = fill_table(s, t, data, e);
         }
     }
     if (!ok) {
@@ -115,11 +169,14 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
 
 void session_close(struct session *s) {
     if (!s) return;
-    release(&s->act);
-    release(&s->head);
-    release(&s->ws);
-    release(&s->caches);
-    release(&s->tables);
+    release(s, &s->act);
+    release(s, &s->head);
+    release(s, &s->ws);
+    release(s, &s->caches);
+    release(s, &s->tables);
+    if (s->m->gpu) cuda_free(s->m->gpu, s->input.device), cuda_free(s->m->gpu, s->best_at);
+    mem_free(s->input.host);
+    mem_free(s->logits);
     mem_free(s->cache_of);
     mem_free(s->pages);
     mem_free(s->free_pages);
@@ -135,8 +192,11 @@ uint64_t session_bytes(const struct session *s) {
     return s->act.bytes + s->head.bytes + s->ws.bytes + s->caches.bytes + s->tables.bytes;
 }
 void session_set_profile(struct session *s, struct session_profile *p) { s->profile = p; }
-const float *session_logits(const struct session *s) {
+static const float *logits_at(const struct session *s) {
     return (const float *)(s->head.data + s->m->tensors[s->m->logits].off * HEAD_BATCH) + s->logits_row * s->m->n_vocab;
+}
+const float *session_logits(const struct session *s) {
+    return s->m->gpu ? s->logits + s->logits_row * s->m->n_vocab : logits_at(s);
 }
 
 void session_rewind(struct session *s, int64_t keep) {
@@ -154,7 +214,9 @@ static void *address(const struct session *s, int32_t index, bool head, int64_t 
     case TENSOR_WEIGHT: return t->data;
     case TENSOR_TABLE:
     case TENSOR_CACHE: return s->cache_of[index];
-    case TENSOR_INPUT: return index == s->m->ids ? (void *)s->ids : (void *)s->pages;
+    case TENSOR_INPUT:
+        if (s->m->gpu) return (void *)(uintptr_t)(s->input.device + (index == s->m->ids ? 0 : s->input.pages_at));
+        return index == s->m->ids ? (void *)s->ids : (void *)s->pages;
     case TENSOR_ACT:
         if (t->head) return s->head.data + t->off * HEAD_BATCH;
         return s->act.data + t->off * s->batch + (head ? first * t->width * 4 : 0);
@@ -202,11 +264,44 @@ static void run_thread(void *ctx, int thread) {
     }
 }
 
-static void run(struct session *s, size_t from, size_t to, int64_t n_tok) {
+static bool launch_gpu(struct session *s, size_t i, const struct cuda_kernel *k, void *const *args, struct err *e) {
+    struct cuda_launch l = {.args = (const cuda_addr *)args,
+                            .sizes = s->sizes,
+                            .dims = s->input.device + dims_at(s, i),
+                            .ws = on_gpu(s->ws.data)};
+    double start = s->profile ? now_s() : 0;
+    if (!cuda_launch(s->m->gpu, k, &l, e)) return false;
+    if (!s->profile || i == s->m->n_launches) return true;
+    if (!cuda_sync(s->m->gpu, e)) return false; /* to know whose time it was */
+    s->profile->seconds[i] += now_s() - start;
+    s->profile->n_barriers += s->m->launches[i].kernel->n_phases;
+    return true;
+}
+
+/* One copy in, the launches, and for the head's one copy out: the only wait. */
+static bool run_gpu(struct session *s, size_t from, size_t to, struct err *e) {
+    const struct model *m = s->m;
+    struct gpu_input *in = &s->input;
+    memcpy(in->host, s->ids, (size_t)s->batch * sizeof *s->ids);
+    memcpy(in->host + in->pages_at, s->pages, (size_t)s->n_pages * sizeof *s->pages);
+    for (size_t i = from; i < to; i++)
+        cuda_dims(m->launches[i].kernel, s->sizes, (int64_t *)(in->host + dims_at(s, i)));
+    if (!cuda_upload(m->gpu, in->device, in->host, in->bytes, e)) return false;
+    for (size_t i = from; i < to; i++)
+        if (!launch_gpu(s, i, m->loaded[m->launches[i].kernel - m->kernels], s->args + s->first_arg[i], e)) return false;
+    if (from < m->first_head) return true;
+    s->logits_row = 0;
+    return cuda_download(m->gpu, s->logits, on_gpu(logits_at(s)),
+                         (uint64_t)s->sizes[RUN_TOK] * (uint64_t)m->n_vocab * sizeof *s->logits, e);
+}
+
+static bool run(struct session *s, size_t from, size_t to, int64_t n_tok, struct err *e) {
+    s->sizes[RUN_TOK] = n_tok;
+    if (s->m->gpu) return run_gpu(s, from, to, e);
     s->from = from;
     s->to = to;
-    s->sizes[RUN_TOK] = n_tok;
     pool_run(s->m->pool, run_thread, s);
+    return true;
 }
 
 bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out, session_sink *sink, void *ctx,
@@ -228,14 +323,14 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
         s->sizes[RUN_CTX] = s->n_ctx;
         s->sizes[RUN_NPAGES] = s->n_pages;
         bind(s, 0, m->first_head, 0);
-        run(s, 0, m->first_head, (int64_t)count);
+        if (!run(s, 0, m->first_head, (int64_t)count, e)) return false;
         if (s->profile) s->profile->n_evals++;
         /* Of this chunk, the tokens whose logits are wanted. */
         size_t first = n - n_out > done ? n - n_out - done : 0;
         while (first < count) {
             size_t rows = count - first < HEAD_BATCH ? count - first : HEAD_BATCH;
             bind(s, m->first_head, m->n_launches, (int64_t)first);
-            run(s, m->first_head, m->n_launches, (int64_t)rows);
+            if (!run(s, m->first_head, m->n_launches, (int64_t)rows, e)) return false;
             for (size_t r = 0; r < rows; r++) {
                 s->logits_row = (int64_t)r;
                 if (sink && !sink(ctx, s->pos + (int64_t)(first + r), session_logits(s), e)) {
@@ -258,9 +353,33 @@ static void argmax_thread(void *ctx, int thread) {
     run_kernel(s, k, args, thread);
 }
 
+/* argmax's sizes and results lie behind the plan's; the result is one more copy of 8 bytes. */
+static bool argmax_gpu(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    const struct kernel *k = &m->kernels[m->n_plan_kernels];
+    uint64_t at = dims_at(s, m->n_launches);
+    void *args[3] = {(void *)logits_at(s), (void *)(uintptr_t)s->best_at, (void *)(uintptr_t)(s->best_at + 4)};
+    cuda_dims(k, s->sizes, (int64_t *)(s->input.host + at));
+    struct {
+        int32_t index;
+        float value;
+    } best;
+    bool ok = cuda_upload(m->gpu, s->input.device + at, s->input.host + at, N_RUN_DIMS * sizeof(int64_t), e) &&
+              launch_gpu(s, m->n_launches, m->loaded[m->n_plan_kernels], args, e) &&
+              cuda_download(m->gpu, &best, s->best_at, sizeof best, e);
+    if (!ok) return false;
+    s->best = best.index;
+    s->best_value = best.value;
+    return true;
+}
+
 bool session_argmax(struct session *s, int32_t *id, struct err *e) {
     s->sizes[RUN_TOK] = 1;
-    pool_run(s->m->pool, argmax_thread, s);
+    if (s->m->gpu) {
+        if (!argmax_gpu(s, e)) return false;
+    } else {
+        pool_run(s->m->pool, argmax_thread, s);
+    }
     const float *logits = session_logits(s);
     if (!isfinite(s->best_value) || !isfinite(logits[s->best]))
         return err_set(e, ERR_INPUT, "the logits after token %lld are not finite; the model's weights may be damaged",

@@ -149,6 +149,20 @@ bool weights_load(struct model *m, struct err *e) {
     return ok;
 }
 
+bool weights_upload(struct model *m, struct err *e) {
+    if (!cuda_alloc(m->gpu, m->weight_bytes, &m->gpu_weights, e)) return err_prefix(e, "the weights");
+    if (!cuda_upload(m->gpu, m->gpu_weights, m->weights, m->weight_bytes, e) || !cuda_sync(m->gpu, e)) return false;
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        struct tensor *t = &m->tensors[i];
+        if (t->kind == TENSOR_WEIGHT)
+            t->data = (void *)(uintptr_t)(m->gpu_weights + (uint64_t)((uint8_t *)t->data - (uint8_t *)m->weights));
+    }
+    munmap(m->weights, m->weight_bytes);
+    m->weights = NULL;
+    return true;
+}
+
 void weights_free(struct model *m) {
+    if (m->gpu) cuda_free(m->gpu, m->gpu_weights);
     if (m->weights) munmap(m->weights, m->weight_bytes);
 }

@@ -7,6 +7,9 @@
 /* Packs every weight of m's plan (all of the pool's threads work on each), reading the file with pread so that neither
  * its pages stay in this process nor a file that shrinks kills it. */
 bool weights_load(struct model *m, struct err *e);
+
+/* Moves packed weights to the model's GPU: tensors then hold its addresses. Waits. */
+bool weights_upload(struct model *m, struct err *e);
 void weights_free(struct model *m);
 
 #endif

@@ -506,10 +506,6 @@ static bool make_packs(struct plan *p, struct dsl *d, struct err *e) {
     for (size_t f = 0; f < p->n_formats; f++) fmts[f] = p->formats[f].name;
     for (size_t t = 0; any && t < p->n_targets; t++) {
         struct compiler c = {.dsl = d, .target = p->targets[t], .n_threads = p->n_threads};
-        if (c.target.ptx) { /* weights are packed by the host */
-            if (!target_find("native", &c.target, e)) return false;
-            c.target.lanes = p->targets[t].lanes;
-        }
         if (leads_class(p, t) && !compile_kernels(&c, no_specs, fmts, p->n_formats, p->packs[t], e)) return false;
     }
     return true;
