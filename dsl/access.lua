@@ -126,10 +126,9 @@ local function plane_groups(array, r, k4) -- k4: index of the group's first elem
   local out
   for _, p in ipairs(L.planes) do
     local s = p.slot[g]
-    local word = ld(array.name, "i32", add(base, add(i(p.at + s.word * 4 * L.lanes), mul(lane, i(4)))), true)
-    local v = shr(word, s.shift)
-    if p.width < 8 then v = and_mask(v, ((1 << p.width) - 1) * 0x01010101) end
-    v = shl(v, p.shift)
+    local word = ld(array.name, "i32", add(base, add(i(p.word_at[s.word]), mul(lane, i(4)))), true)
+    local v = s.shift >= p.shift and shr(word, s.shift - p.shift) or shl(word, p.shift - s.shift)
+    if p.width < 8 then v = and_mask(v, ((1 << p.width) - 1) * (0x01010101 << p.shift)) end
     out = out and i32op("ior", out, v) or v
   end
   return out

@@ -213,10 +213,17 @@ function M.layout(def, lanes)
     end
   end
   L.codes = align(at)
+  -- Words in the order in which the groups of a chunk first touch them: one rising stream of addresses for all planes.
   at = L.codes
-  for _, p in ipairs(L.planes) do
-    p.at = at
-    at = at + #p.words * 4 * lanes
+  for _, p in ipairs(L.planes) do p.word_at = {} end
+  for g = 0, L.chunk // 4 - 1 do
+    for _, p in ipairs(L.planes) do
+      local w = p.slot[g].word
+      if not p.word_at[w] then
+        p.word_at[w] = at
+        at = at + 4 * lanes
+      end
+    end
   end
   L.chunk_bytes = align(at)
   L.block_bytes = L.head_bytes + def.block // L.chunk * L.chunk_bytes

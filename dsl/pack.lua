@@ -137,7 +137,7 @@ function M.kernel(fmt, lanes)
                 for w = 1, #p.words do
                   local v = plane_word(def, layout, p, w, c, s)
                   if def.code.type == "i8" then v = op32("ixor", v, c32(0x80808080)) end
-                  put(at + p.at + (w - 1) * 4 * lanes, 4, "i32", v)
+                  put(at + p.word_at[w - 1], 4, "i32", v)
                 end
               end
             end
