@@ -1,10 +1,12 @@
 /* kgen perplexity: how well a model predicts a text; the likelihoods and logits behind that. */
 #include "cli/engine.h"
+#include "cli/profile.h"
 #include "runtime/session.h"
 #include "runtime/tokenizer.h"
 
 #include <math.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { DEFAULT_WINDOW = 512 };
@@ -111,7 +113,9 @@ static bool windows(const struct perplexity_options *o, struct model *m, const s
     double total = 0;
     struct progress progress;
     progress_begin(&progress, "windows");
+    struct profile profile = {0};
     bool ok = session_open(m, (int64_t)window, &session, e);
+    if (ok && o->engine.profile) profile_begin(&profile, m, session);
     for (size_t w = 0; ok && w < n; w++) {
         int32_t *first = ids->id + w * window;
         if (tokenizer_add_bos(t)) first[0] = tokenizer_bos(t);
@@ -127,6 +131,8 @@ static bool windows(const struct perplexity_options *o, struct model *m, const s
         progress_update(&progress, (double)(w + 1) / (double)n);
     }
     progress_end(&progress);
+    if (ok) profile_print(&profile, "windows", stderr);
+    profile_free(&profile);
     size_t n_scored = n * (window - 1 - half);
     double perplexity = exp(total / (double)n_scored);
     if (ok && o->report.json) {
@@ -148,21 +154,21 @@ static bool windows(const struct perplexity_options *o, struct model *m, const s
 /* ---- One short text -----------------------------------------------------------------------------------------------
  */
 
+static int by_logit(const void *a, const void *b, void *logits) {
+    int32_t i = *(const int32_t *)a, k = *(const int32_t *)b;
+    float x = ((const float *)logits)[i], y = ((const float *)logits)[k];
+    return x > y ? -1 : x < y ? 1 : i - k;
+}
+
 /* The k largest logits as [id, logit], largest first, the lowest id on ties. */
-static json_t *top_json(const float *logits, int64_t n, int64_t k) {
-    if (k > n) k = n;
-    int32_t *best = mem_new((size_t)(k + 1) * sizeof *best);
-    int64_t have = 0;
-    for (int32_t i = 0; i < n; i++) {
-        if (have == k && (k == 0 || logits[i] <= logits[best[k - 1]])) continue;
-        int64_t at = have < k ? have++ : k - 1;
-        for (; at > 0 && logits[best[at - 1]] < logits[i]; at--) best[at] = best[at - 1];
-        best[at] = i;
-    }
+static json_t *top_json(float *logits, int64_t n, int64_t k) {
+    int32_t *order = mem_new((size_t)n * sizeof *order);
+    for (int32_t i = 0; i < n; i++) order[i] = i;
+    qsort_r(order, (size_t)n, sizeof *order, by_logit, logits);
     json_t *list = json_array();
-    for (int64_t i = 0; i < have; i++)
-        json_array_append_new(list, json_pack("[i, f]", (int)best[i], (double)logits[best[i]]));
-    mem_free(best);
+    for (int64_t i = 0; i < k && i < n; i++)
+        json_array_append_new(list, json_pack("[i, f]", (int)order[i], (double)logits[order[i]]));
+    mem_free(order);
     return list;
 }
 
@@ -194,7 +200,12 @@ static bool short_text(const struct perplexity_options *o, struct model *m, cons
     s.nll = mem_new(ids->n * sizeof *s.nll);
     s.partial = mem_new(n_parts(m->n_vocab) * sizeof *s.partial);
     s.last = mem_new((size_t)m->n_vocab * sizeof *s.last);
-    bool ok = session_open(m, context, &session, e) && session_eval(session, ids->id, ids->n, ids->n, score, &s, e);
+    struct profile profile = {0};
+    bool ok = session_open(m, context, &session, e);
+    if (ok && o->engine.profile) profile_begin(&profile, m, session);
+    ok = ok && session_eval(session, ids->id, ids->n, ids->n, score, &s, e);
+    if (ok) profile_print(&profile, "the text", stderr);
+    profile_free(&profile);
     if (ok) {
         json_t *top = top_json(s.last, m->n_vocab, o->top);
         if (o->report.json) {

@@ -2,6 +2,7 @@
 #include "cli/run.h"
 #include "cli/engine.h"
 #include "cli/generate.h"
+#include "cli/profile.h"
 #include "runtime/chat.h"
 
 #include <stddef.h>
@@ -92,9 +93,11 @@ static void print_summary(const struct generator *g, double start) {
 static bool run_once(const struct run_options *o, struct model *m, const struct tokenizer *t, double start,
                      struct err *e) {
     struct generator g = {0};
+    struct profile profile = {0};
     struct ids prompt = {0};
     bool ok = encode_prompt(o, m, t, &prompt, e) && generator_open(&g, o, m, t, context_for(o, m, prompt.n), e);
     g.echo = !o->report.json;
+    if (ok && o->engine.profile) profile_begin(&profile, m, g.session);
     ok = ok && generate(&g, &prompt, e);
     if (g.echo && g.text.len) {
         /* The summary, or the shell's prompt, begins on a line of its own. */
@@ -103,6 +106,8 @@ static bool run_once(const struct run_options *o, struct model *m, const struct 
     }
     if (ok && o->report.json) ok = print_json(&g, start, e);
     if (ok && !o->report.json) print_summary(&g, start);
+    if (ok) profile_print(&profile, "prompt and answer", stderr);
+    profile_free(&profile);
     generator_close(&g);
     ids_free(&prompt);
     return ok;

@@ -132,7 +132,7 @@ local function count(trace, run)
       ops = ops + times(n.args[2].deps) * (n.args[2].deps[n.binds] and 1 or extent[n.binds])
     elseif n.op == "fold" then -- each element is scaled and added, field by field
       for i = 1, #n.fields do
-        local x = n.args[3 + i]
+        local x = n.args[#n.args - #n.fields + i]
         local width = x.op == "vec" and evaluate(x.args[1], run) or 1
         ops = ops + 2 * width * times(n.deps) * extent[n.binds]
       end

@@ -26,6 +26,9 @@ local function trivial(n)
   return n.op == "const" or n.op == "var" or n.op == "dim" or n.op == "free" or n.op == "lin" or n.op == "get" or n.op == "at"
 end
 
+-- The k-th field of a fold's element: they stand last among its arguments.
+local function element(n, k) return n.args[#n.args - #n.fields + k] end
+
 local S = {}
 S.__index = S
 
@@ -82,12 +85,12 @@ function S:fold(n)
     self.monoids[number_of], self.monoids[n.monoid] = { monoid = n.monoid, node = n }, number_of
   end
   local elements, fields = {}, {}
-  for k in ipairs(n.fields) do elements[k] = n.args[3 + k] end
+  for k in ipairs(n.fields) do elements[k] = element(n, k) end
   local when = n.args[2]
   local masked = not (when.op == "const" and when.imm == 1)
   if masked then elements[#elements + 1] = when end
   local body = self:inner(n.binds, elements, function()
-    for k, f in ipairs(n.fields) do fields[k] = f .. " = " .. self:wrap(n.args[3 + k], 0) end
+    for k, f in ipairs(n.fields) do fields[k] = f .. " = " .. self:wrap(element(n, k), 0) end
     if masked then fields[#fields + 1] = "when = " .. self:wrap(when, 0) end
     return "{" .. table.concat(fields, ", ") .. "}"
   end)
@@ -166,7 +169,7 @@ function S:monoid(number_of, m)
   local function operand(name)
     local t = {}
     for k, f in ipairs(m.node.fields) do
-      local ty = m.node.args[3 + k].ty
+      local ty = element(m.node, k).ty
       t[f] = E.node("free", ty == "vec" and "f32" or ty, {}, name .. "." .. f)
     end
     return t

@@ -109,7 +109,7 @@ static void check_greedy(struct session *session, const json_t *steps, const cha
 
 static void check_f32(const char *name) {
     struct err e;
-    struct model *m = open_model(name, "f32", 2);
+    struct model *m = open_model(name, "f32", 1);
     json_t *golden = read_golden(name);
     const json_t *prompts = json_object_get(golden, "prompts");
     struct scores *s = scores_new(m);
@@ -304,7 +304,7 @@ static void f32_same_bits_for_any_batches_and_threads(void **state) {
 static void rewound_session_gives_the_same_bits(void **state) {
     (void)state;
     struct err e;
-    struct model *m = open_model(SMOLLM2, "q8", 2);
+    struct model *m = open_model(SMOLLM2, "q8", 1);
     struct trail first = {.n_vocab = (size_t)m->n_vocab}, again = first;
     first.logits = mem_new(N_TRAIL * first.n_vocab * sizeof(float));
     again.logits = mem_new(N_TRAIL * first.n_vocab * sizeof(float));
