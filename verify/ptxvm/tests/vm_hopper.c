@@ -117,6 +117,7 @@ static void t_early_read(void **u) {
 }
 
 int main(void) {
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {cmocka_unit_test(t_ring), cmocka_unit_test(t_tiles), cmocka_unit_test(t_wgmma), cmocka_unit_test(t_cluster), cmocka_unit_test(t_early_read)};
     int failed = 0;
     for (uint64_t s = 0; s < 2; s++) {

@@ -384,6 +384,7 @@ static void t_barriers(void **u) {
 }
 
 int main(void) {
+    cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(t_saxpy), cmocka_unit_test(t_reduce), cmocka_unit_test(t_scan), cmocka_unit_test(t_transpose), cmocka_unit_test(t_histogram), cmocka_unit_test(t_gemm_tiled),
         cmocka_unit_test(t_gemm_wmma), cmocka_unit_test(t_gemm_mma), cmocka_unit_test(t_collatz), cmocka_unit_test(t_recursion), cmocka_unit_test(t_pointers), cmocka_unit_test(t_switches),
