@@ -160,9 +160,10 @@ end
 
 -- Activation records ------------------------------------------------------------------------------------------------
 
--- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values
--- (only those that some reader asked for are written).
-function M.record_layout(rec)
+-- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values (sumG),
+-- and for each bias of the weights' codes −bias times the sum of the activation's codes (dotG_BIAS: where the integer dot
+-- starts). Only what some reader asked for is written.
+function M.record_layout(rec, biases)
   local n, def = rec.n, rec.def
   local at = 0
   rec.fields = {}
@@ -179,7 +180,7 @@ function M.record_layout(rec)
   end
   for _, g in ipairs { 32, 16 } do
     put("sum" .. g, (n + g - 1) // g * 4)
-    put("isum" .. g, (n + g - 1) // g * 4)
+    for _, b in ipairs(rec.fmt == "q8" and biases or {}) do put(("dot%d_%d"):format(g, b), (n + g - 1) // g * 4) end
   end
   rec.stride = (at + 63) // 64 * 64
 end
@@ -190,9 +191,9 @@ function M.record_field(rec, fname, t, k)
   local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
   if fname == "q" then return to_f32(E.cast("sext", "i32", ld("ws", "i8", add(base, k), true))) end
   if fname == "x" then return ld("ws", "f32", add(base, mul(k, i(4))), true) end
-  local per = fname == "d" and rec.def.block or tonumber(fname:match("%d+$"))
+  local per = fname == "d" and rec.def.block or math.tointeger(tonumber(fname:match("%d+")))
   rec.demand[fname] = true
-  return ld("ws", fname:match("^isum") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))), true)
+  return ld("ws", fname:match("^dot") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))), true)
 end
 
 -- Four consecutive codes as one 32-bit word.

@@ -152,6 +152,20 @@ end
 
 -- Records -----------------------------------------------------------------------------------------------------------
 
+-- The biases of the packed weights' codes, ascending.
+function X:biases()
+  local set, list = {}, {}
+  for _, o in pairs(self.owners) do
+    local b = o.packed and not o.packed.float and o.packed.bias or 0
+    if b > 0 and not set[b] then
+      set[b] = true
+      list[#list + 1] = b
+    end
+  end
+  table.sort(list)
+  return list
+end
+
 -- Replaces every as(fmt, vec) by a record in the workspace (or, for f32 of a plain array that no format needs sums of,
 -- by the array itself). Returns the rewritten value.
 function X:extract_records(value, any_packed)
@@ -172,7 +186,7 @@ function X:extract_records(value, any_packed)
               body = v.args[2], kvar = v.binds, tvar = tvar or E.var("tok", nil, 1), demand = {}, phase = 1 }
       if not rec.n then error({ kernel_error = "as(): the width must be known at compile time" }) end
       rec.alias = fmt == "f32" and v.args[2].op == "load" and not any_packed
-      if not rec.alias then access.record_layout(rec) end
+      if not rec.alias then access.record_layout(rec, self:biases()) end
       self.record_of[v] = rec
       self.records[#self.records + 1] = rec
       self.owners[rec.name] = rec
@@ -426,7 +440,11 @@ function X:record_part(rec)
         end
       end
       for _, g in ipairs { 32, 16 } do
-        if rec.demand["sum" .. g] or rec.demand["isum" .. g] then
+        local starts = {} -- the biases whose dot starts are asked for at this granularity
+        for _, bias in ipairs(self:biases()) do
+          if rec.demand[("dot%d_%d"):format(g, bias)] then starts[#starts + 1] = bias end
+        end
+        if rec.demand["sum" .. g] or #starts > 0 then
           if B % g ~= 0 or g % lanes ~= 0 then error({ kernel_error = ("width %d is not a multiple of %d"):format(rec.n, g) }) end
           for s = 0, B // g - 1 do
             local part = {}
@@ -434,7 +452,9 @@ function X:record_part(rec)
             local at = add(mul(kb, i(B // g * 4)), i(s * 4))
             if rec.fmt == "q8" then
               local isum = across(function(a, b) return access.i32op("iadd32", a, b) end, "hsum", part)
-              if rec.demand["isum" .. g] then put("isum" .. g, at, isum, "i32") end
+              for _, bias in ipairs(starts) do
+                put(("dot%d_%d"):format(g, bias), at, access.i32op("imul32", isum, access.iconst(-bias)), "i32")
+              end
               if rec.demand["sum" .. g] then put("sum" .. g, at, E.fmul(scale, E.cast("sitofp", "f32", isum)), "f32") end
             else
               put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")

@@ -187,8 +187,9 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       local L = o1.packed
       local d = access.iconst(0)
       if L.bias > 0 then
-        local isum = access.record_field(o2, "isum" .. g, X:lower(x.args[1]), X:lower(E.subst(x.args[2], { [kvar] = add(kbase, i(e0)) })))
-        d = access.i32op("imul32", isum, access.iconst(-L.bias))
+        local start = { [kvar] = add(kbase, i(e0)) }
+        d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), X:lower(E.subst(x.args[1], start)),
+          X:lower(E.subst(x.args[2], start)))
       end
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
