@@ -131,7 +131,8 @@ static const char *what_to_try(int code) {
     case CU_SYSTEM_DRIVER_MISMATCH:
         return "; the driver's library and kernel module differ: reboot after an update";
     default:
-        return code >= 700 && code < 800 ? "; a kernel failed: repeat with --check to see which" : "";
+        return code >= 700 && code < 800 ? "; a kernel failed: the PTX machine (docs/ptxvm.md) says where"
+                                         : "";
     }
 }
 

@@ -1,15 +1,18 @@
-/* parity_gpu: a launch of the parity harness on a GPU, or on the PTX machine. Every buffer is copied to device memory of
- * exactly its size, so that the machine finds accesses before and behind it, and back afterwards. */
+/* parity_gpu: a launch of the parity harness on a GPU, or on the PTX machine. Every buffer is copied to device memory and
+ * back, with what lies behind it up to the vector that kernels may read past an end: the machine finds every access
+ * before it and beyond that. */
 #include "verify/parity_gpu.h"
 
 #include <string.h>
+
+enum { SLACK = 4 * PTX_LANES };
 
 struct buffers {
     cuda_addr args[2 * PARITY_MAX_ARGS], ws, dims;
 };
 
 static bool to_device(struct cuda *c, const struct guard *g, cuda_addr *out, struct err *e) {
-    return cuda_alloc(c, g->bytes, out, e) && cuda_upload(c, *out, g->data, g->bytes, e);
+    return cuda_alloc(c, g->bytes + SLACK, out, e) && cuda_upload(c, *out, g->data, g->bytes + SLACK, e);
 }
 
 static bool launch(struct cuda *c, const struct cuda_kernel *ck, const struct kernel *k, const struct buffers *b,
@@ -43,9 +46,9 @@ bool parity_gpu_launch(struct cuda *c, const struct cuda_kernel *ck, const struc
     bool ok = to_device(c, ws, &b.ws, e) && cuda_alloc(c, k->n_dims * sizeof *dims, &b.dims, e) &&
               cuda_upload(c, b.dims, dims, k->n_dims * sizeof *dims, e);
     for (size_t i = 0; i < k->n_args && ok; i++) ok = to_device(c, args[i], &b.args[i], e);
-    ok = ok && launch(c, ck, k, &b, sizes, cut, e) && cuda_download(c, ws->data, b.ws, ws->bytes, e);
+    ok = ok && launch(c, ck, k, &b, sizes, cut, e) && cuda_download(c, ws->data, b.ws, ws->bytes + SLACK, e);
     for (size_t i = 0; i < k->n_args; i++) {
-        ok = ok && cuda_download(c, args[i]->data, b.args[i], args[i]->bytes, e);
+        ok = ok && cuda_download(c, args[i]->data, b.args[i], args[i]->bytes + SLACK, e);
         cuda_free(c, b.args[i]);
     }
     cuda_free(c, b.ws);
