@@ -61,8 +61,7 @@ static const struct option_group groups[] = {
 const struct command command_bench = {
     .name = "bench",
     .summary = "measures the speed of a model or a kernel",
-    .usage =
-        "(-m MODEL | --synthetic NAME:TYPE [--save FILE] | --kernel NAME [--shape k=v,…]) [-p N] [-n N] [-d N] [-r N]",
+    .usage = "(-m MODEL | --synthetic NAME:TYPE | --kernel NAME) [-p N] [-n N] [-d N] [-r N]",
     .details =
         "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
         "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
