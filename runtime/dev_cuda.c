@@ -382,6 +382,7 @@ static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, c
     uint64_t block[PTX_PARAM_ARGS + MAX_ARGS];
     int64_t n = end - begin, per = (n + (int64_t)MAX_BLOCKS * PTX_WARPS - 1) / ((int64_t)MAX_BLOCKS * PTX_WARPS);
     if (n <= 0) return true;
+    if (l->whole) per = n;
     int64_t warps = (n + per - 1) / per;
     block[PTX_PARAM_DIMS] = l->dims;
     block[PTX_PARAM_BEGIN] = (uint64_t)begin;

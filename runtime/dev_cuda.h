@@ -55,6 +55,7 @@ struct cuda_launch {
     cuda_addr dims, ws;    /* dims: [k->n_dims] of int64 */
     const int64_t *range;  /* NULL, or the tasks [range[0], range[1]) of every part */
     int phase;             /* 0: all; n: the n-th alone */
+    bool whole;            /* one warp does the tasks of a part, in order */
 };
 
 /* Queues the phases, each behind the one before. */

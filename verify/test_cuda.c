@@ -1,0 +1,291 @@
+/* test_cuda: kernels and the CUDA device on the PTX machine (verify/ptxvm), or on a GPU where there is a driver.
+ *
+ * The machine's libcuda.so.1 must be found by the loader: the test starts itself again with LD_LIBRARY_PATH pointing at
+ * build/ptxvm when that has been built. Without it and without a driver everything here is skipped, and says so.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "codegen/f16.h"
+#include "codegen/interp.h"
+#include "runtime/dev_cuda.h"
+#include "verify/codegen_help.h"
+#include "verify/ir_random.h"
+#include "verify/parity.h"
+
+static struct cuda *gpu;
+
+static int open_gpu(void **state) {
+    (void)state;
+    struct err e;
+    if (cuda_open(0, &gpu, &e)) return 0;
+    print_message("[  SKIPPED ] %s; `make ptxvm` builds a driver for machines without a GPU\n", e.msg);
+    return 0;
+}
+
+static int close_gpu(void **state) {
+    (void)state;
+    cuda_close(gpu);
+    return 0;
+}
+
+#define NEED_GPU()                                                                                                     \
+    if (!gpu) skip()
+
+/* A kernel of one function over `times` tasks with two arguments, from flat IR. */
+static void make_kernel(struct kernel *k, const char *name, const char *text, size_t len, int64_t times) {
+    struct target t = find(cuda_target(gpu));
+    struct err e;
+    json_t *meta = json_pack("{s:s, s:s%, s:i, s:[[{s:s, s:I, s:i, s:s}]], s:[s, s], s:[s, s]}", "name", name, "ir", text,
+                             len, "ws", 0, "phases", "fn", name, "times", (json_int_t)times, "per", 0, "dim", "", "args",
+                             "a", "b", "dims", "tok", "pos");
+    *k = (struct kernel){0};
+    if (!meta || !compile_lowered(meta, &t, k, &e)) fail_msg("%s", meta ? e.msg : "no valid data");
+    json_decref(meta);
+}
+
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        struct err e_ = {0};                                                                                           \
+        struct err *e = &e_;                                                                                           \
+        if (!(call)) fail_msg(#call ": %s", e_.msg);                                                                   \
+    } while (0)
+
+/* ---- what the flat IR computes ---- */
+
+/* Programs with nested loops, carries, branches, scalar and vector accesses to one memory: every order of two accesses
+ * by different threads is at stake. One warp does all tasks, since these programs are not made to be cut. */
+static void random_programs_match_the_interpreter(void **state) {
+    (void)state;
+    NEED_GPU();
+    static _Alignas(64) uint8_t in[IR_RANDOM_BYTES], want[IR_RANDOM_BYTES], got[IR_RANDOM_BYTES];
+    for (size_t i = 0; i < sizeof in; i += 4) {
+        uint32_t x = 0x3f000000 | (uint32_t)(next_random() & 0x7fffff);
+        memcpy(in + i, &x, 4);
+    }
+    cuda_addr args[2], dims;
+    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof in, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
+    OK(cuda_upload(gpu, args[0], in, sizeof in, e));
+    for (uint64_t program = 9001; program <= 9040; program++) {
+        struct buf text = {0};
+        struct ir_module *m;
+        struct kernel k;
+        struct cuda_kernel *loaded;
+        int64_t sizes[N_RUN_DIMS] = {0}, range[2] = {3, 40};
+        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims, .range = range, .whole = true};
+        ir_random(program, &text);
+        OK(ir_parse(text.data, text.len, &m, e));
+        make_kernel(&k, "random", text.data, text.len, 40);
+        memcpy(want, in, sizeof in);
+        OK(ir_run(m->first, (void *[]){in, want}, NULL, 3, 40, NULL, true, e));
+        OK(cuda_upload(gpu, args[1], in, sizeof in, e) && cuda_kernel_new(gpu, &k, &loaded, e));
+        OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], sizeof got, e));
+        if (memcmp(want, got, sizeof want) != 0) fail_msg("program %d\n%s", (int)program, text.data);
+        cuda_kernel_free(gpu, loaded);
+        kernel_free(&k);
+        ir_free(m);
+        buf_free(&text);
+    }
+    cuda_free(gpu, args[0]);
+    cuda_free(gpu, args[1]);
+    cuda_free(gpu, dims);
+}
+
+/* Every kernel in its formats against the references, the interpreter's bits, and itself cut in pieces. */
+static void kernels_match_their_references(void **state) {
+    (void)state;
+    NEED_GPU();
+    static const char *const kernels[] = {"embed",     "rmsnorm", "linear",    "add",       "add_bias",
+                                          "silu_mul",  "gelu_mul", "head_norm", "rope",     "kv_append",
+                                          "attention", "argmax",  "norm_qkv",  "swiglu_ffn"};
+    struct parity_options o = {.kernels = kernels,
+                               .n_kernels = sizeof kernels / sizeof *kernels,
+                               .target = cuda_target(gpu),
+                               .seed = 1,
+                               .quick = true};
+    struct parity_report r;
+    OK(parity_run(&o, NULL, NULL, &r, e));
+    for (size_t i = 0; i < r.n_failures; i++) print_message("%s\n", r.failures[i]);
+    size_t cases = 0;
+    for (size_t i = 0; i < r.n_rows; i++) cases += r.rows[i].cases;
+    assert_int_equal(r.n_failures, 0);
+    assert_true(cases > 1000);
+    parity_free(&r);
+}
+
+/* dp4a's declared meaning and the operation's own. */
+static void dp4a_means_dot4(void **state) {
+    (void)state;
+    const struct dot4_impl *row;
+    for (size_t i = 0; (row = target_gpu_dot4_row(i)); i++)
+        for (int round = 0; round < 1000; round++) {
+            int32_t acc[32], out[32];
+            uint32_t u[32], s[32];
+            for (int l = 0; l < 32; l++) {
+                acc[l] = (int32_t)next_random();
+                u[l] = (uint32_t)next_random();
+                s[l] = (uint32_t)next_random();
+            }
+            row->meaning(out, acc, u, s, 32);
+            for (int l = 0; l < 32; l++) {
+                int64_t sum = acc[l];
+                for (int b = 0; b < 4; b++) sum += (int64_t)(u[l] >> 8 * b & 255) * (int8_t)(s[l] >> 8 * b & 255);
+                assert_int_equal(out[l], (int32_t)(uint32_t)sum);
+            }
+        }
+}
+
+/* ---- the device ---- */
+
+/* b[t] = a[t] * pos, a task an element. */
+static const char scale[] = "kgen-ir 1\nfunc @scale.1\n%1:ptr = arg 0\n%2:ptr = arg 1\n%3:i64 = begin\n%4:i64 = end\n"
+                            "%5:i64 = dim 1\n%6:i32 = trunc %5\n%7:i64 = const 4\nfor %8 = %3 to %4 step 1\n"
+                            "%9:i64 = mul %8, %7\n%10:i32 = load %1, %9, 0 align 4\n%11:i32 = mul %10, %6\n"
+                            "store %11, %2, %9, 0 align 4\nend\nend\n";
+enum { N = 1000 };
+
+static void captured_launches_see_new_sizes(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct kernel k;
+    struct cuda_kernel *loaded;
+    struct cuda_graph *graph;
+    struct cuda_event *before, *after;
+    int32_t a[N], b[N];
+    int64_t sizes[N_RUN_DIMS] = {[RUN_POS] = 3}, dims[N_RUN_DIMS];
+    cuda_addr args[2], at;
+    float ms = -1;
+    for (int i = 0; i < N; i++) a[i] = i - 400;
+    make_kernel(&k, "scale.1", scale, sizeof scale - 1, N);
+    OK(cuda_alloc(gpu, sizeof a, &args[0], e) && cuda_alloc(gpu, sizeof b, &args[1], e) &&
+       cuda_alloc(gpu, sizeof dims, &at, e));
+    struct cuda_launch l = {.args = args, .sizes = sizes, .dims = at};
+    OK(cuda_upload(gpu, args[0], a, sizeof a, e) && cuda_kernel_new(gpu, &k, &loaded, e));
+    OK(cuda_event_new(gpu, &before, e) && cuda_event_new(gpu, &after, e));
+    OK(cuda_capture_begin(gpu, e) && cuda_launch(gpu, loaded, &l, e) && cuda_capture_end(gpu, &graph, e));
+    for (int64_t pos = 3; pos < 6; pos++) {
+        sizes[RUN_POS] = pos;
+        cuda_dims(&k, sizes, dims);
+        OK(cuda_fill(gpu, args[1], 0xff, sizeof b, e) && cuda_upload(gpu, at, dims, sizeof dims, e));
+        OK(cuda_event_record(gpu, before, e) && cuda_graph_launch(gpu, graph, e) && cuda_event_record(gpu, after, e));
+        OK(cuda_download(gpu, b, args[1], sizeof b, e));
+        for (int i = 0; i < N; i++) assert_int_equal(b[i], a[i] * pos);
+    }
+    OK(cuda_event_ms(gpu, before, after, &ms, e));
+    assert_true(ms >= 0);
+    cuda_event_free(gpu, before);
+    cuda_event_free(gpu, after);
+    cuda_graph_free(gpu, graph);
+    cuda_kernel_free(gpu, loaded);
+    kernel_free(&k);
+    for (int i = 0; i < 2; i++) cuda_free(gpu, args[i]);
+    cuda_free(gpu, at);
+}
+
+static void memory_that_is_not_there_is_foreseen(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct err e;
+    uint64_t free, total;
+    cuda_addr a = 1;
+    OK(cuda_memory(gpu, &free, &total, e));
+    assert_true(free > 0 && free <= total);
+    assert_false(cuda_alloc(gpu, total * 2, &a, &e));
+    assert_int_equal(a, 0);
+    assert_int_equal(e.code, ERR_MEMORY);
+    assert_non_null(strstr(e.msg, "MiB do not fit"));
+    assert_non_null(strstr(e.msg, "smaller context"));
+}
+
+static void devices_that_are_not_there_are_errors(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct err e;
+    struct cuda *none;
+    for (int i = -1; i < 1000; i += 1000) {
+        assert_false(cuda_open(i, &none, &e));
+        assert_null(none);
+        assert_int_equal(e.code, ERR_UNSUPPORTED);
+        assert_non_null(strstr(e.msg, "no CUDA device"));
+    }
+}
+
+static void broken_code_names_its_kernel(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct err e;
+    struct kernel k;
+    struct cuda_kernel *loaded;
+    make_kernel(&k, "scale.1", scale, sizeof scale - 1, N);
+    *strstr(k.ptx, "mad.lo") = 'Q';
+    assert_false(cuda_kernel_new(gpu, &k, &loaded, &e));
+    assert_null(loaded);
+    assert_non_null(strstr(e.msg, "kernel 'scale.1'"));
+    assert_non_null(strstr(e.msg, "CUDA_ERROR_INVALID_PTX"));
+    mem_free(k.phases[0].parts[0].name);
+    k.phases[0].parts[0].name = memcpy(mem_new(6), "other", 6);
+    *strstr(k.ptx, "Qad.lo") = 'm';
+    assert_false(cuda_kernel_new(gpu, &k, &loaded, &e));
+    assert_non_null(strstr(e.msg, "function 'other'"));
+    assert_non_null(strstr(e.msg, "CUDA_ERROR_NOT_FOUND"));
+    kernel_free(&k);
+}
+
+/* Last: a fault ends the device. The finding on standard error is the machine's. */
+static void faults_are_reported_by_who_waits(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct err e;
+    struct kernel k;
+    struct cuda_kernel *loaded;
+    cuda_addr args[2], dims;
+    int64_t sizes[N_RUN_DIMS] = {0};
+    make_kernel(&k, "scale.1", scale, sizeof scale - 1, N);
+    OK(cuda_alloc(gpu, 4 * N, &args[0], e) && cuda_alloc(gpu, 64, &dims, e) && cuda_fill(gpu, args[0], 0, 4 * N, e));
+    OK(cuda_fill(gpu, dims, 0, 64, e) && cuda_kernel_new(gpu, &k, &loaded, e));
+    args[1] = 256; /* nobody's memory */
+    struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+    OK(cuda_launch(gpu, loaded, &l, e));
+    assert_false(cuda_sync(gpu, &e));
+    assert_non_null(strstr(e.msg, "CUDA_ERROR_ILLEGAL_ADDRESS"));
+    cuda_kernel_free(gpu, loaded);
+    kernel_free(&k);
+}
+
+static void use_the_machine(char **argv) {
+    char path[512];
+    if (getenv("KGEN_TEST_CUDA")) return;
+    setenv("KGEN_TEST_CUDA", "1", 1);
+    const char *slash = strrchr(argv[0], '/');
+    snprintf(path, sizeof path, "%.*s/ptxvm", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
+    char library[600];
+    snprintf(library, sizeof library, "%s/libcuda.so.1", path);
+    if (access(library, R_OK) != 0) snprintf(path, sizeof path, "build/ptxvm");
+    snprintf(library, sizeof library, "%s/libcuda.so.1", path);
+    if (access(library, R_OK) != 0) return;
+    setenv("LD_LIBRARY_PATH", path, 1);
+    execv("/proc/self/exe", argv);
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    use_the_machine(argv);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dp4a_means_dot4),
+        cmocka_unit_test(random_programs_match_the_interpreter),
+        cmocka_unit_test(captured_launches_see_new_sizes),
+        cmocka_unit_test(memory_that_is_not_there_is_foreseen),
+        cmocka_unit_test(devices_that_are_not_there_are_errors),
+        cmocka_unit_test(broken_code_names_its_kernel),
+        cmocka_unit_test(kernels_match_their_references),
+        cmocka_unit_test(faults_are_reported_by_who_waits),
+    };
+    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+}

@@ -1,0 +1,254 @@
+/* test_ptx: the PTX of every kernel, as text and through ptxas. What it computes is test_cuda.c's.
+ *
+ * The budget (verify/data/ptx/budget.txt) holds what ptxas gives each kernel: registers of the largest function, bytes
+ * spilled, bytes of shared memory. UPDATE=1 rewrites it; read the diff. KGEN_ARCHS names other architectures than the
+ * two of every run ("all": every one). Without ptxas those tests are skipped and say so.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "runtime/compile.h"
+#include "verify/codegen_help.h"
+
+#define BUDGET "verify/data/ptx/budget.txt"
+
+static struct dsl *dsl;
+
+static int open_dsl(void **state) {
+    (void)state;
+    struct err e;
+    if (!dsl_open(&dsl, &e)) fail_msg("%s", e.msg);
+    return 0;
+}
+
+static int close_dsl(void **state) {
+    (void)state;
+    dsl_close(dsl);
+    return 0;
+}
+
+/* ---- kernels as PTX ---- */
+
+/* A kernel at its first benchmark shape, every weight in `format` (NULL: none). */
+static struct buf ptx_of(const char *kernel, const char *format, const char *shape, const struct target *t) {
+    json_t *arg = json_pack("{s:s, s:s*, s:s*}", "kernel", kernel, "shape", shape, "format", format);
+    json_t *made = NULL, *meta = NULL;
+    struct err e;
+    struct buf out = {0};
+    if (!dsl_call(dsl, "shape", arg, &made, &e) ||
+        !compile_lower(dsl, json_object_get(made, "spec"), t, false, &meta, &e))
+        fail_msg("%s %s: %s", kernel, format ? format : "", e.msg);
+    const json_t *ir = json_object_get(meta, "ir");
+    if (!codegen_emit(json_string_value(ir), json_string_length(ir), t, STAGE_ASM, NULL, &out, &e))
+        fail_msg("%s %s: %s", kernel, format ? format : "", e.msg);
+    json_decref(meta);
+    json_decref(made);
+    json_decref(arg);
+    return out;
+}
+
+static size_t count(const char *text, const char *what) {
+    size_t n = 0;
+    for (const char *p = text; (p = strstr(p, what)); p += strlen(what)) n++;
+    return n;
+}
+
+static void expect(const struct buf *ptx, const char *kernel, const char *format, const char *what, bool there) {
+    if ((count(ptx->data, what) > 0) != there)
+        fail_msg("%s %s: PTX %s `%s`:\n%s", kernel, format ? format : "", there ? "without" : "with", what, ptx->data);
+}
+
+/* What holds for every kernel: nothing in local memory, nothing called, nothing ptxas may contract by itself. */
+static void check_text(const struct buf *ptx, const char *kernel, const char *format) {
+    static const char *const never[] = {".local", "call", "\tmul.f32", "\tadd.f32", "\tsub.f32", "div.approx",
+                                        "div.full", "sqrt.approx", "ex2.approx", ".ftz"};
+    for (size_t i = 0; i < sizeof never / sizeof *never; i++) expect(ptx, kernel, format, never[i], false);
+    expect(ptx, kernel, format, ".reqntid 128", true);
+}
+
+static void quantized_products_use_dp4a_and_the_read_only_path(void **state) {
+    (void)state;
+    struct target t = find("sm_80");
+    static const char *const formats[] = {"q4_0", "q4_1", "q4_k", "q5_k", "q6_k", "q8_0"};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        struct buf ptx = ptx_of("linear", formats[i], "act=q8", &t);
+        expect(&ptx, "linear", formats[i], "dp4a.u32.s32", true);
+        expect(&ptx, "linear", formats[i], "ld.global.nc.b32", true);
+        buf_free(&ptx);
+        ptx = ptx_of("linear", formats[i], "act=f32", &t);
+        expect(&ptx, "linear", formats[i], "dp4a", false);
+        expect(&ptx, "linear", formats[i], "fma.rn.f32", true);
+        buf_free(&ptx);
+    }
+}
+
+static void sums_across_a_warp_are_five_exchanges(void **state) {
+    (void)state;
+    struct target t = find("sm_90");
+    struct buf ptx = ptx_of("rmsnorm", NULL, NULL, &t);
+    assert_int_equal(count(ptx.data, "shfl.sync.bfly.b32"), 5);
+    expect(&ptx, "rmsnorm", NULL, "sqrt.rn.f32", true);
+    buf_free(&ptx);
+}
+
+/* ---- ptxas ---- */
+
+static bool have_ptxas(void) {
+    static int known = -1;
+    if (known < 0) known = system("ptxas --version >/dev/null 2>&1") == 0;
+    if (!known) print_message("[  SKIPPED ] no ptxas in PATH: PTX was not assembled\n");
+    return known;
+}
+
+struct usage {
+    unsigned registers, spilled, shared;
+};
+
+static struct usage assemble(const struct buf *ptx, const char *arch, const char *what) {
+    char path[] = "/tmp/kgen-ptx-XXXXXX", line[1024];
+    int fd = mkstemp(path);
+    assert_true(fd >= 0 && write(fd, ptx->data, ptx->len) == (ssize_t)ptx->len);
+    close(fd);
+    snprintf(line, sizeof line, "ptxas -arch=%s -v %s -o /dev/null 2>&1", arch, path);
+    FILE *p = popen(line, "r");
+    struct usage u = {0};
+    struct buf said = {0};
+    while (fgets(line, sizeof line, p)) {
+        unsigned a, b, c;
+        const char *s;
+        buf_puts(&said, line);
+        if (sscanf(line, " %u bytes stack frame, %u bytes spill stores, %u", &a, &b, &c) == 3) u.spilled += b + c;
+        if ((s = strstr(line, "Used ")) && sscanf(s, "Used %u registers", &a) == 1 && a > u.registers) u.registers = a;
+        if ((s = strstr(line, " bytes smem"))) {
+            while (s > line && s[-1] != ' ') s--;
+            if (sscanf(s, "%u", &a) == 1 && a > u.shared) u.shared = a;
+        }
+    }
+    int status = pclose(p);
+    unlink(path);
+    if (status) fail_msg("%s: ptxas -arch=%s refuses it: %s", what, arch, said.data);
+    buf_free(&said);
+    return u;
+}
+
+/* Vectors of every width, control flow, shared memory and every kind of exchange: what each architecture must take. */
+static const char everything[] =
+    "kgen-ir 1\nfunc @every-thing.0\n%1:ptr = arg 0\n%2:ptr = arg 1\n%3:i64 = begin\n%4:i64 = end\n%5:i64 = const 4\n"
+    "%6:ptr = stack 256 align 64\n%7:i64 = const 0\n"
+    "for %8 = %3 to %4 step 1\n"
+    "%9:i64 = mul %8, %5\n%10:f32x32 = load %1, %9, 0 align 4 inv\n%11:f32 = hsum %10\n%12:f32 = hmax %10\n"
+    "%13:f32x16 = slice %10, 8\n%14:f32x8 = shuffle %13, 3 1 0 2 15 14 13 12\n%15:f32x16 = concat %14, %14\n"
+    "%16:f32 = extract %15, 5\n%17:f32 = fdiv %11, %12\n%18:f32 = fsqrt %17\n%19:f32 = frint %18\n"
+    "%20:f16x16 = fptrunc %15\n%21:i16x16 = bitcast %20\n%22:i8x32 = bitcast %21\n%23:i32x8 = bitcast %22\n"
+    "%24:i32x8 = dot4 %23, %23, %23 umax=255\n%25:i32 = hmax %24\n%26:f32 = sitofp %25\n"
+    "store %13, %6, %7, 0 align 64\n%27:f32x16 = load %6, %7, 16 align 16\n%28:i1x16 = flt %27, %13\n"
+    "storem %27, %28, %2, %9, 0 align 4\n%29:f32 = fma %16, %19, %26\nstore %29, %2, %9, 64 align 4\nend\nend\n";
+
+static void every_architecture_assembles(void **state) {
+    (void)state;
+    size_t n = 0;
+    for (; target_gpu_name(n); n++) {
+        struct target t = find(target_gpu_name(n));
+        assert_true(t.ptx && !target_runs_here(&t) && t.lanes == PTX_LANES);
+        assert_string_equal(t.class_name, "ptx");
+        struct buf ptx = compile(everything, sizeof everything - 1, &t, STAGE_ASM);
+        char want[64];
+        snprintf(want, sizeof want, ".target %s\n", t.name);
+        expect(&ptx, "everything", NULL, want, true);
+        expect(&ptx, "everything", NULL, ".entry every$mthing$_0(", true);
+        check_text(&ptx, "everything", NULL);
+        if (have_ptxas()) {
+            struct usage u = assemble(&ptx, t.name, "everything");
+            assert_int_equal(u.spilled, 0);
+            assert_int_equal(u.shared, 256 * PTX_WARPS);
+        }
+        buf_free(&ptx);
+    }
+    assert_int_equal(n, 14);
+}
+
+/* ---- the budget: a line of "KERNEL.FORMAT ARCH registers spilled shared" for sm_80 and sm_90 ----
+ * Other architectures assemble and spill no more than sm_90. */
+
+/* ptxas may take a few registers more from one release to the next; spills and shared memory may not grow. */
+static void hold_to(const char *budget, const char *name, const struct usage *u, bool other, struct buf *over) {
+    const char *line = budget;
+    for (; line && strncmp(line, name, strlen(name)) != 0; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {}
+    struct usage b = {0};
+    if (!line || sscanf(line + strlen(name), " %u %u %u", &b.registers, &b.spilled, &b.shared) != 3)
+        buf_printf(over, "%s: not in " BUDGET "\n", name);
+    else if ((!other && u->registers > b.registers + 8) || u->spilled > b.spilled || u->shared > b.shared)
+        buf_printf(over, "%s: %u registers, %u bytes spilled, %u shared; the budget is %u, %u, %u\n", name, u->registers,
+                   u->spilled, u->shared, b.registers, b.spilled, b.shared);
+}
+
+static bool in_budget(const char *arch) {
+    return strcmp(arch, "sm_80") == 0 || strcmp(arch, "sm_90") == 0;
+}
+
+static void measure(const char *kernel, const char *format, const char *arch, const char *budget, struct buf *now,
+                    struct buf *over) {
+    struct target t = find(arch);
+    struct buf ptx = ptx_of(kernel, format, NULL, &t);
+    char name[96];
+    snprintf(name, sizeof name, "%s%s%s %s ", kernel, format ? "." : "", format ? format : "", arch);
+    check_text(&ptx, kernel, format);
+    struct usage u = assemble(&ptx, arch, name);
+    buf_printf(now, "%s%u %u %u\n", name, u.registers, u.spilled, u.shared);
+    bool other = !in_budget(arch);
+    if (other) strcpy(strstr(name, " sm_"), " sm_90 ");
+    hold_to(budget, name, &u, other, over);
+    buf_free(&ptx);
+}
+
+static bool chosen(const char *arch) {
+    const char *asked = getenv("KGEN_ARCHS");
+    if (!asked || getenv("UPDATE")) return in_budget(arch);
+    return strcmp(asked, "all") == 0 || strstr(asked, arch);
+}
+
+static void kernels_stay_within_their_budget(void **state) {
+    (void)state;
+    if (!have_ptxas()) return;
+    json_t *kernels = NULL, *k, *f;
+    struct err e;
+    struct buf now = {0}, then = {0}, over = {0};
+    size_t i, j;
+    bool update = getenv("UPDATE") != NULL;
+    if (!update && !file_read(BUDGET, &then, &e)) fail_msg("%s", e.msg);
+    if (!dsl_call(dsl, "kernels", NULL, &kernels, &e)) fail_msg("%s", e.msg);
+    for (size_t a = 0; target_gpu_name(a); a++) {
+        const char *arch = target_gpu_name(a);
+        if (!chosen(arch)) continue;
+        json_array_foreach(kernels, i, k) {
+            const char *name = json_string_value(json_object_get(k, "name"));
+            const json_t *formats = json_object_get(k, "formats");
+            if (!json_array_size(formats)) measure(name, NULL, arch, then.data, &now, &over);
+            json_array_foreach(formats, j, f) measure(name, json_string_value(f), arch, then.data, &now, &over);
+        }
+    }
+    json_decref(kernels);
+    if (update && !file_write_atomic(BUDGET, now.data, now.len, &e)) fail_msg("%s", e.msg);
+    if (!update && over.len) fail_msg("%sUPDATE=1 rewrites the budget", over.data);
+    buf_free(&now);
+    buf_free(&then);
+    buf_free(&over);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_architecture_assembles),
+        cmocka_unit_test(quantized_products_use_dp4a_and_the_read_only_path),
+        cmocka_unit_test(sums_across_a_warp_are_five_exchanges),
+        cmocka_unit_test(kernels_stay_within_their_budget),
+    };
+    return cmocka_run_group_tests(tests, open_dsl, close_dsl);
+}
