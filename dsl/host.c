@@ -40,10 +40,13 @@ static void *allocate(void *ud, void *p, size_t old, size_t n) {
 static struct dsl *state_of(lua_State *L) { return *(struct dsl **)lua_getextraspace(L); }
 
 static void count_steps(lua_State *L, lua_Debug *ar) {
-    (void)ar;
     struct dsl *d = state_of(L);
     d->steps += STEP_SLICE;
-    if (d->steps > STEP_BUDGET) luaL_error(L, "ran over its budget of %d steps; is there an endless loop?", STEP_BUDGET);
+    if (d->steps <= STEP_BUDGET) return;
+    lua_getinfo(L, "Sl", ar);
+    lua_pushfstring(L, "%s:%d: ran over its budget of %d steps; is there an endless loop?", ar->short_src,
+                    ar->currentline, STEP_BUDGET);
+    lua_error(L);
 }
 
 static const struct buf *source(const struct dsl *d, const char *path) {

@@ -6,6 +6,7 @@
 
 local E = require "dsl.expr"
 local formats = require "dsl.formats"
+local check = require "dsl.check"
 
 local M = {}
 
@@ -165,6 +166,7 @@ array_mt.__newindex = function(ref, k, v)
     end
   end
   for i, e in ipairs(idx) do check_scope(e, ("index %d of '%s'"):format(i, array.name)) end
+  if #T.stores == check.MAX_STORES then fail("over %d stores", check.MAX_STORES) end
   T.stores[#T.stores + 1] = { array = array, idx = idx, value = v, axes = table.move(T.axes, 1, #T.axes, 1, {}) }
 end
 
@@ -215,7 +217,10 @@ function lang.each(axis, n)
       T.axes[#T.axes + 1] = var
       return var
     end
-    if not rawequal(T.axes[#T.axes], var) then fail("break or return out of the loop over an inner axis") end
+    local innermost = T.axes[#T.axes]
+    if not rawequal(innermost, var) then
+      fail("break or return out of the loop over axis '%s'", innermost and innermost.axis or axis)
+    end
     T.axes[#T.axes] = nil
   end
 end
@@ -266,7 +271,9 @@ end
 ---@return Vector
 function lang.as(fmt, v)
   if not (E.is_node(v) and v.op == "vec") then fail("as() takes a vec() value") end
-  formats.get(fmt, fail)
+  if fmt ~= "f32" and not formats.get(fmt, fail).activation then
+    fail("as() takes f32 or a format of activations, not %s", fmt)
+  end
   return E.node("vec", "vec", v.args, "as:" .. fmt, v.binds)
 end
 
@@ -528,6 +535,7 @@ local function bind(k, given)
           fail("%s: axis %d of '%s' is %s, expected %d", k.name, i, p.name, tostring(have.size), d.size)
         end
       end
+      check.array(fail, g)
       a[p.name] = array_ref(g, {})
     else
       a[p.name] = g
@@ -543,7 +551,7 @@ local function run_body(k, given)
   T.sizes = sizes -- for tunables that depend on them
   local depth = #T.axes
   k.body(a)
-  if #T.axes ~= depth then fail("%s: break or return out of the loop over axis '%s'", k.name, T.axes[#T.axes].axis) end
+  if #T.axes ~= depth then fail("break or return out of the loop over axis '%s'", T.axes[#T.axes].axis) end
 end
 
 -- Does computing one element involve a reduction over data of that element alone (a row of a matrix product does, the
@@ -653,6 +661,7 @@ function M.trace(k, make_given, opts)
       else
         run_steps(k, given)
       end
+      check.maps(fail, T.stores)
     end, function(e) return e end)
     local trace = T
     T = nil
