@@ -23,6 +23,11 @@ local function user_line()
   end
 end
 
+local function at_user_line()
+  local where = user_line()
+  return where and where .. ": " or ""
+end
+
 local function fail(fmt, ...)
   local msg = select("#", ...) > 0 and fmt:format(...) or fmt
   local where = user_line()
@@ -130,7 +135,14 @@ end
 
 local function extend(ref, k)
   local idx = table.move(ref.idx, 1, #ref.idx, 1, {})
-  idx[#idx + 1] = index(k, ("index %d of array '%s'"):format(#idx + 1, ref.array.name))
+  local e = index(k, ("index %d of array '%s'"):format(#idx + 1, ref.array.name))
+  local axis = ref.array.dims[#idx + 1]
+  local lo, hi = E.bounds(e)
+  if (lo and lo < 0) or (hi and axis and axis.size and hi >= axis.size) then
+    fail("index %d of array '%s' runs from %s to %s; its axis has %s elements", #idx + 1, ref.array.name, tostring(lo),
+      tostring(hi), tostring(axis.size or "at least 0"))
+  end
+  idx[#idx + 1] = e
   return idx
 end
 
@@ -156,7 +168,12 @@ array_mt.__newindex = function(ref, k, v)
   local array, idx = ref.array, extend(ref, k)
   if #idx < #array.dims then fail("array '%s' has %d axes, stored with %d", array.name, #array.dims, #idx) end
   if array.io ~= "out" then fail("array '%s' is an input; it cannot be stored", array.name) end
-  v = E.is_node(v) and v.ty == "i64" and v or value(v, "stored value")
+  if array.fmt == "i32" then
+    v = index(v, "the value stored to '" .. array.name .. "'")
+  else
+    v = value(v, "stored value")
+    if v.ty ~= "f32" then fail("'%s' is %s; the value stored is an index or a condition: convert it with float()", array.name, array.fmt) end
+  end
   check_scope(v, "the value stored to '" .. array.name .. "'")
   local used = {}
   for _, i in ipairs(idx) do for var in pairs(i.deps) do used[var] = true end end
@@ -166,6 +183,11 @@ array_mt.__newindex = function(ref, k, v)
     end
   end
   for i, e in ipairs(idx) do check_scope(e, ("index %d of '%s'"):format(i, array.name)) end
+  for _, st in ipairs(T.stores) do
+    local same = rawequal(st.array, array)
+    for i, e in ipairs(idx) do same = same and rawequal(st.idx[i], e) end
+    if same then fail("array '%s' is stored twice at the same place", array.name) end
+  end
   if #T.stores == check.MAX_STORES then fail("over %d stores", check.MAX_STORES) end
   T.stores[#T.stores + 1] = { array = array, idx = idx, value = v, axes = table.move(T.axes, 1, #T.axes, 1, {}) }
 end
@@ -432,7 +454,7 @@ end
 -- A size with '?' is known at run time only. A capital name is a format chosen when the kernel is instantiated.
 -- "@keys" and "@rows" mark the two layouts of a paged KV cache [kv head, key, i].
 local function parse_signature(text, name)
-  local function bad(msg) error(("kernel '%s': signature '%s': %s"):format(name, text, msg), 0) end
+  local function bad(msg) error(("%skernel '%s': signature '%s': %s"):format(at_user_line(), name, text, msg), 0) end
   local ins, outs = text:match("^%s*(.-)%s*%->%s*(.-)%s*$")
   if not ins then bad("expected 'inputs -> outputs'") end
   local params, by_name = {}, {}
@@ -450,6 +472,14 @@ local function parse_signature(text, name)
           param.dims[#param.dims + 1] = { name = tonumber(d) and nil or d, size = math.tointeger(tonumber(d)), run = q == "?" }
         end
         rest = after
+        if not kind:match("^%u") and kind ~= "f32" and kind ~= "f16" and kind ~= "i32" then
+          bad(("'%s' is %s; expected f32, f16, i32 or a format's capital name"):format(p, kind))
+        end
+        for n, d in ipairs(param.dims) do
+          if d.run and n > 1 and param.layout == "dense" then
+            bad(("axis '%s' of '%s' is known at run time only; such an axis comes first"):format(d.name, p))
+          end
+        end
       elseif kind ~= "num" and kind ~= "dim" and kind ~= "format" then
         bad("'" .. p .. "' needs axes in brackets, or is num, dim or format")
       end
@@ -489,6 +519,7 @@ local function define(name, def, is_fused)
               bench = def.bench, steps = is_fused and plain_steps(def.steps) or nil }
   if not is_fused and type(def.body) ~= "function" then error(("kernel '%s' needs a body"):format(name), 0) end
   if not is_fused and type(def.map) ~= "table" then error(("kernel '%s' needs a map"):format(name), 0) end
+  k.where = at_user_line()
   M.kernels[name] = k
   M.kernel_order[#M.kernel_order + 1] = name
 end
@@ -550,17 +581,25 @@ local function run_body(k, given)
   local a, sizes = bind(k, given)
   T.sizes = sizes -- for tunables that depend on them
   local depth = #T.axes
-  k.body(a)
+  T.where = k.where
+  local ok, err = xpcall(k.body, function(e)
+    -- Lua's own errors (an undefined name, arithmetic on a table) know the line but not the kernel.
+    if type(e) ~= "string" or e:find("kernel '", 1, true) then return e end
+    local line, msg = e:gsub("^user:", ""):match("^(%S+:%d+): (.*)$")
+    return line and ("%s: kernel '%s': %s"):format(line, T.name, msg) or ("%skernel '%s': %s"):format(k.where, T.name, e)
+  end, a)
+  if not ok then error(err, 0) end
   if #T.axes ~= depth then fail("break or return out of the loop over axis '%s'", T.axes[#T.axes].axis) end
 end
 
--- Does computing one element involve a reduction over data of that element alone (a row of a matrix product does, the
--- 1/rms shared by a whole row does not)?
+-- Is one element expensive: a reduction over data of that element alone (a row of a matrix product, not the 1/rms that a
+-- whole row shares), or decoded from a block whose position the reader must know?
 local function is_heavy(v, vars)
   local seen = {}
   local function go(n)
     if seen[n] then return false end
     seen[n] = true
+    if n.op == "load" and n.array and n.array.packed and not n.array.packed.float then return true end
     if n.op == "reduce" or n.op == "fold" then
       for var in pairs(vars) do if n.deps[var] and var.axis ~= "tok" then return true end end
     end
@@ -658,6 +697,11 @@ function M.trace(k, make_given, opts)
       if k.body then
         run_body(k, given)
         for _, st in ipairs(T.stores) do st.map, st.tune, st.sizes = k.map, k.tune, T.sizes end
+        for _, p in ipairs(k.sig.params) do
+          local stored = p.io ~= "out"
+          for _, st in ipairs(T.stores) do stored = stored or st.array == given[p.name] end
+          if not stored then fail("the output '%s' is never stored", p.name) end
+        end
       else
         run_steps(k, given)
       end
@@ -680,7 +724,9 @@ function M.during(trace, f)
   for d = 1, 16 do axes[d] = E.var("lowering" .. d, 1, 0) end
   T = { name = trace.name, axes = axes, inner = {}, stores = {}, ctx = trace.ctx }
   local ok, err = xpcall(f, function(e)
-    if type(e) == "table" and e.kernel_error then return ("kernel '%s': %s"):format(trace.name, e.kernel_error) end
+    if type(e) == "table" and e.kernel_error then
+      return ("%skernel '%s': %s"):format(trace.where or "", trace.name, e.kernel_error)
+    end
     return type(e) == "string" and e:match("^internal") and debug.traceback(e) or e
   end)
   T = nil

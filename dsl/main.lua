@@ -15,9 +15,16 @@ local show = require "dsl.show"
 
 local M = {}
 
+local function copy(t)
+  local c = {}
+  for k, v in pairs(t) do c[k] = v end
+  return c
+end
+
+-- Libraries are copied, so that a file cannot change them for the others.
 local function environment(extra)
-  local env = { math = math, string = string, table = table, ipairs = ipairs, pairs = pairs, tostring = tostring,
-                tonumber = tonumber, type = type, error = error, assert = assert, select = select }
+  local env = { math = copy(math), string = copy(string), table = copy(table), ipairs = ipairs, pairs = pairs,
+                tostring = tostring, tonumber = tonumber, type = type, error = error, assert = assert, select = select }
   for k, v in pairs(extra) do env[k] = v end
   return env
 end
