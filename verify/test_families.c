@@ -2,9 +2,9 @@
  * float32: the likelihood of every next token within 1e-3 nats and the largest logits within 0.01, whatever the batch,
  * fused or not. And files that are wrong: an error that names what is wrong, within a second.
  *
- * test_families DIR checks the models in DIR instead: NAME.gguf beside NAME.json. The results that tiny_models.py writes for
- * models stored as f16 and bf16 are not exact: it rounds the rotations' frequencies and the embedding's scale too (up to
- * 0.06 nats); compute them again from the stored weights. */
+ * test_families DIR checks the models in DIR instead: NAME.gguf beside NAME.json. The results that tiny_models.py
+ * writes for models stored as f16 and bf16 are not exact: it rounds the rotations' frequencies and the embedding's
+ * scale too (up to 0.06 nats); compute them again from the stored weights. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
