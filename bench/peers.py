@@ -15,14 +15,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-KGEN = os.path.join(ROOT, "build", "kgen")
 SCRATCH = os.path.join(ROOT, "build", "peers")
+KGEN = os.path.join(SCRATCH, "kgen")  # a copy: a build in the meantime does not change what is measured
 REAL = {
     "smollm2": "build/models/smollm2-135m-instruct-q4_1.gguf",
     "gemma3": "build/models/gemma-3-270m-q4_k_m.gguf",
@@ -197,10 +198,14 @@ def cpu_model():
 
 
 def real_time():
-    """What to put in front of a command for real-time priority; nothing where that is not allowed."""
+    """What to put in front of a command for real-time priority; nothing where it is not to be had. What the command then
+    runs under is asked, not assumed: a `chrt` that succeeds may still have been told to change nothing."""
     first = ["chrt", "-f", "10"]
-    allowed = shutil.which("chrt") and subprocess.run(first + ["true"], stderr=subprocess.DEVNULL).returncode == 0
-    return first if allowed else []
+    if not shutil.which("chrt"):
+        return []
+    ask = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"]
+    answer = subprocess.run(first + ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    return first if answer == str(os.SCHED_FIFO) else []
 
 
 def record(path, about, row):
@@ -252,14 +257,16 @@ def main():
     from importlib.metadata import version
 
     about = dict(cpu=cpu_model(), date=datetime.date.today().isoformat(),
-                 rival="llama-cpp-python " + version("llama-cpp-python"),
-                 scheduling=" ".join(o.run_first) or "normal")
+                 rival="llama-cpp-python " + version("llama-cpp-python"))
+    scheduling = " ".join(o.run_first) or "normal"
     slug = re.sub(r"[^a-z0-9]+", "-", f"{about['cpu']} {os.cpu_count()} cpus".lower()).strip("-")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE,
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL, text=True).stdout.strip()
     print(f"{about['cpu']}, {o.threads} threads, {about['rival']}, kgen {commit or 'unknown'}, {about['date']}; "
-          f"medians of {o.rounds}; scheduling of both sides: {about['scheduling']}\n\n{HEAD}", flush=True)
+          f"medians of {o.rounds}; scheduling of both sides: {scheduling}\n\n{HEAD}", flush=True)
     os.makedirs(os.path.join(SCRATCH, "results"), exist_ok=True)
+    shutil.copy2(os.path.join(ROOT, "build", "kgen"), KGEN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that `finally` removes the model
     missing = 0
     for name in rows:
         path = REAL.get(name, name)
@@ -270,8 +277,13 @@ def main():
             missing += 1
             continue
         start = time.monotonic()
-        row = shorten(measure_row(o, path))
-        row = dict(model=name, prompt=o.prompt, generate=o.generate, depth=o.depth, threads=o.threads, commit=commit,
+        try:
+            row = shorten(measure_row(o, path))
+        finally:
+            if synthetic:
+                os.unlink(path)
+        row = dict(model=name, prompt=o.prompt, generate=o.generate, depth=o.depth, threads=o.threads,
+                   rounds=o.rounds, commit=commit, scheduling=scheduling,
                    seconds=round(time.monotonic() - start), **row)
         print_row(o, name, row)
         folders = [os.path.join(SCRATCH, "results")]
@@ -280,10 +292,11 @@ def main():
         for folder in folders:
             os.makedirs(folder, exist_ok=True)
             record(os.path.join(folder, f"{about['date']}-{slug}.json"), about, row)
-        if synthetic:
-            os.unlink(path)
     if missing:
         print(f"{missing} of {len(rows)} rows left out")
 
 
-main()
+try:
+    main()
+except subprocess.CalledProcessError as failed:  # it has said why on standard error
+    sys.exit(f"`{' '.join(failed.cmd)}` failed")
