@@ -39,12 +39,16 @@ end
 
 local map_keys = { task = true, lane = true, unroll = true, rows_across = true, shared = true }
 
-local function unroll(fail, axis, u, static, tune)
+local function unroll(fail, axis, u, static, tune, shared)
   if u == "all" then
     if static == false then fail("the run-time axis '%s' cannot be unrolled whole", axis) end
-    if static and static > MAX_UNROLL then fail("unrolling all %d of axis '%s'; at most %d", static, axis, MAX_UNROLL) end
+    if static and static > MAX_UNROLL then
+      fail("unrolling all %d of axis '%s'; at most %d", static, axis, MAX_UNROLL)
+    end
   elseif type(u) == "string" then
-    if not (tune and tune[u]) then fail("its map unrolls axis '%s' by '%s', which its tune table does not have", axis, u) end
+    if not shared and not (tune and tune[u]) then
+      fail("its map unrolls axis '%s' by '%s', which its tune table does not have", axis, u)
+    end
   elseif math.type(u) ~= "integer" or u < 1 or u > MAX_UNROLL then
     fail("unroll of axis '%s' is %s; expected 1 to %d, \"all\" or the name of a tunable", axis, tostring(u), MAX_UNROLL)
   end
@@ -66,7 +70,7 @@ function M.map(fail, map, axes, tune)
   for _, axis in ipairs(map.task) do known(axis) end
   if map.lane ~= nil then known(map.lane) end
   for _, axis in ipairs(sorted(map.unroll or {})) do
-    if known(axis) then unroll(fail, axis, map.unroll[axis], axes[axis], tune) end
+    if known(axis) then unroll(fail, axis, map.unroll[axis], axes[axis], tune, map.shared) end
   end
 end
 

@@ -17,7 +17,7 @@ local function user_line()
   for level = 3, 30 do
     local info = debug.getinfo(level, "Sl")
     if not info then return nil end
-    if info.source:match("kernels%.lua$") or info.source:match("^@user:") then
+    if info.source:match("kernels%.lua$") or info.source:match("^@verify/") or info.source:match("^@user:") then
       return info.source:gsub("^@user:", ""):gsub("^@", "") .. ":" .. info.currentline
     end
   end
@@ -31,8 +31,7 @@ end
 local function fail(fmt, ...)
   local msg = select("#", ...) > 0 and fmt:format(...) or fmt
   local where = user_line()
-  where = where and where .. ": " or T and T.where or ""
-  error(where .. (T and "kernel '" .. T.name .. "': " or "") .. msg, 0)
+  error((where and where .. ": " or "") .. (T and "kernel '" .. T.name .. "': " or "") .. msg, 0)
 end
 E.fail = fail
 M.fail = fail
@@ -516,13 +515,13 @@ end
 
 local function define(name, def, is_fused)
   if type(name) ~= "string" then error("kernel names are strings", 0) end
-  if M.kernels[name] then error(("kernel '%s' is defined twice"):format(name), 0) end
-  if type(def) ~= "table" or type(def.sig) ~= "string" then error(("kernel '%s' needs sig = \"…\""):format(name), 0) end
-  if is_fused and type(def.steps) ~= "table" then error(("fused '%s' needs steps"):format(name), 0) end
+  if M.kernels[name] then error(("%skernel '%s' is defined twice"):format(at_user_line(), name), 0) end
+  if type(def) ~= "table" or type(def.sig) ~= "string" then error(("%skernel '%s' needs sig = \"…\""):format(at_user_line(), name), 0) end
+  if is_fused and type(def.steps) ~= "table" then error(("%sfused '%s' needs steps"):format(at_user_line(), name), 0) end
   local k = { name = name, sig = parse_signature(def.sig, name), body = def.body, map = def.map, tune = def.tune,
               bench = def.bench, steps = is_fused and plain_steps(def.steps) or nil }
-  if not is_fused and type(def.body) ~= "function" then error(("kernel '%s' needs a body"):format(name), 0) end
-  if not is_fused and type(def.map) ~= "table" then error(("kernel '%s' needs a map"):format(name), 0) end
+  if not is_fused and type(def.body) ~= "function" then error(("%skernel '%s' needs a body"):format(at_user_line(), name), 0) end
+  if not is_fused and type(def.map) ~= "table" then error(("%skernel '%s' needs a map"):format(at_user_line(), name), 0) end
   k.where = at_user_line()
   M.kernels[name] = k
   M.kernel_order[#M.kernel_order + 1] = name
@@ -585,11 +584,12 @@ local function run_body(k, given)
   local a, sizes = bind(k, given)
   T.sizes = sizes -- for tunables that depend on them
   local depth = #T.axes
+  T.where = k.where
   local ok, err = xpcall(k.body, function(e)
     -- Lua's own errors (an undefined name, arithmetic on a table) know the line but not the kernel.
     if type(e) ~= "string" or e:find("kernel '", 1, true) then return e end
     local line, msg = e:gsub("^user:", ""):match("^(%S+:%d+): (.*)$")
-    return line and ("%s: kernel '%s': %s"):format(line, T.name, msg) or ("%skernel '%s': %s"):format(k.where or "", T.name, e)
+    return line and ("%s: kernel '%s': %s"):format(line, T.name, msg) or ("%skernel '%s': %s"):format(k.where, T.name, e)
   end, a)
   if not ok then error(err, 0) end
   if #T.axes ~= depth then fail("break or return out of the loop over axis '%s'", T.axes[#T.axes].axis) end
@@ -694,7 +694,7 @@ function M.trace(k, make_given, opts)
   local materialize = {}
   while true do
     local ctx = E.begin(opts and opts.node_limit)
-    T = { name = k.name, where = k.where, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
+    T = { name = k.name, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
     local given = make_given()
     local ok, err = xpcall(function()
       if k.body then

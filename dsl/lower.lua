@@ -502,7 +502,7 @@ local function trace_spec(spec, x, pack_lanes, opts)
           array.dims[n] = { name = d.name, size = size, node = d.run and x.dim(d.name) or nil }
         end
         if p.kind:match("^%u") and p.layout == "dense" then
-          array.def = formats.get(fmt)
+          array.def = formats.get(fmt, function(msg) error(("kernel '%s': %s"):format(k.name, msg), 0) end)
           array.packed = formats.layout(array.def, pack_lanes)
           x.owners[p.name] = array
         end

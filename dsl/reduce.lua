@@ -478,6 +478,7 @@ function M.fold(X, node)
   local function flatten(state) -- fields -> flat list of lowered nodes
     local list = {}
     for _, f in ipairs(names) do
+      if state[f] == nil then error({ kernel_error = ("the monoid gives no field '%s', which its elements have"):format(f) }) end
       local s = shape.vec[f]
       if s then
         for c = 1, s.count do
