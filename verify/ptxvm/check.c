@@ -1,9 +1,9 @@
 /* The checker's findings, and the detector of races in shared memory.
  *
  * Races are found by happens-before: each warp has a clock for every warp of its block (what it has seen of them). An
- * access is stamped with the warp, its own clock and the lane; a later conflicting access by another warp must have seen that
- * clock, through a barrier, a fence with atomics, or an mbarrier. Within a warp, lanes are ordered by any .sync instruction.
- * One record holds a 32-bit word: its last write and its last two reads from different warps. */
+ * access is stamped with the warp, its own clock and the lane; a later conflicting access by another warp must have
+ * seen that clock, through a barrier, a fence with atomics, or an mbarrier. Within a warp, lanes are ordered by any
+ * .sync instruction. One record holds a 32-bit word: its last write and its last two reads from different warps. */
 #include "verify/ptxvm/mem_access.h"
 
 #include <stdio.h>
@@ -21,8 +21,8 @@ void vm_say(const char *fmt, ...) {
     fprintf(stderr, "ptxvm: %s\n", text);
 }
 
-enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *in, int lane, int code, const char *kind, u64 address,
-                      const char *fmt, ...) {
+enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *in, int lane, int code,
+                      const char *kind, u64 address, const char *fmt, ...) {
     struct launch *l = w->block->worker->launch;
     char detail[400];
     va_list ap;
@@ -39,8 +39,10 @@ enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *
         f->address = address;
         for (int i = 0; i < 3; i++) f->block[i] = w->block->ctaid[i], f->thread[i] = t[i][lane];
         snprintf(f->kind, sizeof f->kind, "%s", kind);
-        snprintf(f->text, sizeof f->text, "%s: kernel %s, %s line %u, block (%u,%u,%u), thread (%u,%u,%u), address 0x%llx, %s", kind, l->f->info.name, s->frame->code->module->file,
-                 in->line, f->block[0], f->block[1], f->block[2], f->thread[0], f->thread[1], f->thread[2], (unsigned long long)address, detail);
+        snprintf(f->text, sizeof f->text,
+                 "%s: kernel %s, %s line %u, block (%u,%u,%u), thread (%u,%u,%u), address 0x%llx, %s", kind,
+                 l->f->info.name, s->frame->code->module->file, in->line, f->block[0], f->block[1], f->block[2],
+                 f->thread[0], f->thread[1], f->thread[2], (unsigned long long)address, detail);
         atomic_store(&l->fault_block, w->block->linear);
     }
     pthread_mutex_unlock(&l->lock);
@@ -53,10 +55,18 @@ enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *
 static u64 stamp(const struct warp *w, u32 lane, u32 bytes, bool relaxed) {
     return (u64)w->clocks[w->id] << 32 | (u64)bytes << 15 | (u64)relaxed << 14 | (u64)lane << 8 | (w->id + 1);
 }
-static u32 stamp_warp(u64 t) { return (u32)(t & 255) - 1; }
-static u32 stamp_lane(u64 t) { return t >> 8 & 63; }
-static u32 stamp_bytes(u64 t) { return t >> 15 & 15; }
-static bool stamp_relaxed(u64 t) { return t >> 14 & 1; }
+static u32 stamp_warp(u64 t) {
+    return (u32)(t & 255) - 1;
+}
+static u32 stamp_lane(u64 t) {
+    return t >> 8 & 63;
+}
+static u32 stamp_bytes(u64 t) {
+    return t >> 15 & 15;
+}
+static bool stamp_relaxed(u64 t) {
+    return t >> 14 & 1;
+}
 #define PENDING (1ull << 19) /* an asynchronous copy that nobody has waited for */
 
 void vm_race_reset(struct block *b) {
@@ -71,27 +81,35 @@ static bool ordered(const struct warp *w, u32 lane, u64 t) {
     return clock < w->clocks[w->id] || stamp_lane(t) == lane;
 }
 
-bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off, u32 bytes, int access, bool relaxed) {
+bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off,
+                    u32 bytes, int access, bool relaxed) {
     for (u32 at = off & ~3u; at < off + bytes; at += 4) {
         struct race_word *r = &home->races[at / 4];
-        u32 from = at < off ? off - at : 0, to = off + bytes - at < 4 ? off + bytes - at : 4, m = ((1u << to) - 1) & ~((1u << from) - 1);
+        u32 from = at < off ? off - at : 0, to = off + bytes - at < 4 ? off + bytes - at : 4,
+            m = ((1u << to) - 1) & ~((1u << from) - 1);
         u64 found = 0;
         u32 line = 0;
         const char *with = NULL;
-        if (r->write && (stamp_bytes(r->write) & m) && !ordered(w, lane, r->write) && !(relaxed && stamp_relaxed(r->write))) {
+        if (r->write && (stamp_bytes(r->write) & m) && !ordered(w, lane, r->write) &&
+            !(relaxed && stamp_relaxed(r->write))) {
             found = r->write, line = r->write_line;
             with = found & PENDING ? "copied asynchronously and not waited for" : "written";
         }
         for (int k = 0; k < 2 && !found && access != ACCESS_LOAD; k++)
-            if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !ordered(w, lane, r->read[k]) && !(relaxed && stamp_relaxed(r->read[k])))
+            if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !ordered(w, lane, r->read[k]) &&
+                !(relaxed && stamp_relaxed(r->read[k])))
                 found = r->read[k], line = r->read_line[k], with = "read";
         if (found) {
             u32 other = stamp_warp(found), ol = stamp_lane(found);
             char who[40];
-            if (ol < 32) snprintf(who, sizeof who, "thread %u", other * 32 + ol);
-            else snprintf(who, sizeof who, "threads of warp %u", other);
-            vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "shared-memory race", at + from, "it %s what %s has %s at line %u with no barrier between, nearest allocation shared memory of %u bytes",
-                        access == ACCESS_LOAD ? "reads" : "overwrites", who, with, line, home->shared_bytes);
+            if (ol < 32)
+                snprintf(who, sizeof who, "thread %u", other * 32 + ol);
+            else
+                snprintf(who, sizeof who, "threads of warp %u", other);
+            vm_fault_at(
+                w, s, in, (int)lane, VM_LAUNCH_FAILED, "shared-memory race", at + from,
+                "it %s what %s has %s at line %u with no barrier between, nearest allocation shared memory of %u bytes",
+                access == ACCESS_LOAD ? "reads" : "overwrites", who, with, line, home->shared_bytes);
             return false;
         }
         u64 t = stamp(w, lane, m, relaxed);
@@ -129,7 +147,9 @@ void vm_race_barrier(struct block *b, struct barrier *bar) {
         w->clocks[i]++;
     }
 }
-void vm_race_warp_sync(struct warp *w) { w->clocks[w->id]++; }
+void vm_race_warp_sync(struct warp *w) {
+    w->clocks[w->id]++;
+}
 
 void vm_race_cluster(struct block *b) {
     u32 all[MAX_WARPS] = {0};
@@ -140,7 +160,8 @@ void vm_race_cluster(struct block *b) {
     }
 }
 
-/* Fences and atomics, as in the C++ memory model: a fence makes later relaxed writes release, and earlier relaxed reads acquire. */
+/* Fences and atomics, as in the C++ memory model: a fence makes later relaxed writes release, and earlier relaxed reads
+ * acquire. */
 void vm_race_fence(struct warp *w) {
     join_clocks(w->clocks, w->acquired);
     memcpy(w->fence, w->clocks, sizeof w->fence);
@@ -182,8 +203,10 @@ void vm_race_atomic(struct warp *w, u64 address, int order) {
     } else {
         join_clocks(c->clocks, w->fence);
     }
-    if (order & 2) join_clocks(w->clocks, c->clocks);
-    else join_clocks(w->acquired, c->clocks);
+    if (order & 2)
+        join_clocks(w->clocks, c->clocks);
+    else
+        join_clocks(w->acquired, c->clocks);
 }
 void vm_race_order(struct warp *w, const u64 *addr, u32 m, int order) {
     u64 last = 0;

@@ -7,12 +7,18 @@
 
 static enum vm_space counter_space(u8 space) {
     switch (space) {
-    case SP_GLOBAL: return VM_S_GLOBAL;
-    case SP_SHARED: return VM_S_SHARED;
-    case SP_LOCAL: return VM_S_LOCAL;
-    case SP_CONST: return VM_S_CONST;
-    case SP_PARAM: return VM_S_PARAM;
-    default: return VM_S_GENERIC;
+    case SP_GLOBAL:
+        return VM_S_GLOBAL;
+    case SP_SHARED:
+        return VM_S_SHARED;
+    case SP_LOCAL:
+        return VM_S_LOCAL;
+    case SP_CONST:
+        return VM_S_CONST;
+    case SP_PARAM:
+        return VM_S_PARAM;
+    default:
+        return VM_S_GENERIC;
     }
 }
 
@@ -50,11 +56,11 @@ void vm_count_access(struct warp *w, u8 space, const u64 *addr, u32 mask, u32 by
     u64 seen[128];
     u32 k = 0;
     EACH_LANE(i, mask)
-        for (u64 s = addr[i] / 32; s <= (addr[i] + bytes - 1) / 32; s++) {
-            u32 j = k;
-            while (j && seen[j - 1] != s) j--;
-            if (!j && k < 128) seen[k++] = s;
-        }
+    for (u64 s = addr[i] / 32; s <= (addr[i] + bytes - 1) / 32; s++) {
+        u32 j = k;
+        while (j && seen[j - 1] != s) j--;
+        if (!j && k < 128) seen[k++] = s;
+    }
     c->sectors[sp][store] += k;
 }
 
@@ -74,11 +80,13 @@ static struct kernel *kernels;
 static size_t n_kernels, cap_kernels;
 static u64 host_events[VM_H_COUNT], host_bytes[VM_H_COUNT];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static const char *const class_names[VM_C_COUNT] = {"int", "float", "half", "double", "convert", "special", "compare", "move",
-                                                    "load", "store", "atomic", "async", "control", "warp", "barrier", "matrix"};
+static const char *const class_names[VM_C_COUNT] = {"int",     "float", "half",    "double", "convert", "special",
+                                                    "compare", "move",  "load",    "store",  "atomic",  "async",
+                                                    "control", "warp",  "barrier", "matrix"};
 static const char *const space_names[VM_S_COUNT] = {"generic", "global", "shared", "local", "const", "param"};
-static const char *const event_names[VM_H_COUNT] = {"synchronizations", "copies_to_device", "copies_to_host", "copies_on_device", "fills",
-                                                      "allocations", "graph_launches", "host_functions"};
+static const char *const event_names[VM_H_COUNT] = {
+    "synchronizations", "copies_to_device", "copies_to_host", "copies_on_device", "fills",
+    "allocations",      "graph_launches",   "host_functions"};
 
 void vm_report_launch(const char *name, const struct vm_counters *c) {
     pthread_mutex_lock(&lock);
@@ -108,16 +116,22 @@ void vm_report_host(enum vm_host_event e, uint64_t bytes) {
 
 static void text_kernel(FILE *f, const struct kernel *k) {
     const struct vm_counters *c = &k->c;
-    fprintf(f, "kernel %s: %llu launches, %llu blocks, %llu warps\n", k->name, NUMBER(k->launches), NUMBER(c->blocks), NUMBER(c->warps));
+    fprintf(f, "kernel %s: %llu launches, %llu blocks, %llu warps\n", k->name, NUMBER(k->launches), NUMBER(c->blocks),
+            NUMBER(c->warps));
     for (int i = 0; i < VM_C_COUNT; i++)
-        if (c->warp_instructions[i]) fprintf(f, "  %-8s %14llu warp instructions, %5.1f lanes each\n", class_names[i], NUMBER(c->warp_instructions[i]), (double)c->lane_instructions[i] / (double)c->warp_instructions[i]);
+        if (c->warp_instructions[i])
+            fprintf(f, "  %-8s %14llu warp instructions, %5.1f lanes each\n", class_names[i],
+                    NUMBER(c->warp_instructions[i]), (double)c->lane_instructions[i] / (double)c->warp_instructions[i]);
     for (int s = 0; s < VM_S_COUNT; s++)
         for (int d = 0; d < 2; d++)
             if (c->requests[s][d])
-                fprintf(f, "  %-8s %s %llu requests, %llu sectors (%llu if contiguous), %llu bytes\n", space_names[s], d ? "stores" : "loads ", NUMBER(c->requests[s][d]), NUMBER(c->sectors[s][d]),
+                fprintf(f, "  %-8s %s %llu requests, %llu sectors (%llu if contiguous), %llu bytes\n", space_names[s],
+                        d ? "stores" : "loads ", NUMBER(c->requests[s][d]), NUMBER(c->sectors[s][d]),
                         NUMBER(c->ideal_sectors[s][d]), NUMBER(c->bytes[s][d]));
-    fprintf(f, "  branches %llu, divergent %llu; barriers %llu; bank conflicts %llu; matrix %llu operations, %llu flops\n", NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers),
-            NUMBER(c->bank_conflicts), NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
+    fprintf(f,
+            "  branches %llu, divergent %llu; barriers %llu; bank conflicts %llu; matrix %llu operations, %llu flops\n",
+            NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts),
+            NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
 }
 
 static void json_text(FILE *f, const char *s) {
@@ -133,18 +147,25 @@ static void json_kernel(FILE *f, const struct kernel *k) {
     const struct vm_counters *c = &k->c;
     fprintf(f, "    {\"name\": ");
     json_text(f, k->name);
-    fprintf(f, ", \"launches\": %llu, \"blocks\": %llu, \"warps\": %llu,\n     \"instructions\": {", NUMBER(k->launches), NUMBER(c->blocks), NUMBER(c->warps));
-    for (int i = 0; i < VM_C_COUNT; i++) fprintf(f, "%s\"%s\": {\"warp\": %llu, \"lane\": %llu}", i ? ", " : "", class_names[i], NUMBER(c->warp_instructions[i]), NUMBER(c->lane_instructions[i]));
+    fprintf(f, ", \"launches\": %llu, \"blocks\": %llu, \"warps\": %llu,\n     \"instructions\": {",
+            NUMBER(k->launches), NUMBER(c->blocks), NUMBER(c->warps));
+    for (int i = 0; i < VM_C_COUNT; i++)
+        fprintf(f, "%s\"%s\": {\"warp\": %llu, \"lane\": %llu}", i ? ", " : "", class_names[i],
+                NUMBER(c->warp_instructions[i]), NUMBER(c->lane_instructions[i]));
     fprintf(f, "},\n     \"memory\": {");
     for (int s = 0; s < VM_S_COUNT; s++) {
         fprintf(f, "%s\"%s\": {", s ? ", " : "", space_names[s]);
         for (int d = 0; d < 2; d++)
-            fprintf(f, "%s\"%s\": {\"requests\": %llu, \"sectors\": %llu, \"ideal_sectors\": %llu, \"bytes\": %llu}", d ? ", " : "", d ? "stores" : "loads", NUMBER(c->requests[s][d]),
-                    NUMBER(c->sectors[s][d]), NUMBER(c->ideal_sectors[s][d]), NUMBER(c->bytes[s][d]));
+            fprintf(f, "%s\"%s\": {\"requests\": %llu, \"sectors\": %llu, \"ideal_sectors\": %llu, \"bytes\": %llu}",
+                    d ? ", " : "", d ? "stores" : "loads", NUMBER(c->requests[s][d]), NUMBER(c->sectors[s][d]),
+                    NUMBER(c->ideal_sectors[s][d]), NUMBER(c->bytes[s][d]));
         fprintf(f, "}");
     }
-    fprintf(f, "},\n     \"branches\": %llu, \"divergent_branches\": %llu, \"barriers\": %llu, \"bank_conflicts\": %llu, \"matrix_ops\": %llu, \"matrix_flops\": %llu}", NUMBER(c->branches),
-            NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts), NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
+    fprintf(f,
+            "},\n     \"branches\": %llu, \"divergent_branches\": %llu, \"barriers\": %llu, \"bank_conflicts\": %llu, "
+            "\"matrix_ops\": %llu, \"matrix_flops\": %llu}",
+            NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts),
+            NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
 }
 
 static void write_report(const char *path, bool json) {
@@ -160,11 +181,14 @@ static void write_report(const char *path, bool json) {
             fprintf(f, "%s\n", i + 1 < n_kernels ? "," : "");
         }
         fprintf(f, "  ],\n \"host\": {");
-        for (int i = 0; i < VM_H_COUNT; i++) fprintf(f, "%s\"%s\": {\"count\": %llu, \"bytes\": %llu}", i ? ", " : "", event_names[i], NUMBER(host_events[i]), NUMBER(host_bytes[i]));
+        for (int i = 0; i < VM_H_COUNT; i++)
+            fprintf(f, "%s\"%s\": {\"count\": %llu, \"bytes\": %llu}", i ? ", " : "", event_names[i],
+                    NUMBER(host_events[i]), NUMBER(host_bytes[i]));
         fprintf(f, "}}\n");
     } else {
         for (size_t i = 0; i < n_kernels; i++) text_kernel(f, &kernels[i]);
-        for (int i = 0; i < VM_H_COUNT; i++) fprintf(f, "host %s: %llu, %llu bytes\n", event_names[i], NUMBER(host_events[i]), NUMBER(host_bytes[i]));
+        for (int i = 0; i < VM_H_COUNT; i++)
+            fprintf(f, "host %s: %llu, %llu bytes\n", event_names[i], NUMBER(host_events[i]), NUMBER(host_bytes[i]));
     }
     fclose(f);
 }
@@ -172,7 +196,8 @@ static void write_report(const char *path, bool json) {
 static void leak(const struct vm_allocation *a, void *arg) {
     static const char *const kinds[] = {"device", "pinned", "managed", "registered", "module"};
     (void)arg;
-    vm_say("leak: %s memory, allocation %s #%llu of %llu bytes at 0x%llx was never freed", kinds[a->kind], a->origin ? a->origin : "?", NUMBER(a->id), NUMBER(a->bytes), NUMBER(a->addr));
+    vm_say("leak: %s memory, allocation %s #%llu of %llu bytes at 0x%llx was never freed", kinds[a->kind],
+           a->origin ? a->origin : "?", NUMBER(a->id), NUMBER(a->bytes), NUMBER(a->addr));
 }
 
 void vm_at_exit(void) {

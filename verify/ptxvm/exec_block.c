@@ -50,7 +50,8 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
     u64 cluster = linear / per;
     u32 r = (u32)(linear % per), gx = l->p.grid[0] / cx, gy = l->p.grid[1] / cy;
     b->rank = r;
-    b->cluster_id[0] = (u32)(cluster % gx), b->cluster_id[1] = (u32)(cluster / gx % gy), b->cluster_id[2] = (u32)(cluster / gx / gy);
+    b->cluster_id[0] = (u32)(cluster % gx), b->cluster_id[1] = (u32)(cluster / gx % gy),
+    b->cluster_id[2] = (u32)(cluster / gx / gy);
     b->cluster_ctaid[0] = r % cx, b->cluster_ctaid[1] = r / cx % cy, b->cluster_ctaid[2] = r / cx / cy;
     for (int d = 0; d < 3; d++) b->ctaid[d] = b->cluster_id[d] * l->cluster[d] + b->cluster_ctaid[d];
     memset(b->bars, 0, sizeof b->bars);
@@ -132,9 +133,12 @@ static bool complete(const struct block *b, const struct barrier *bar) {
         const struct warp *w = &b->warps[i];
         u32 here = bar->arrived[i];
         if (here) any = true;
-        if (!w->live) count += here ? 32 : 0;
-        else if ((here & w->live) == w->live) count += 32;
-        else count += lanes(here), all = false;
+        if (!w->live)
+            count += here ? 32 : 0;
+        else if ((here & w->live) == w->live)
+            count += 32;
+        else
+            count += lanes(here), all = false;
     }
     return any && (bar->expected ? count >= bar->expected : all);
 }
@@ -167,7 +171,8 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
     struct block *b = w->block;
     if (s->ready) {
         s->ready = 0;
-        if (x->mode2 == 1) EACH_LANE(i, mask) ((u32 *)row(s->frame, in->d))[i] = s->red;
+        if (x->mode2 == 1)
+            EACH_LANE(i, mask)((u32 *)row(s->frame, in->d))[i] = s->red;
         else if (x->mode2) {
             u32 *p = row(s->frame, in->d);
             *p = (*p & ~mask) | (s->red ? mask : 0);
@@ -176,13 +181,21 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
     }
     u32 first = (u32)__builtin_ctz(mask);
     if (mask != s->mask && x->mode3)
-        if (b->gang_check) return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "divergent barrier", 0, "only lanes 0x%08x of 0x%08x execute it", mask, s->mask);
-    u32 id = ((const u32 *)row(s->frame, in->a))[first], threads = in->b == NO_ROW ? 0 : ((const u32 *)row(s->frame, in->b))[first];
-    if (id >= MAX_BARS) return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id, "barrier %u of 16", id);
-    if (threads % 32) return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id, "%u threads is no multiple of 32", threads);
+        if (b->gang_check)
+            return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "divergent barrier", 0,
+                               "only lanes 0x%08x of 0x%08x execute it", mask, s->mask);
+    u32 id = ((const u32 *)row(s->frame, in->a))[first],
+        threads = in->b == NO_ROW ? 0 : ((const u32 *)row(s->frame, in->b))[first];
+    if (id >= MAX_BARS)
+        return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id, "barrier %u of 16", id);
+    if (threads % 32)
+        return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id, "%u threads is no multiple of 32",
+                           threads);
     struct barrier *bar = &b->bars[id];
     b->worker->counters.barriers++;
-    if (bar->arrived[w->id] & mask) return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id, "a thread arrives twice at barrier %u", id);
+    if (bar->arrived[w->id] & mask)
+        return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id,
+                           "a thread arrives twice at barrier %u", id);
     bool fresh = true;
     for (u32 i = 0; i < b->n_warps; i++) fresh &= !bar->arrived[i];
     if (fresh) bar->red_and = bar->red_or = bar->red_pop = 0;
@@ -190,7 +203,8 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
     bar->expected = threads;
     bar->line = in->line;
     if (b->gang_check)
-        for (u32 i = 0; i < MAX_WARPS; i++) bar->clocks[i] = bar->clocks[i] > w->clocks[i] ? bar->clocks[i] : w->clocks[i];
+        for (u32 i = 0; i < MAX_WARPS; i++)
+            bar->clocks[i] = bar->clocks[i] > w->clocks[i] ? bar->clocks[i] : w->clocks[i];
     if (x->mode2) {
         u32 p = *(const u32 *)row(s->frame, in->c) ^ (in->imm ? ~0u : 0);
         bar->red_pop += lanes(p & mask);
@@ -223,10 +237,11 @@ static bool divergent_barrier(struct warp *w) {
         if (!x->mode3) continue;
         u32 together = 0;
         for (int j = 0; j < w->n_splits; j++)
-            if (w->splits[j].state == SPLIT_BAR && w->splits[j].pc == s->pc && w->splits[j].frame == s->frame) together |= w->splits[j].mask;
+            if (w->splits[j].state == SPLIT_BAR && w->splits[j].pc == s->pc && w->splits[j].frame == s->frame)
+                together |= w->splits[j].mask;
         if (together == w->live) continue;
-        vm_fault_at(w, s, in, __builtin_ctz(s->mask), VM_LAUNCH_FAILED, "divergent barrier", 0, "lanes 0x%08x wait at it, lanes 0x%08x of their warp are elsewhere", together,
-                    w->live & ~together);
+        vm_fault_at(w, s, in, __builtin_ctz(s->mask), VM_LAUNCH_FAILED, "divergent barrier", 0,
+                    "lanes 0x%08x wait at it, lanes 0x%08x of their warp are elsewhere", together, w->live & ~together);
         return true;
     }
     return false;
@@ -272,7 +287,8 @@ int vm_block_turn(struct block *b, s64 *steps) {
         struct warp *w = &b->warps[b->order[k]];
         if (w->done) continue;
         for (int i = 0; i < w->n_splits; i++)
-            if (w->splits[i].state == SPLIT_CLUSTER && b->cluster->phase != w->cluster_phase) w->splits[i].state = SPLIT_RUN;
+            if (w->splits[i].state == SPLIT_CLUSTER && b->cluster->phase != w->cluster_phase)
+                w->splits[i].state = SPLIT_RUN;
         s64 turn = WARP_TURN, before = turn;
         enum run r = vm_warp_run(w, &turn);
         *steps -= before - turn;

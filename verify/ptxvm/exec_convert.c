@@ -1,5 +1,6 @@
-/* Conversions one lane at a time: every pair of types, rounding and saturation. Values pass through long double, whose 64
- * significant bits hold every s64, u64 and f64 exactly; rounding to the result's precision happens once, here, in integers. */
+/* Conversions one lane at a time: every pair of types, rounding and saturation. Values pass through long double, whose
+ * 64 significant bits hold every s64, u64 and f64 exactly; rounding to the result's precision happens once, here, in
+ * integers. */
 #include "verify/ptxvm/machine.h"
 
 #include <math.h>
@@ -12,16 +13,26 @@ struct format {
 };
 static struct format format_of(enum ptx_type t) {
     switch (t) {
-    case PT_F16: return (struct format){10, 5, 15, TOP_INF};
-    case PT_BF16: return (struct format){7, 8, 127, TOP_INF};
-    case PT_TF32: return (struct format){10, 8, 127, TOP_INF};
-    case PT_F32: return (struct format){23, 8, 127, TOP_INF};
-    case PT_E4M3: return (struct format){3, 4, 7, TOP_NAN_ONLY};
-    case PT_E5M2: return (struct format){2, 5, 15, TOP_INF};
-    case PT_E2M1X2: return (struct format){1, 2, 1, TOP_FINITE};
-    case PT_E2M3X2: return (struct format){3, 2, 1, TOP_FINITE};
-    case PT_E3M2X2: return (struct format){2, 3, 3, TOP_FINITE};
-    default: return (struct format){52, 11, 1023, TOP_INF};
+    case PT_F16:
+        return (struct format){10, 5, 15, TOP_INF};
+    case PT_BF16:
+        return (struct format){7, 8, 127, TOP_INF};
+    case PT_TF32:
+        return (struct format){10, 8, 127, TOP_INF};
+    case PT_F32:
+        return (struct format){23, 8, 127, TOP_INF};
+    case PT_E4M3:
+        return (struct format){3, 4, 7, TOP_NAN_ONLY};
+    case PT_E5M2:
+        return (struct format){2, 5, 15, TOP_INF};
+    case PT_E2M1X2:
+        return (struct format){1, 2, 1, TOP_FINITE};
+    case PT_E2M3X2:
+        return (struct format){3, 2, 1, TOP_FINITE};
+    case PT_E3M2X2:
+        return (struct format){2, 3, 3, TOP_FINITE};
+    default:
+        return (struct format){52, 11, 1023, TOP_INF};
     }
 }
 
@@ -29,8 +40,11 @@ static struct format format_of(enum ptx_type t) {
 static u64 round_units(long double v, int e, int rounding, bool negative) {
     long double x = ldexpl(v, -e), f = floorl(x), rest = x - f;
     u64 n = (u64)f;
-    bool up = rounding == 'n' ? rest > 0.5L || (rest == 0.5L && (n & 1)) : rounding == 'a' ? rest >= 0.5L
-              : rounding == 'p' ? rest > 0 && !negative : rounding == 'm' ? rest > 0 && negative : false;
+    bool up = rounding == 'n'   ? rest > 0.5L || (rest == 0.5L && (n & 1))
+              : rounding == 'a' ? rest >= 0.5L
+              : rounding == 'p' ? rest > 0 && !negative
+              : rounding == 'm' ? rest > 0 && negative
+                                : false;
     return n + up;
 }
 
@@ -38,7 +52,9 @@ static u64 pack_format(long double v, struct format f, int rounding, bool satfin
     bool negative = signbit(v);
     int width = 1 + f.exp + f.man;
     u64 sign = negative ? 1ull << (width - 1) : 0, top = (1ull << f.exp) - 1;
-    u64 inf = top << f.man, largest = f.top == TOP_INF ? inf - 1 : f.top == TOP_NAN_ONLY ? (top << f.man | ((1ull << f.man) - 1)) - 1 : top << f.man | ((1ull << f.man) - 1);
+    u64 inf = top << f.man, largest = f.top == TOP_INF        ? inf - 1
+                                      : f.top == TOP_NAN_ONLY ? (top << f.man | ((1ull << f.man) - 1)) - 1
+                                                              : top << f.man | ((1ull << f.man) - 1);
     *is_nan = v != v;
     if (v != v) return 0;
     v = fabsl(v);
@@ -55,12 +71,16 @@ static u64 pack_format(long double v, struct format f, int rounding, bool satfin
     if (e > f.bias + 2) unit = f.bias + 2 - f.man, v = ldexpl(1, f.bias + 2);
     u64 n = round_units(v, unit, rounding, negative);
     u64 bits;
-    if (e < least) bits = n; /* a carry into the exponent is the smallest normal number: right as it is */
-    else bits = ((u64)((e > f.bias + 2 ? f.bias + 2 : e) + f.bias) << f.man) + (n - (1ull << f.man));
+    if (e < least)
+        bits = n; /* a carry into the exponent is the smallest normal number: right as it is */
+    else
+        bits = ((u64)((e > f.bias + 2 ? f.bias + 2 : e) + f.bias) << f.man) + (n - (1ull << f.man));
     if (bits > largest) {
         bool inward = rounding == 'z' || (rounding == 'm' && !negative) || (rounding == 'p' && negative);
-        if (satfinite || f.top == TOP_FINITE || inward) bits = largest;
-        else if (f.top == TOP_INF) bits = inf;
+        if (satfinite || f.top == TOP_FINITE || inward)
+            bits = largest;
+        else if (f.top == TOP_INF)
+            bits = inf;
         else {
             *is_nan = true;
             return 0;
@@ -74,11 +94,15 @@ static u64 nan_of(enum ptx_type t) {
     case PT_F16:
     case PT_BF16:
     case PT_E4M3:
-    case PT_E5M2: return ptx_type_bytes(t) == 2 ? 0x7fff : 0x7f;
+    case PT_E5M2:
+        return ptx_type_bytes(t) == 2 ? 0x7fff : 0x7f;
     case PT_TF32:
-    case PT_F32: return 0x7fffffff;
-    case PT_F64: return 0x7ff8000000000000ull;
-    default: return 0;
+    case PT_F32:
+        return 0x7fffffff;
+    case PT_F64:
+        return 0x7ff8000000000000ull;
+    default:
+        return 0;
     }
 }
 
@@ -107,26 +131,42 @@ double vm_float_unpack(u64 bits, enum ptx_type t) {
     u64 man = bits & ((1ull << f.man) - 1), e = bits >> f.man & ((1ull << f.exp) - 1);
     bool negative = bits >> (f.man + f.exp) & 1;
     double v;
-    if (e == (1ull << f.exp) - 1 && f.top == TOP_INF) v = man ? NAN : INFINITY;
-    else if (e == (1ull << f.exp) - 1 && f.top == TOP_NAN_ONLY && man == (1ull << f.man) - 1) v = NAN;
-    else if (!e) v = ldexp((double)man, 1 - f.bias - f.man);
-    else v = ldexp((double)(man | 1ull << f.man), (int)e - f.bias - f.man);
+    if (e == (1ull << f.exp) - 1 && f.top == TOP_INF)
+        v = man ? NAN : INFINITY;
+    else if (e == (1ull << f.exp) - 1 && f.top == TOP_NAN_ONLY && man == (1ull << f.man) - 1)
+        v = NAN;
+    else if (!e)
+        v = ldexp((double)man, 1 - f.bias - f.man);
+    else
+        v = ldexp((double)(man | 1ull << f.man), (int)e - f.bias - f.man);
     return negative ? -v : v;
 }
 
-u16 vm_f32_to_f16(float f) { return (u16)vm_float_pack(f, PT_F16, 'n', false); }
-float vm_f16_to_f32(u16 h) { return (float)vm_float_unpack(h, PT_F16); }
+u16 vm_f32_to_f16(float f) {
+    return (u16)vm_float_pack(f, PT_F16, 'n', false);
+}
+float vm_f16_to_f32(u16 h) {
+    return (float)vm_float_unpack(h, PT_F16);
+}
 
 static long double int_value(u64 x, enum ptx_type t) {
     switch (t) {
-    case PT_U8: return (u8)x;
-    case PT_U16: return (u16)x;
-    case PT_U32: return (u32)x;
-    case PT_U64: return x;
-    case PT_S8: return (s8)x;
-    case PT_S16: return (s16)x;
-    case PT_S32: return (s32)x;
-    default: return (s64)x;
+    case PT_U8:
+        return (u8)x;
+    case PT_U16:
+        return (u16)x;
+    case PT_U32:
+        return (u32)x;
+    case PT_U64:
+        return x;
+    case PT_S8:
+        return (s8)x;
+    case PT_S16:
+        return (s16)x;
+    case PT_S32:
+        return (s32)x;
+    default:
+        return (s64)x;
     }
 }
 static void int_range(enum ptx_type t, long double *lo, long double *hi) {
@@ -145,9 +185,12 @@ static u64 int_bits(long double v, enum ptx_type t) {
 static long double rounded_integer(long double v, int rounding) {
     if (v != v || isinf(v)) return v;
     switch (rounding) {
-    case 'z': return truncl(v);
-    case 'm': return floorl(v);
-    case 'p': return ceill(v);
+    case 'z':
+        return truncl(v);
+    case 'm':
+        return floorl(v);
+    case 'p':
+        return ceill(v);
     default: {
         long double f = floorl(v), rest = v - f;
         long double r = rest > 0.5L || (rest == 0.5L && fmodl(f, 2) != 0) ? f + 1 : f;
@@ -156,7 +199,9 @@ static long double rounded_integer(long double v, int rounding) {
     }
 }
 
-static bool is_int(enum ptx_type t) { return t >= PT_U8 && t <= PT_S64; }
+static bool is_int(enum ptx_type t) {
+    return t >= PT_U8 && t <= PT_S64;
+}
 
 /* Flushes a subnormal of a float type to zero of its sign. */
 static long double flush(long double v, enum ptx_type t) {
@@ -171,7 +216,8 @@ static u64 pack_value(long double v, enum ptx_type t, int rounding, bool satfini
     return t == PT_TF32 ? r << 13 : r;
 }
 
-static u64 ue8m0(long double v, int rounding) { /* powers of two; NaN is 255; .rz or .rp; no zero: the least is 2^-127 */
+static u64 ue8m0(long double v,
+                 int rounding) { /* powers of two; NaN is 255; .rz or .rp; no zero: the least is 2^-127 */
     if (v != v) return 255;
     v = fabsl(v);
     if (isinf(v)) return 254;
@@ -185,17 +231,24 @@ static u64 ue8m0(long double v, int rounding) { /* powers of two; NaN is 255; .r
 
 static enum ptx_type element_type(enum ptx_type t) {
     switch (t) {
-    case PT_F16X2: return PT_F16;
-    case PT_BF16X2: return PT_BF16;
-    case PT_E4M3X2: return PT_E4M3;
-    case PT_E5M2X2: return PT_E5M2;
-    default: return t;
+    case PT_F16X2:
+        return PT_F16;
+    case PT_BF16X2:
+        return PT_BF16;
+    case PT_E4M3X2:
+        return PT_E4M3;
+    case PT_E5M2X2:
+        return PT_E5M2;
+    default:
+        return t;
     }
 }
 static int element_bits(enum ptx_type t) {
     return t == PT_F16X2 || t == PT_BF16X2 ? 16 : t == PT_E2M1X2 ? 4 : 8;
 }
-static bool is_pair(enum ptx_type t) { return element_type(t) != t || t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_UE8M0X2; }
+static bool is_pair(enum ptx_type t) {
+    return element_type(t) != t || t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_UE8M0X2;
+}
 
 static u64 one_of_pair(const struct cvt *v, long double x) {
     enum ptx_type t = element_type(v->to);
@@ -228,7 +281,9 @@ u64 vm_convert(const struct cvt *v, u64 x, u64 y) {
         long double lo, hi;
         int_range(v->to, &lo, &hi);
         if (value != value) /* NaN: zero, but the middle of the range where 64 bits are involved */
-            return v->from == PT_F64 || ptx_type_bytes(v->to) == 8 ? int_bits(ldexpl(1, 8 * ptx_type_bytes(v->to) - 1), PT_U64) : 0;
+            return v->from == PT_F64 || ptx_type_bytes(v->to) == 8
+                       ? int_bits(ldexpl(1, 8 * ptx_type_bytes(v->to) - 1), PT_U64)
+                       : 0;
         if (!from_int) value = rounded_integer(value, v->rounding);
         if (!from_int || v->sat) value = value < lo ? lo : value > hi ? hi : value;
         return int_bits(value, v->to);

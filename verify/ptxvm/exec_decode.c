@@ -1,6 +1,6 @@
 /* The decoder: one function's statements into instructions of the machine. Here are the frame of it (opcodes, labels,
- * constants, operands) and control flow; what each opcode means is in exec_decode_*.c. An opcode or a modifier that no table
- * knows is an error with its line, never a guess: every part of the opcode must have been taken. */
+ * constants, operands) and control flow; what each opcode means is in exec_decode_*.c. An opcode or a modifier that no
+ * table knows is an error with its line, never a guess: every part of the opcode must have been taken. */
 #include "verify/ptxvm/exec_decode.h"
 
 #include <stdio.h>
@@ -18,9 +18,12 @@ void dec_fail(struct decoder *d, const char *fmt, ...) {
     longjmp(d->out, 1);
 }
 void dec_unknown(struct decoder *d) {
-    dec_fail(d, "the machine does not know this instruction%s%s", d->at < d->n_parts ? ", at ." : "", d->at < d->n_parts ? d->part[d->at] : "");
+    dec_fail(d, "the machine does not know this instruction%s%s", d->at < d->n_parts ? ", at ." : "",
+             d->at < d->n_parts ? d->part[d->at] : "");
 }
-bool dec_peek(const struct decoder *d, const char *word) { return d->at < d->n_parts && !strcmp(d->part[d->at], word); }
+bool dec_peek(const struct decoder *d, const char *word) {
+    return d->at < d->n_parts && !strcmp(d->part[d->at], word);
+}
 bool dec_take(struct decoder *d, const char *word) {
     if (!dec_peek(d, word)) return false;
     d->at++;
@@ -59,7 +62,9 @@ static u32 new_row(struct decoder *d, int bytes) {
     d->row_bytes[d->n_rows] = (u32)bytes;
     return d->n_rows++;
 }
-static int size_index(int bytes) { return bytes == 0 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : bytes == 8 ? 3 : 4; }
+static int size_index(int bytes) {
+    return bytes == 0 ? 0 : bytes == 2 ? 1 : bytes == 4 ? 2 : bytes == 8 ? 3 : 4;
+}
 
 u32 dec_temp(struct decoder *d, int bytes) {
     int k = size_index(bytes);
@@ -77,7 +82,9 @@ u32 dec_reg(struct decoder *d, int reg) {
     if (!d->reg_row[reg]) d->reg_row[reg] = new_row(d, type_row_bytes(d->f->regs[reg].type)) + 1;
     return (d->reg_row[reg] - 1) << 1;
 }
-int dec_reg_bytes(const struct decoder *d, const struct ptx_operand *o) { return type_row_bytes(d->f->regs[o->reg].type); }
+int dec_reg_bytes(const struct decoder *d, const struct ptx_operand *o) {
+    return type_row_bytes(d->f->regs[o->reg].type);
+}
 
 static u32 pool_add(struct decoder *d, int bytes, u64 value) {
     struct code *c = d->c;
@@ -89,7 +96,9 @@ static u32 pool_add(struct decoder *d, int bytes, u64 value) {
         at--;
         u64 old = 0;
         memcpy(&old, c->pool + (at & ~1u), (size_t)elem);
-        if ((at & 1) == (bytes == 0) && old == value && (u32)bytes == c->pool[(at & ~1u) + (bytes ? 32 * (u32)bytes : 4)]) return (at & ~1u) | 1;
+        if ((at & 1) == (bytes == 0) && old == value &&
+            (u32)bytes == c->pool[(at & ~1u) + (bytes ? 32 * (u32)bytes : 4)])
+            return (at & ~1u) | 1;
     }
     u32 need = ((u32)(elem * n) + 1 + 63) & ~63u; /* the element size is kept after the row */
     if (c->pool_bytes + need > c->pool_cap) {
@@ -113,7 +122,9 @@ u32 dec_const(struct decoder *d, int bytes, u64 value) {
     if (bytes < 8) value &= (1ull << (8 * bytes)) - 1;
     return pool_add(d, bytes, value);
 }
-u32 dec_pred_const(struct decoder *d, bool value) { return pool_add(d, 0, value ? 0xffffffffu : 0); }
+u32 dec_pred_const(struct decoder *d, bool value) {
+    return pool_add(d, 0, value ? 0xffffffffu : 0);
+}
 
 bool dec_constant(const struct ptx_operand *o, s64 *v) {
     if (o->kind != O_INT) return false;
@@ -131,8 +142,17 @@ struct insn *dec_emit(struct decoder *d, int kind) {
         d->guards = mem_grow(d->guards, c->cap * sizeof *d->guards);
     }
     struct insn *in = &c->insns[c->n];
-    *in = (struct insn){.kind = (u8)kind, .cls = d->cls, .d = NO_ROW, .a = NO_ROW, .b = NO_ROW, .c = NO_ROW, .e = NO_ROW,
-                        .target = NO_TARGET, .rejoin = NO_TARGET, .guard = NO_GUARD, .fp = FP_ANY};
+    *in = (struct insn){.kind = (u8)kind,
+                        .cls = d->cls,
+                        .d = NO_ROW,
+                        .a = NO_ROW,
+                        .b = NO_ROW,
+                        .c = NO_ROW,
+                        .e = NO_ROW,
+                        .target = NO_TARGET,
+                        .rejoin = NO_TARGET,
+                        .guard = NO_GUARD,
+                        .fp = FP_ANY};
     in->line = d->st ? d->st->line : d->f->line;
     d->guards[c->n] = NO_ROW;
     if (d->st && d->st->guard >= 0 && !d->unguarded) {
@@ -201,10 +221,14 @@ static u32 variable_address(struct decoder *d, const struct ptx_operand *o, stru
 
 static u32 convert_row(struct decoder *d, u32 from, int have, int want, bool is_signed) {
     if (have == want) return from;
-    int op = have == 2 ? (want == 4 ? (is_signed ? ROW_SEXT_16_32 : ROW_ZEXT_16_32) : (is_signed ? ROW_SEXT_16_64 : ROW_ZEXT_16_64))
-             : have == 4 ? (want == 2 ? ROW_TRUNC_32_16 : is_signed ? ROW_SEXT_32_64 : ROW_ZEXT_32_64)
+    int op = have == 2   ? (want == 4 ? (is_signed ? ROW_SEXT_16_32 : ROW_ZEXT_16_32)
+                                      : (is_signed ? ROW_SEXT_16_64 : ROW_ZEXT_16_64))
+             : have == 4 ? (want == 2   ? ROW_TRUNC_32_16
+                            : is_signed ? ROW_SEXT_32_64
+                                        : ROW_ZEXT_32_64)
                          : (want == 2 ? ROW_TRUNC_64_16 : ROW_TRUNC_64_32);
-    if (have == 0 || want == 0 || have == 16 || want == 16) dec_fail(d, "an operand of %d bits where %d are expected", have * 8, want * 8);
+    if (have == 0 || want == 0 || have == 16 || want == 16)
+        dec_fail(d, "an operand of %d bits where %d are expected", have * 8, want * 8);
     u32 to = dec_temp(d, want);
     dec_pure(d, op, want, to, from, NO_ROW, NO_ROW);
     return to;
@@ -213,8 +237,10 @@ static u32 convert_row(struct decoder *d, u32 from, int have, int want, bool is_
 u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, bool is_signed) {
     if (bytes == 1) bytes = 2;
     switch (o->kind) {
-    case O_REG: return convert_row(d, dec_reg(d, o->reg), dec_reg_bytes(d, o), bytes, is_signed);
-    case O_INT: return dec_const(d, bytes, (u64)o->value);
+    case O_REG:
+        return convert_row(d, dec_reg(d, o->reg), dec_reg_bytes(d, o), bytes, is_signed);
+    case O_INT:
+        return dec_const(d, bytes, (u64)o->value);
     case O_F32:
         if (bytes == 8) {
             float f;
@@ -250,19 +276,64 @@ u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, boo
         in->cls = VM_C_MOVE;
         in->d = to;
         in->dsize = (u8)own;
-        static const char *const names[] = {
-            "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y", "%ctaid.z", "%nctaid.x",
-            "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%smid", "%nsmid", "%gridid", "%clock", "%clock_hi",
-            "%clock64", "%globaltimer", "%globaltimer_lo", "%globaltimer_hi", "%lanemask_eq", "%lanemask_le", "%lanemask_lt",
-            "%lanemask_ge", "%lanemask_gt", "%clusterid.x", "%clusterid.y", "%clusterid.z", "%nclusterid.x", "%nclusterid.y",
-            "%nclusterid.z", "%cluster_ctaid.x", "%cluster_ctaid.y", "%cluster_ctaid.z", "%cluster_nctaid.x", "%cluster_nctaid.y",
-            "%cluster_nctaid.z", "%cluster_ctarank", "%cluster_nctarank", "%is_explicit_cluster", "%dynamic_smem_size",
-            "%total_smem_size", "%aggr_smem_size", "WARP_SZ", "%envreg", "%reserved_smem_offset_begin", "%current_graph_exec"};
+        static const char *const names[] = {"%tid.x",
+                                            "%tid.y",
+                                            "%tid.z",
+                                            "%ntid.x",
+                                            "%ntid.y",
+                                            "%ntid.z",
+                                            "%ctaid.x",
+                                            "%ctaid.y",
+                                            "%ctaid.z",
+                                            "%nctaid.x",
+                                            "%nctaid.y",
+                                            "%nctaid.z",
+                                            "%laneid",
+                                            "%warpid",
+                                            "%nwarpid",
+                                            "%smid",
+                                            "%nsmid",
+                                            "%gridid",
+                                            "%clock",
+                                            "%clock_hi",
+                                            "%clock64",
+                                            "%globaltimer",
+                                            "%globaltimer_lo",
+                                            "%globaltimer_hi",
+                                            "%lanemask_eq",
+                                            "%lanemask_le",
+                                            "%lanemask_lt",
+                                            "%lanemask_ge",
+                                            "%lanemask_gt",
+                                            "%clusterid.x",
+                                            "%clusterid.y",
+                                            "%clusterid.z",
+                                            "%nclusterid.x",
+                                            "%nclusterid.y",
+                                            "%nclusterid.z",
+                                            "%cluster_ctaid.x",
+                                            "%cluster_ctaid.y",
+                                            "%cluster_ctaid.z",
+                                            "%cluster_nctaid.x",
+                                            "%cluster_nctaid.y",
+                                            "%cluster_nctaid.z",
+                                            "%cluster_ctarank",
+                                            "%cluster_nctarank",
+                                            "%is_explicit_cluster",
+                                            "%dynamic_smem_size",
+                                            "%total_smem_size",
+                                            "%aggr_smem_size",
+                                            "WARP_SZ",
+                                            "%envreg",
+                                            "%reserved_smem_offset_begin",
+                                            "%current_graph_exec"};
         int k = 0, n = (int)(sizeof names / sizeof *names);
         while (k < n && strcmp(names[k], o->name)) k++;
         int env, used = 0;
-        if (k == n && sscanf(o->name, "%%envreg%d%n", &env, &used) == 1 && !o->name[used] && env >= 0 && env < 32) k = SREG_ENV + env;
-        else if (k == n) dec_fail(d, "unknown register %s", o->name);
+        if (k == n && sscanf(o->name, "%%envreg%d%n", &env, &used) == 1 && !o->name[used] && env >= 0 && env < 32)
+            k = SREG_ENV + env;
+        else if (k == n)
+            dec_fail(d, "unknown register %s", o->name);
         in->imm = k;
         return convert_row(d, to, own, bytes, false);
     }
@@ -275,7 +346,8 @@ u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, boo
         struct code *c = vm_code_of(d->m, f);
         return dec_const(d, bytes, VM_CODE_BASE + (u64)c->id * 16);
     }
-    default: dec_fail(d, "an operand of the wrong kind");
+    default:
+        dec_fail(d, "an operand of the wrong kind");
     }
 }
 u32 dec_src(struct decoder *d, const struct ptx_operand *o, enum ptx_type t) {
@@ -314,19 +386,22 @@ u32 dec_dst(struct decoder *d, const struct ptx_operand *o, enum ptx_type t) {
     if (o->kind != O_REG) dec_fail(d, "the result is no register");
     int have = dec_reg_bytes(d, o);
     if (have == want) return dec_reg(d, o->reg);
-    if (have < want || want == 0 || have == 16) dec_fail(d, "a result of %d bits into a register of %d", want * 8, have * 8);
+    if (have < want || want == 0 || have == 16)
+        dec_fail(d, "a result of %d bits into a register of %d", want * 8, have * 8);
     bool sgn = ptx_type_is_signed(t) && !ptx_type_is_float(t);
     u32 tmp = dec_temp(d, want);
     if (d->n_post == 16) dec_fail(d, "too many results");
     d->post[d->n_post].from = tmp;
     d->post[d->n_post].to = dec_reg(d, o->reg);
     d->post[d->n_post].size = (u8)have;
-    d->post[d->n_post++].op = want == 2 ? (have == 4 ? (sgn ? ROW_SEXT_16_32 : ROW_ZEXT_16_32) : (sgn ? ROW_SEXT_16_64 : ROW_ZEXT_16_64))
-                                        : (sgn ? ROW_SEXT_32_64 : ROW_ZEXT_32_64);
+    d->post[d->n_post++].op =
+        want == 2 ? (have == 4 ? (sgn ? ROW_SEXT_16_32 : ROW_ZEXT_16_32) : (sgn ? ROW_SEXT_16_64 : ROW_ZEXT_16_64))
+                  : (sgn ? ROW_SEXT_32_64 : ROW_ZEXT_32_64);
     return tmp;
 }
 
-int dec_vector(struct decoder *d, const struct ptx_operand *o, enum ptx_type t, bool dst, u32 *ops, u8 *sizes, int cap) {
+int dec_vector(struct decoder *d, const struct ptx_operand *o, enum ptx_type t, bool dst, u32 *ops, u8 *sizes,
+               int cap) {
     int n = o->kind == O_VEC ? o->n : 1;
     if (n > cap) dec_fail(d, "%d elements, at most %d are expected", n, cap);
     for (int i = 0; i < n; i++) {
@@ -368,7 +443,8 @@ u32 dec_label(struct decoder *d, const struct ptx_operand *o) {
 
 /* ---- statements ---- */
 static const struct opcode *find_opcode(const char *name) {
-    const struct opcode *tables[] = {dec_alu_opcodes, dec_convert_opcodes, dec_memory_opcodes, dec_warp_opcodes, dec_matrix_opcodes, dec_async_opcodes};
+    const struct opcode *tables[] = {dec_alu_opcodes,  dec_convert_opcodes, dec_memory_opcodes,
+                                     dec_warp_opcodes, dec_matrix_opcodes,  dec_async_opcodes};
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
         for (const struct opcode *o = tables[k]; o->name; o++)
             if (!strcmp(o->name, name)) return o;
@@ -409,7 +485,8 @@ static void finish(struct decoder *d, u32 end) {
     struct code *c = d->c;
     for (u32 i = 0; i < c->n; i++) {
         struct insn *in = &c->insns[i];
-        if (in->target != NO_TARGET) in->target = in->target >= (u32)d->f->n_code ? end : (u32)d->statement_pc[in->target];
+        if (in->target != NO_TARGET)
+            in->target = in->target >= (u32)d->f->n_code ? end : (u32)d->statement_pc[in->target];
         struct ext *x = in->kind == K_OP ? in->ext : NULL;
         for (int k = 0; x && k < x->n_targets; k++)
             x->targets[k] = x->targets[k] >= (u32)d->f->n_code ? end : (u32)d->statement_pc[x->targets[k]];
@@ -422,8 +499,8 @@ static void finish(struct decoder *d, u32 end) {
         if (!d->row_bytes[r]) c->n_preds++;
     if (c->n_preds >= GUARD_NOT) dec_fail(d, "more than 32766 predicates in one function");
     vm_compact_rows(c, place, d->n_rows);
-#define PLACE(op) \
-    if ((op) != NO_ROW && !((op) & 1)) (op) = place[(op) >> 1]
+#define PLACE(op)                                                                                                      \
+    if ((op) != NO_ROW && !((op)&1)) (op) = place[(op) >> 1]
     for (u32 i = 0; i < c->n; i++) {
         struct insn *in = &c->insns[i];
         PLACE(in->d);

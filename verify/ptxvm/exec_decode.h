@@ -20,10 +20,10 @@ struct decoder {
     char text[512];
     struct err *e;
     jmp_buf out;
-    u32 *reg_row;    /* PTX register -> row + 1 */
-    u32 *row_bytes;  /* element size of each row */
+    u32 *reg_row;   /* PTX register -> row + 1 */
+    u32 *row_bytes; /* element size of each row */
     u32 n_rows, cap_rows;
-    u32 *guards;     /* of each instruction: its predicate's row, NO_ROW for none */
+    u32 *guards; /* of each instruction: its predicate's row, NO_ROW for none */
     u32 cap_guards;
     u32 temps[5][MAX_TEMPS]; /* by size; reused from statement to statement */
     int n_temps[5], used_temps[5];
@@ -43,9 +43,9 @@ _Noreturn void dec_fail(struct decoder *d, const char *fmt, ...) __attribute__((
 _Noreturn void dec_unknown(struct decoder *d);
 bool dec_take(struct decoder *d, const char *word); /* the next part, when it is this */
 bool dec_peek(const struct decoder *d, const char *word);
-enum ptx_type dec_type(struct decoder *d);          /* the next part as a type */
-enum ptx_type dec_type_if(struct decoder *d);       /* PT_NONE when it is none */
-int dec_rounding(struct decoder *d);                /* takes .rn .rz .rm .rp: 0 3 1 2; -1 when there is none */
+enum ptx_type dec_type(struct decoder *d);              /* the next part as a type */
+enum ptx_type dec_type_if(struct decoder *d);           /* PT_NONE when it is none */
+int dec_rounding(struct decoder *d);                    /* takes .rn .rz .rm .rp: 0 3 1 2; -1 when there is none */
 void dec_count(struct decoder *d, int least, int most); /* operands */
 const struct ptx_operand *dec_operand(struct decoder *d, int i);
 
@@ -62,7 +62,8 @@ u32 dec_reg(struct decoder *d, int reg);
 bool dec_constant(const struct ptx_operand *o, s64 *v);
 
 struct insn *dec_emit(struct decoder *d, int kind);
-struct insn *dec_row(struct decoder *d, int op, int dsize, u32 to, u32 a, u32 b, u32 c);  /* guarded like the statement */
+struct insn *dec_row(struct decoder *d, int op, int dsize, u32 to, u32 a, u32 b,
+                     u32 c); /* guarded like the statement */
 struct insn *dec_pure(struct decoder *d, int op, int dsize, u32 to, u32 a, u32 b, u32 c); /* always executed */
 struct insn *dec_float(struct decoder *d, int op, int dsize, u32 to, u32 a, u32 b, u32 c, int fp);
 struct insn *dec_op(struct decoder *d, op_fn op, struct ext *x);
@@ -72,16 +73,23 @@ int dec_vector(struct decoder *d, const struct ptx_operand *o, enum ptx_type t, 
 /* The address operand: in->a, in->imm, x->asize and in->flags (MEM_…). */
 enum { MEM_DYNAMIC_SHARED = 1, MEM_LOCAL_FRAME = 2 };
 void dec_address(struct decoder *d, const struct ptx_operand *o, struct insn *in, struct ext *x, int space);
-struct ptx_var *dec_variable(struct decoder *d, const struct ptx_operand *o); /* resolves O_VAR and O_NAME; NULL: no variable */
+struct ptx_var *dec_variable(struct decoder *d,
+                             const struct ptx_operand *o);     /* resolves O_VAR and O_NAME; NULL: no variable */
 u32 dec_label(struct decoder *d, const struct ptx_operand *o); /* number of the statement */
 
 #define BY_SIZE(NAME, bytes) ((bytes) == 2 ? ROW_##NAME##_16 : (bytes) == 4 ? ROW_##NAME##_32 : ROW_##NAME##_64)
-#define BY_TYPE(NAME, bytes, sgn) \
-    ((bytes) == 2 ? ((sgn) ? ROW_##NAME##_S16 : ROW_##NAME##_U16) : (bytes) == 4 ? ((sgn) ? ROW_##NAME##_S32 : ROW_##NAME##_U32) \
-                                                               : ((sgn) ? ROW_##NAME##_S64 : ROW_##NAME##_U64))
-#define BY_HALF(NAME, t) \
-    ((t) == PT_F16 ? ROW_##NAME##_F16 : (t) == PT_F16X2 ? ROW_##NAME##_F16X2 : (t) == PT_BF16 ? ROW_##NAME##_BF16 : ROW_##NAME##_BF16X2)
-static inline bool type_is_half(enum ptx_type t) { return t == PT_F16 || t == PT_F16X2 || t == PT_BF16 || t == PT_BF16X2; }
+#define BY_TYPE(NAME, bytes, sgn)                                                                                      \
+    ((bytes) == 2   ? ((sgn) ? ROW_##NAME##_S16 : ROW_##NAME##_U16)                                                    \
+     : (bytes) == 4 ? ((sgn) ? ROW_##NAME##_S32 : ROW_##NAME##_U32)                                                    \
+                    : ((sgn) ? ROW_##NAME##_S64 : ROW_##NAME##_U64))
+#define BY_HALF(NAME, t)                                                                                               \
+    ((t) == PT_F16     ? ROW_##NAME##_F16                                                                              \
+     : (t) == PT_F16X2 ? ROW_##NAME##_F16X2                                                                            \
+     : (t) == PT_BF16  ? ROW_##NAME##_BF16                                                                             \
+                       : ROW_##NAME##_BF16X2)
+static inline bool type_is_half(enum ptx_type t) {
+    return t == PT_F16 || t == PT_F16X2 || t == PT_BF16 || t == PT_BF16X2;
+}
 
 void dec_store_async(struct decoder *d, bool reduce); /* st.async, red.async, after those words */
 
@@ -90,6 +98,7 @@ struct opcode {
     void (*decode)(struct decoder *d);
     enum vm_class cls;
 };
-extern const struct opcode dec_alu_opcodes[], dec_convert_opcodes[], dec_memory_opcodes[], dec_warp_opcodes[], dec_matrix_opcodes[], dec_async_opcodes[];
+extern const struct opcode dec_alu_opcodes[], dec_convert_opcodes[], dec_memory_opcodes[], dec_warp_opcodes[],
+    dec_matrix_opcodes[], dec_async_opcodes[];
 
 #endif

@@ -5,7 +5,9 @@
 
 #define N NO_ROW
 
-static bool type_is_int(enum ptx_type t) { return t >= PT_U8 && t <= PT_S64; }
+static bool type_is_int(enum ptx_type t) {
+    return t >= PT_U8 && t <= PT_S64;
+}
 static int bytes_of(struct decoder *d, enum ptx_type t) {
     int n = ptx_type_bytes(t);
     if (n != 2 && n != 4 && n != 8) dec_unknown(d);
@@ -21,19 +23,29 @@ static struct float_mods float_mods(struct decoder *d) {
     struct float_mods m = {.rounding = -1};
     for (;;) {
         int r = dec_rounding(d);
-        if (r >= 0) m.rounding = r;
-        else if (dec_take(d, "ftz")) m.ftz = true;
-        else if (dec_take(d, "sat")) m.sat = true;
-        else if (dec_take(d, "relu")) m.relu = true;
-        else if (dec_take(d, "NaN")) m.nan = true;
-        else if (dec_take(d, "approx") || dec_take(d, "full")) m.approx = true;
-        else return m;
+        if (r >= 0)
+            m.rounding = r;
+        else if (dec_take(d, "ftz"))
+            m.ftz = true;
+        else if (dec_take(d, "sat"))
+            m.sat = true;
+        else if (dec_take(d, "relu"))
+            m.relu = true;
+        else if (dec_take(d, "NaN"))
+            m.nan = true;
+        else if (dec_take(d, "approx") || dec_take(d, "full"))
+            m.approx = true;
+        else
+            return m;
     }
 }
-static int fp_of(const struct float_mods *m) { return (m->rounding < 0 ? 0 : m->rounding) | (m->ftz ? FP_FTZ : 0); }
+static int fp_of(const struct float_mods *m) {
+    return (m->rounding < 0 ? 0 : m->rounding) | (m->ftz ? FP_FTZ : 0);
+}
 
 /* One float operation of any format on rows already made; n sources. */
-static void float_op(struct decoder *d, enum ptx_type t, int op, const struct float_mods *m, u32 to, u32 a, u32 b, u32 c) {
+static void float_op(struct decoder *d, enum ptx_type t, int op, const struct float_mods *m, u32 to, u32 a, u32 b,
+                     u32 c) {
     int bytes = ptx_type_bytes(t);
     if (type_is_half(t) && m->ftz) {
         if (t != PT_F16 && t != PT_F16X2) dec_unknown(d);
@@ -53,11 +65,15 @@ static void float_op(struct decoder *d, enum ptx_type t, int op, const struct fl
     if (n && fix[n - 1] < 0) dec_unknown(d);
     u32 at = n ? dec_temp(d, bytes) : to;
     int fp = type_is_half(t) ? 0 : fp_of(m);
-    if (n) dec_pure(d, op, bytes, at, a, b, c)->fp = (u8)fp;
-    else dec_float(d, op, bytes, at, a, b, c, fp);
+    if (n)
+        dec_pure(d, op, bytes, at, a, b, c)->fp = (u8)fp;
+    else
+        dec_float(d, op, bytes, at, a, b, c, fp);
     for (int i = 0; i < n; i++) {
-        if (i < n - 1) dec_pure(d, fix[i], bytes, at, at, N, N)->fp = 0;
-        else dec_float(d, fix[i], bytes, to, at, N, N, 0);
+        if (i < n - 1)
+            dec_pure(d, fix[i], bytes, at, at, N, N)->fp = 0;
+        else
+            dec_float(d, fix[i], bytes, to, at, N, N, 0);
     }
 }
 
@@ -90,7 +106,12 @@ static void add_sub(struct decoder *d, bool sub) {
         int n = bytes_of(d, t);
         if (n == 2 || !type_is_int(t)) dec_unknown(d);
         sources(d, t, 2, s);
-        dec_row(d, sub ? (n == 4 ? ROW_SUBCC_32 : ROW_SUBCC_64) : n == 4 ? ROW_ADDCC_32 : ROW_ADDCC_64, n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N)->imm = 1;
+        dec_row(d,
+                sub      ? (n == 4 ? ROW_SUBCC_32 : ROW_SUBCC_64)
+                : n == 4 ? ROW_ADDCC_32
+                         : ROW_ADDCC_64,
+                n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N)
+            ->imm = 1;
         return;
     }
     struct float_mods m = float_mods(d);
@@ -104,7 +125,11 @@ static void add_sub(struct decoder *d, bool sub) {
     u32 to = dec_dst(d, dec_operand(d, 0), t);
     if (t == PT_F32 || t == PT_F64) {
         d->cls = t == PT_F32 ? VM_C_FLOAT : VM_C_DOUBLE;
-        float_op(d, t, t == PT_F32 ? (sub ? ROW_SUB_F32 : ROW_ADD_F32) : sub ? ROW_SUB_F64 : ROW_ADD_F64, &m, to, s[0], s[1], N);
+        float_op(d, t,
+                 t == PT_F32 ? (sub ? ROW_SUB_F32 : ROW_ADD_F32)
+                 : sub       ? ROW_SUB_F64
+                             : ROW_ADD_F64,
+                 &m, to, s[0], s[1], N);
     } else if (type_is_half(t)) {
         d->cls = VM_C_HALF;
         if (m.rounding > 0) dec_unknown(d);
@@ -115,11 +140,19 @@ static void add_sub(struct decoder *d, bool sub) {
     } else {
         if (!type_is_int(t) || m.rounding >= 0 || m.ftz || (m.sat && t != PT_S32)) dec_unknown(d);
         int n = bytes_of(d, t);
-        dec_row(d, m.sat ? (sub ? ROW_SUBSAT_S32 : ROW_ADDSAT_S32) : sub ? BY_SIZE(SUB, n) : BY_SIZE(ADD, n), n, to, s[0], s[1], N);
+        dec_row(d,
+                m.sat ? (sub ? ROW_SUBSAT_S32 : ROW_ADDSAT_S32)
+                : sub ? BY_SIZE(SUB, n)
+                      : BY_SIZE(ADD, n),
+                n, to, s[0], s[1], N);
     }
 }
-static void dec_add(struct decoder *d) { add_sub(d, false); }
-static void dec_sub(struct decoder *d) { add_sub(d, true); }
+static void dec_add(struct decoder *d) {
+    add_sub(d, false);
+}
+static void dec_sub(struct decoder *d) {
+    add_sub(d, true);
+}
 
 static void carry(struct decoder *d, bool sub) {
     dec_count(d, 3, 3);
@@ -129,10 +162,19 @@ static void carry(struct decoder *d, bool sub) {
     sources(d, t, 2, s);
     int n = bytes_of(d, t);
     if (n == 2 || !type_is_int(t)) dec_unknown(d);
-    dec_row(d, sub ? (n == 4 ? ROW_SUBC_32 : ROW_SUBC_64) : n == 4 ? ROW_ADDC_32 : ROW_ADDC_64, n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N)->imm = cc;
+    dec_row(d,
+            sub      ? (n == 4 ? ROW_SUBC_32 : ROW_SUBC_64)
+            : n == 4 ? ROW_ADDC_32
+                     : ROW_ADDC_64,
+            n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N)
+        ->imm = cc;
 }
-static void dec_addc(struct decoder *d) { carry(d, false); }
-static void dec_subc(struct decoder *d) { carry(d, true); }
+static void dec_addc(struct decoder *d) {
+    carry(d, false);
+}
+static void dec_subc(struct decoder *d) {
+    carry(d, true);
+}
 
 static enum ptx_type widened(enum ptx_type t) {
     return t == PT_U16 ? PT_U32 : t == PT_S16 ? PT_S32 : t == PT_U32 ? PT_U64 : t == PT_S32 ? PT_S64 : PT_NONE;
@@ -151,9 +193,14 @@ static void dec_mul(struct decoder *d) {
         if (wide) {
             if (n == 8) dec_unknown(d);
             u32 to = dec_dst(d, dec_operand(d, 0), widened(t));
-            dec_row(d, n == 2 ? (sgn ? ROW_MULW_S16 : ROW_MULW_U16) : sgn ? ROW_MULW_S32 : ROW_MULW_U32, 2 * n, to, s[0], s[1], N);
+            dec_row(d,
+                    n == 2 ? (sgn ? ROW_MULW_S16 : ROW_MULW_U16)
+                    : sgn  ? ROW_MULW_S32
+                           : ROW_MULW_U32,
+                    2 * n, to, s[0], s[1], N);
         } else {
-            dec_row(d, lo ? BY_SIZE(MUL, n) : BY_TYPE(MULHI, n, sgn), n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N);
+            dec_row(d, lo ? BY_SIZE(MUL, n) : BY_TYPE(MULHI, n, sgn), n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1],
+                    N);
         }
         return;
     }
@@ -226,11 +273,19 @@ static void dec_mad(struct decoder *d) {
         if (n == 8) dec_unknown(d);
         u32 z = dec_src(d, dec_operand(d, 3), widened(t));
         u32 to = dec_dst(d, dec_operand(d, 0), widened(t));
-        dec_row(d, n == 2 ? (sgn ? ROW_MADW_S16 : ROW_MADW_U16) : sgn ? ROW_MADW_S32 : ROW_MADW_U32, 2 * n, to, s[0], s[1], z);
+        dec_row(d,
+                n == 2 ? (sgn ? ROW_MADW_S16 : ROW_MADW_U16)
+                : sgn  ? ROW_MADW_S32
+                       : ROW_MADW_U32,
+                2 * n, to, s[0], s[1], z);
         return;
     }
     u32 z = dec_src(d, dec_operand(d, 3), t);
-    dec_row(d, lo ? BY_SIZE(MAD, n) : sat ? ROW_MADHISAT_S32 : BY_TYPE(MADHI, n, sgn), n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], z);
+    dec_row(d,
+            lo    ? BY_SIZE(MAD, n)
+            : sat ? ROW_MADHISAT_S32
+                  : BY_TYPE(MADHI, n, sgn),
+            n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], z);
 }
 static void dec_madc(struct decoder *d) {
     dec_count(d, 4, 4);
@@ -301,7 +356,11 @@ static void abs_neg(struct decoder *d, bool neg) {
     int n = ptx_type_bytes(t);
     if (type_is_half(t)) {
         d->cls = VM_C_HALF;
-        float_op(d, t, n == 2 ? (neg ? ROW_NEG_F16 : ROW_ABS_F16) : neg ? ROW_NEG_F16X2 : ROW_ABS_F16X2, &m, to, s, N, N);
+        float_op(d, t,
+                 n == 2 ? (neg ? ROW_NEG_F16 : ROW_ABS_F16)
+                 : neg  ? ROW_NEG_F16X2
+                        : ROW_ABS_F16X2,
+                 &m, to, s, N, N);
     } else if (t == PT_F32) {
         d->cls = VM_C_FLOAT;
         u32 tmp = m.ftz ? dec_temp(d, 4) : s;
@@ -315,8 +374,12 @@ static void abs_neg(struct decoder *d, bool neg) {
         dec_row(d, neg ? BY_SIZE(NEG, n) : n == 2 ? ROW_ABS_S16 : n == 4 ? ROW_ABS_S32 : ROW_ABS_S64, n, to, s, N, N);
     }
 }
-static void dec_abs(struct decoder *d) { abs_neg(d, false); }
-static void dec_neg(struct decoder *d) { abs_neg(d, true); }
+static void dec_abs(struct decoder *d) {
+    abs_neg(d, false);
+}
+static void dec_neg(struct decoder *d) {
+    abs_neg(d, true);
+}
 
 static void min_max(struct decoder *d, bool max) {
     dec_count(d, 3, 4);
@@ -333,9 +396,13 @@ static void min_max(struct decoder *d, bool max) {
     int n = ptx_type_bytes(t);
     if (t == PT_F32 || t == PT_F64 || type_is_half(t)) {
         d->cls = t == PT_F32 ? VM_C_FLOAT : t == PT_F64 ? VM_C_DOUBLE : VM_C_HALF;
-        int op = t == PT_F64 ? (max ? ROW_MAX_F64 : ROW_MIN_F64)
-                 : t == PT_F32 ? (m.nan ? (max ? ROW_MAXNAN_F32 : ROW_MINNAN_F32) : max ? ROW_MAX_F32 : ROW_MIN_F32)
-                 : m.nan ? (max ? BY_HALF(MAXNAN, t) : BY_HALF(MINNAN, t)) : max ? BY_HALF(MAX, t) : BY_HALF(MIN, t);
+        int op = t == PT_F64   ? (max ? ROW_MAX_F64 : ROW_MIN_F64)
+                 : t == PT_F32 ? (m.nan ? (max ? ROW_MAXNAN_F32 : ROW_MINNAN_F32)
+                                  : max ? ROW_MAX_F32
+                                        : ROW_MIN_F32)
+                 : m.nan       ? (max ? BY_HALF(MAXNAN, t) : BY_HALF(MINNAN, t))
+                 : max         ? BY_HALF(MAX, t)
+                               : BY_HALF(MIN, t);
         if (m.sat || m.rounding >= 0 || (t == PT_F64 && m.nan)) dec_unknown(d);
         if (t == PT_F32 && m.ftz) { /* flushing is of the operands here: the larger of two is itself */
             for (int i = 0; i < n_src; i++) {
@@ -366,9 +433,12 @@ static void min_max(struct decoder *d, bool max) {
     }
     bool sgn = ptx_type_is_signed(t);
     int op, fix = -1;
-    if (t == PT_U16X2 || t == PT_S16X2) op = sgn ? (max ? ROW_MAX_S16X2 : ROW_MIN_S16X2) : max ? ROW_MAX_U16X2 : ROW_MIN_U16X2;
-    else if (type_is_int(t)) op = max ? BY_TYPE(MAX, n, sgn) : BY_TYPE(MIN, n, sgn);
-    else dec_unknown(d);
+    if (t == PT_U16X2 || t == PT_S16X2)
+        op = sgn ? (max ? ROW_MAX_S16X2 : ROW_MIN_S16X2) : max ? ROW_MAX_U16X2 : ROW_MIN_U16X2;
+    else if (type_is_int(t))
+        op = max ? BY_TYPE(MAX, n, sgn) : BY_TYPE(MIN, n, sgn);
+    else
+        dec_unknown(d);
     if (m.relu) fix = t == PT_S32 ? ROW_RELU_S32 : t == PT_S16X2 ? ROW_RELU_S16X2 : -2;
     if (fix == -2 || m.ftz || m.nan || m.sat) dec_unknown(d);
     u32 at = fix >= 0 ? dec_temp(d, n) : to;
@@ -379,8 +449,12 @@ static void min_max(struct decoder *d, bool max) {
         dec_row(d, op, n, to, s[0], s[1], N);
     }
 }
-static void dec_min(struct decoder *d) { min_max(d, false); }
-static void dec_max(struct decoder *d) { min_max(d, true); }
+static void dec_min(struct decoder *d) {
+    min_max(d, false);
+}
+static void dec_max(struct decoder *d) {
+    min_max(d, true);
+}
 
 /* rcp sqrt rsqrt ex2 lg2 sin cos tanh */
 static void dec_special(struct decoder *d) {
@@ -391,11 +465,19 @@ static void dec_special(struct decoder *d) {
     int op = -1;
 #define IS(s) (!strcmp(name, s))
     if (t == PT_F32)
-        op = IS("rcp") ? ROW_RCP_F32 : IS("sqrt") ? ROW_SQRT_F32 : IS("rsqrt") ? ROW_RSQRT_F32 : IS("ex2") ? ROW_EX2_F32
-             : IS("lg2") ? ROW_LG2_F32 : IS("sin") ? ROW_SIN_F32 : IS("cos") ? ROW_COS_F32 : ROW_TANH_F32;
+        op = IS("rcp")     ? ROW_RCP_F32
+             : IS("sqrt")  ? ROW_SQRT_F32
+             : IS("rsqrt") ? ROW_RSQRT_F32
+             : IS("ex2")   ? ROW_EX2_F32
+             : IS("lg2")   ? ROW_LG2_F32
+             : IS("sin")   ? ROW_SIN_F32
+             : IS("cos")   ? ROW_COS_F32
+                           : ROW_TANH_F32;
     else if (t == PT_F64)
-        op = IS("rcp") ? (m.approx ? ROW_RCPFTZ_F64 : ROW_RCP_F64) : IS("sqrt") ? ROW_SQRT_F64
-             : IS("rsqrt") ? (m.ftz ? ROW_RSQRTFTZ_F64 : ROW_RSQRT_F64) : -1;
+        op = IS("rcp")     ? (m.approx ? ROW_RCPFTZ_F64 : ROW_RCP_F64)
+             : IS("sqrt")  ? ROW_SQRT_F64
+             : IS("rsqrt") ? (m.ftz ? ROW_RSQRTFTZ_F64 : ROW_RSQRT_F64)
+                           : -1;
     else if (type_is_half(t))
         op = IS("ex2") ? BY_HALF(EX2, t) : IS("tanh") ? BY_HALF(TANH, t) : -1;
     if (op < 0 || m.sat || m.relu) dec_unknown(d);
@@ -411,7 +493,8 @@ static void dec_copysign(struct decoder *d) {
     dec_count(d, 3, 3);
     u32 s[3];
     sources(d, t, 2, s);
-    dec_row(d, t == PT_F32 ? ROW_COPYSIGN_F32 : ROW_COPYSIGN_F64, ptx_type_bytes(t), dec_dst(d, dec_operand(d, 0), t), s[0], s[1], N);
+    dec_row(d, t == PT_F32 ? ROW_COPYSIGN_F32 : ROW_COPYSIGN_F64, ptx_type_bytes(t), dec_dst(d, dec_operand(d, 0), t),
+            s[0], s[1], N);
 }
 
 /* ---- logic and bits ---- */
@@ -424,7 +507,13 @@ static void dec_logic(struct decoder *d) {
         d->cls = VM_C_COMPARE;
         bool na, nb = false;
         u32 a = dec_pred(d, dec_operand(d, 1), &na), b = is_not ? N : dec_pred(d, dec_operand(d, 2), &nb);
-        dec_row(d, is_not ? ROW_P_NOT : is_and ? ROW_P_AND : is_or ? ROW_P_OR : ROW_P_XOR, 0, dec_dst_pred(d, dec_operand(d, 0)), a, b, N)->imm = na | nb << 1;
+        dec_row(d,
+                is_not   ? ROW_P_NOT
+                : is_and ? ROW_P_AND
+                : is_or  ? ROW_P_OR
+                         : ROW_P_XOR,
+                0, dec_dst_pred(d, dec_operand(d, 0)), a, b, N)
+            ->imm = na | nb << 1;
         return;
     }
     int n = bytes_of(d, t);
@@ -448,7 +537,8 @@ static void dec_shift(struct decoder *d) {
     if (!type_is_int(t) && !(t >= PT_B16 && t <= PT_B64)) dec_unknown(d);
     dec_count(d, 3, 3);
     u32 a = dec_src(d, dec_operand(d, 1), t), b = dec_src_bytes(d, dec_operand(d, 2), 4, false);
-    dec_row(d, left ? BY_SIZE(SHL, n) : BY_TYPE(SHR, n, ptx_type_is_signed(t)), n, dec_dst(d, dec_operand(d, 0), t), a, b, N);
+    dec_row(d, left ? BY_SIZE(SHL, n) : BY_TYPE(SHR, n, ptx_type_is_signed(t)), n, dec_dst(d, dec_operand(d, 0), t), a,
+            b, N);
 }
 static void dec_shf(struct decoder *d) {
     bool left = dec_take(d, "l");
@@ -459,7 +549,11 @@ static void dec_shf(struct decoder *d) {
     dec_count(d, 4, 4);
     u32 s[3];
     sources(d, PT_B32, 3, s);
-    dec_row(d, left ? (wrap ? ROW_SHFL_WRAP : ROW_SHFL_CLAMP) : wrap ? ROW_SHFR_WRAP : ROW_SHFR_CLAMP, 4, dec_dst(d, dec_operand(d, 0), PT_B32), s[0], s[1], s[2]);
+    dec_row(d,
+            left   ? (wrap ? ROW_SHFL_WRAP : ROW_SHFL_CLAMP)
+            : wrap ? ROW_SHFR_WRAP
+                   : ROW_SHFR_CLAMP,
+            4, dec_dst(d, dec_operand(d, 0), PT_B32), s[0], s[1], s[2]);
 }
 static void dec_count_bits(struct decoder *d) {
     const char *name = d->part[0];
@@ -470,10 +564,15 @@ static void dec_count_bits(struct decoder *d) {
     dec_count(d, 2, 2);
     u32 s = dec_src(d, dec_operand(d, 1), t);
     bool brev = IS("brev"), sgn = ptx_type_is_signed(t);
-    int op = IS("popc") ? (n == 4 ? ROW_POPC_32 : ROW_POPC_64) : IS("clz") ? (n == 4 ? ROW_CLZ_32 : ROW_CLZ_64)
-             : brev ? (n == 4 ? ROW_BREV_32 : ROW_BREV_64)
-             : shift ? (n == 4 ? (sgn ? ROW_BFINDSH_S32 : ROW_BFINDSH_U32) : sgn ? ROW_BFINDSH_S64 : ROW_BFINDSH_U64)
-                     : (n == 4 ? (sgn ? ROW_BFIND_S32 : ROW_BFIND_U32) : sgn ? ROW_BFIND_S64 : ROW_BFIND_U64);
+    int op = IS("popc")  ? (n == 4 ? ROW_POPC_32 : ROW_POPC_64)
+             : IS("clz") ? (n == 4 ? ROW_CLZ_32 : ROW_CLZ_64)
+             : brev      ? (n == 4 ? ROW_BREV_32 : ROW_BREV_64)
+             : shift     ? (n == 4 ? (sgn ? ROW_BFINDSH_S32 : ROW_BFINDSH_U32)
+                            : sgn  ? ROW_BFINDSH_S64
+                                   : ROW_BFINDSH_U64)
+                         : (n == 4 ? (sgn ? ROW_BFIND_S32 : ROW_BFIND_U32)
+                            : sgn  ? ROW_BFIND_S64
+                                   : ROW_BFIND_U64);
     enum ptx_type rt = brev ? t : PT_U32;
     dec_row(d, op, ptx_type_bytes(rt), dec_dst(d, dec_operand(d, 0), rt), s, N, N);
 }
@@ -482,9 +581,14 @@ static void dec_bfe(struct decoder *d) {
     int n = ptx_type_bytes(t);
     if ((n != 4 && n != 8) || !type_is_int(t)) dec_unknown(d);
     dec_count(d, 4, 4);
-    u32 a = dec_src(d, dec_operand(d, 1), t), b = dec_src_bytes(d, dec_operand(d, 2), 4, false), c = dec_src_bytes(d, dec_operand(d, 3), 4, false);
+    u32 a = dec_src(d, dec_operand(d, 1), t), b = dec_src_bytes(d, dec_operand(d, 2), 4, false),
+        c = dec_src_bytes(d, dec_operand(d, 3), 4, false);
     bool sgn = ptx_type_is_signed(t);
-    dec_row(d, n == 4 ? (sgn ? ROW_BFE_S32 : ROW_BFE_U32) : sgn ? ROW_BFE_S64 : ROW_BFE_U64, n, dec_dst(d, dec_operand(d, 0), t), a, b, c);
+    dec_row(d,
+            n == 4 ? (sgn ? ROW_BFE_S32 : ROW_BFE_U32)
+            : sgn  ? ROW_BFE_S64
+                   : ROW_BFE_U64,
+            n, dec_dst(d, dec_operand(d, 0), t), a, b, c);
 }
 static void dec_bfi(struct decoder *d) {
     enum ptx_type t = dec_type(d);
@@ -504,12 +608,19 @@ static void three32(struct decoder *d, int op) {
     sources(d, PT_B32, 3, s);
     dec_row(d, op, 4, dec_dst(d, dec_operand(d, 0), PT_B32), s[0], s[1], s[2]);
 }
-static void dec_fns(struct decoder *d) { three32(d, ROW_FNS_32); }
+static void dec_fns(struct decoder *d) {
+    three32(d, ROW_FNS_32);
+}
 static void dec_prmt(struct decoder *d) {
     enum ptx_type t = dec_type(d);
     if (t != PT_B32) dec_unknown(d);
-    int op = dec_take(d, "f4e") ? ROW_PRMT_F4E : dec_take(d, "b4e") ? ROW_PRMT_B4E : dec_take(d, "rc8") ? ROW_PRMT_RC8
-             : dec_take(d, "ecl") ? ROW_PRMT_ECL : dec_take(d, "ecr") ? ROW_PRMT_ECR : dec_take(d, "rc16") ? ROW_PRMT_RC16 : ROW_PRMT;
+    int op = dec_take(d, "f4e")    ? ROW_PRMT_F4E
+             : dec_take(d, "b4e")  ? ROW_PRMT_B4E
+             : dec_take(d, "rc8")  ? ROW_PRMT_RC8
+             : dec_take(d, "ecl")  ? ROW_PRMT_ECL
+             : dec_take(d, "ecr")  ? ROW_PRMT_ECR
+             : dec_take(d, "rc16") ? ROW_PRMT_RC16
+                                   : ROW_PRMT;
     d->at--;
     d->part[d->at] = "b32"; /* three32 takes the type */
     three32(d, op);
@@ -527,7 +638,8 @@ static void dec_lop3(struct decoder *d) {
     u32 s[3];
     sources(d, PT_B32, 3, s);
     s64 lut;
-    if (!dec_constant(dec_operand(d, 4), &lut) || lut < 0 || lut > 255) dec_fail(d, "the table is no constant from 0 to 255");
+    if (!dec_constant(dec_operand(d, 4), &lut) || lut < 0 || lut > 255)
+        dec_fail(d, "the table is no constant from 0 to 255");
     u32 r = dec_dst(d, to, PT_B32), value = p ? dec_temp(d, 4) : r;
     if (!p) {
         dec_row(d, ROW_LOP3, 4, r, s[0], s[1], s[2])->imm = lut;
@@ -575,16 +687,20 @@ static void dec_dp2a(struct decoder *d) {
     if ((a != PT_U32 && a != PT_S32) || (b != PT_U32 && b != PT_S32)) dec_unknown(d);
     u32 s[3];
     sources(d, PT_B32, 3, s);
-    dec_row(d, ROW_DP2A, 4, dec_dst(d, dec_operand(d, 0), PT_B32), s[0], s[1], s[2])->imm = (a == PT_S32) | (b == PT_S32) << 1 | hi << 2;
+    dec_row(d, ROW_DP2A, 4, dec_dst(d, dec_operand(d, 0), PT_B32), s[0], s[1], s[2])->imm =
+        (a == PT_S32) | (b == PT_S32) << 1 | hi << 2;
 }
 
 /* ---- comparison and selection ---- */
 static int compare_op(struct decoder *d, const char *cmp, enum ptx_type t, int n) {
-    static const char *const names[] = {"eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
-    static const short f32_ops[] = {ROW_EQ_F32, ROW_NE_F32, ROW_LT_F32, ROW_LE_F32, ROW_GT_F32, ROW_GE_F32, ROW_EQU_F32, ROW_NEU_F32,
-                                    ROW_LTU_F32, ROW_LEU_F32, ROW_GTU_F32, ROW_GEU_F32, ROW_NUM_F32, ROW_NAN_F32};
-    static const short f64_ops[] = {ROW_EQ_F64, ROW_NE_F64, ROW_LT_F64, ROW_LE_F64, ROW_GT_F64, ROW_GE_F64, ROW_EQU_F64, ROW_NEU_F64,
-                                    ROW_LTU_F64, ROW_LEU_F64, ROW_GTU_F64, ROW_GEU_F64, ROW_NUM_F64, ROW_NAN_F64};
+    static const char *const names[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "equ",
+                                        "neu", "ltu", "leu", "gtu", "geu", "num", "nan"};
+    static const short f32_ops[] = {ROW_EQ_F32,  ROW_NE_F32,  ROW_LT_F32,  ROW_LE_F32,  ROW_GT_F32,
+                                    ROW_GE_F32,  ROW_EQU_F32, ROW_NEU_F32, ROW_LTU_F32, ROW_LEU_F32,
+                                    ROW_GTU_F32, ROW_GEU_F32, ROW_NUM_F32, ROW_NAN_F32};
+    static const short f64_ops[] = {ROW_EQ_F64,  ROW_NE_F64,  ROW_LT_F64,  ROW_LE_F64,  ROW_GT_F64,
+                                    ROW_GE_F64,  ROW_EQU_F64, ROW_NEU_F64, ROW_LTU_F64, ROW_LEU_F64,
+                                    ROW_GTU_F64, ROW_GEU_F64, ROW_NUM_F64, ROW_NAN_F64};
     if (ptx_type_is_float(t)) {
         for (int i = 0; i < 14; i++)
             if (!strcmp(cmp, names[i])) return t == PT_F64 ? f64_ops[i] : f32_ops[i];
@@ -602,7 +718,8 @@ static int compare_op(struct decoder *d, const char *cmp, enum ptx_type t, int n
 }
 
 /* Compares two operands of type t: masks into p[0] and, of packed halves, p[1]. */
-static void compare(struct decoder *d, const char *cmp, enum ptx_type t, bool ftz, const struct ptx_operand *a, const struct ptx_operand *b, u32 p[2]) {
+static void compare(struct decoder *d, const char *cmp, enum ptx_type t, bool ftz, const struct ptx_operand *a,
+                    const struct ptx_operand *b, u32 p[2]) {
     int n = bytes_of(d, t);
     u32 x = dec_src(d, a, t), y = dec_src(d, b, t);
     int op = compare_op(d, cmp, t, n);
@@ -633,7 +750,9 @@ static void compare(struct decoder *d, const char *cmp, enum ptx_type t, bool ft
     }
 }
 
-static int bool_op(struct decoder *d) { return dec_take(d, "and") ? ROW_P_AND : dec_take(d, "or") ? ROW_P_OR : dec_take(d, "xor") ? ROW_P_XOR : -1; }
+static int bool_op(struct decoder *d) {
+    return dec_take(d, "and") ? ROW_P_AND : dec_take(d, "or") ? ROW_P_OR : dec_take(d, "xor") ? ROW_P_XOR : -1;
+}
 
 static void dec_setp(struct decoder *d) {
     if (d->at >= d->n_parts) dec_unknown(d);
@@ -664,8 +783,10 @@ static void dec_setp(struct decoder *d) {
     u32 r0 = dec_temp(d, 0), r1 = dec_temp(d, 0); /* both before either is written: q may be a result */
     dec_pure(d, combine < 0 ? ROW_P_MOV : combine, 0, r0, p[0], q, N)->imm = nq << 1;
     if (second) {
-        if (packed) dec_pure(d, combine < 0 ? ROW_P_MOV : combine, 0, r1, p[1], q, N)->imm = nq << 1;
-        else dec_pure(d, combine < 0 ? ROW_P_MOV : combine, 0, r1, p[0], q, N)->imm = 1 | nq << 1;
+        if (packed)
+            dec_pure(d, combine < 0 ? ROW_P_MOV : combine, 0, r1, p[1], q, N)->imm = nq << 1;
+        else
+            dec_pure(d, combine < 0 ? ROW_P_MOV : combine, 0, r1, p[0], q, N)->imm = 1 | nq << 1;
         dec_row(d, ROW_P_MOV, 0, dec_dst_pred(d, second), r1, N, N);
     }
     dec_row(d, ROW_P_MOV, 0, first, r0, N, N);
@@ -689,7 +810,9 @@ static void dec_set(struct decoder *d) {
     }
     u32 to = dec_dst(d, dec_operand(d, 0), dt);
     if (t == PT_F16X2 || t == PT_BF16X2) {
-        dec_row(d, ROW_MASK2_TO_16X2, 4, to, p[0], p[1], N)->imm = dt == PT_F16X2 ? 0x3c00 : dt == PT_BF16X2 ? 0x3f80 : 0xffff;
+        dec_row(d, ROW_MASK2_TO_16X2, 4, to, p[0], p[1], N)->imm = dt == PT_F16X2    ? 0x3c00
+                                                                   : dt == PT_BF16X2 ? 0x3f80
+                                                                                     : 0xffff;
     } else if (dt == PT_U32 || dt == PT_S32 || dt == PT_B32) {
         dec_row(d, ROW_MASK_TO_32, 4, to, p[0], N, N);
     } else if (dt == PT_F32) {
@@ -705,8 +828,9 @@ static void dec_testp(struct decoder *d) {
     static const struct {
         const char *name;
         short f32, f64;
-    } kinds[] = {{"finite", ROW_TP_FINITE_F32, ROW_TP_FINITE_F64}, {"infinite", ROW_TP_INF_F32, ROW_TP_INF_F64}, {"number", ROW_TP_NUM_F32, ROW_TP_NUM_F64},
-                 {"notanumber", ROW_TP_NAN_F32, ROW_TP_NAN_F64}, {"normal", ROW_TP_NORMAL_F32, ROW_TP_NORMAL_F64}, {"subnormal", ROW_TP_SUB_F32, ROW_TP_SUB_F64}};
+    } kinds[] = {{"finite", ROW_TP_FINITE_F32, ROW_TP_FINITE_F64}, {"infinite", ROW_TP_INF_F32, ROW_TP_INF_F64},
+                 {"number", ROW_TP_NUM_F32, ROW_TP_NUM_F64},       {"notanumber", ROW_TP_NAN_F32, ROW_TP_NAN_F64},
+                 {"normal", ROW_TP_NORMAL_F32, ROW_TP_NORMAL_F64}, {"subnormal", ROW_TP_SUB_F32, ROW_TP_SUB_F64}};
     for (int i = 0; i < 6; i++) {
         if (!dec_take(d, kinds[i].name)) continue;
         enum ptx_type t = dec_type(d);
@@ -737,25 +861,67 @@ static void dec_slct(struct decoder *d) {
     u32 s[3];
     sources(d, t, 2, s);
     u32 c = dec_src(d, dec_operand(d, 3), ct);
-    int op = ct == PT_S32 ? (n == 2 ? ROW_SLCT_16_S32 : n == 4 ? ROW_SLCT_32_S32 : ROW_SLCT_64_S32)
-                          : n == 2 ? ROW_SLCT_16_F32 : n == 4 ? ROW_SLCT_32_F32 : ROW_SLCT_64_F32;
+    int op = ct == PT_S32 ? (n == 2   ? ROW_SLCT_16_S32
+                             : n == 4 ? ROW_SLCT_32_S32
+                                      : ROW_SLCT_64_S32)
+             : n == 2     ? ROW_SLCT_16_F32
+             : n == 4     ? ROW_SLCT_32_F32
+                          : ROW_SLCT_64_F32;
     dec_float(d, op, n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], c, ftz ? FP_FTZ : 0);
 }
 
 const struct opcode dec_alu_opcodes[] = {
-    {"add", dec_add, VM_C_INT}, {"sub", dec_sub, VM_C_INT}, {"mul", dec_mul, VM_C_INT}, {"mad", dec_mad, VM_C_INT},
-    {"fma", dec_fma, VM_C_FLOAT}, {"addc", dec_addc, VM_C_INT}, {"subc", dec_subc, VM_C_INT}, {"madc", dec_madc, VM_C_INT},
-    {"mul24", dec_mul24, VM_C_INT}, {"mad24", dec_mul24, VM_C_INT}, {"sad", dec_sad, VM_C_INT}, {"div", dec_div, VM_C_INT},
-    {"rem", dec_rem, VM_C_INT}, {"abs", dec_abs, VM_C_INT}, {"neg", dec_neg, VM_C_INT}, {"min", dec_min, VM_C_INT},
-    {"max", dec_max, VM_C_INT}, {"rcp", dec_special, VM_C_SPECIAL}, {"sqrt", dec_special, VM_C_SPECIAL},
-    {"rsqrt", dec_special, VM_C_SPECIAL}, {"ex2", dec_special, VM_C_SPECIAL}, {"lg2", dec_special, VM_C_SPECIAL},
-    {"sin", dec_special, VM_C_SPECIAL}, {"cos", dec_special, VM_C_SPECIAL}, {"tanh", dec_special, VM_C_SPECIAL},
-    {"copysign", dec_copysign, VM_C_FLOAT}, {"and", dec_logic, VM_C_INT}, {"or", dec_logic, VM_C_INT},
-    {"xor", dec_logic, VM_C_INT}, {"not", dec_logic, VM_C_INT}, {"cnot", dec_cnot, VM_C_INT}, {"shl", dec_shift, VM_C_INT},
-    {"shr", dec_shift, VM_C_INT}, {"shf", dec_shf, VM_C_INT}, {"popc", dec_count_bits, VM_C_INT},
-    {"clz", dec_count_bits, VM_C_INT}, {"brev", dec_count_bits, VM_C_INT}, {"bfind", dec_count_bits, VM_C_INT},
-    {"bfe", dec_bfe, VM_C_INT}, {"bfi", dec_bfi, VM_C_INT}, {"fns", dec_fns, VM_C_INT}, {"prmt", dec_prmt, VM_C_INT},
-    {"lop3", dec_lop3, VM_C_INT}, {"bmsk", dec_bmsk, VM_C_INT}, {"szext", dec_szext, VM_C_INT}, {"dp4a", dec_dp4a, VM_C_INT},
-    {"dp2a", dec_dp2a, VM_C_INT}, {"setp", dec_setp, VM_C_COMPARE}, {"set", dec_set, VM_C_COMPARE},
-    {"testp", dec_testp, VM_C_COMPARE}, {"selp", dec_selp, VM_C_MOVE}, {"slct", dec_slct, VM_C_MOVE}, {0},
+    {"add", dec_add, VM_C_INT},
+    {"sub", dec_sub, VM_C_INT},
+    {"mul", dec_mul, VM_C_INT},
+    {"mad", dec_mad, VM_C_INT},
+    {"fma", dec_fma, VM_C_FLOAT},
+    {"addc", dec_addc, VM_C_INT},
+    {"subc", dec_subc, VM_C_INT},
+    {"madc", dec_madc, VM_C_INT},
+    {"mul24", dec_mul24, VM_C_INT},
+    {"mad24", dec_mul24, VM_C_INT},
+    {"sad", dec_sad, VM_C_INT},
+    {"div", dec_div, VM_C_INT},
+    {"rem", dec_rem, VM_C_INT},
+    {"abs", dec_abs, VM_C_INT},
+    {"neg", dec_neg, VM_C_INT},
+    {"min", dec_min, VM_C_INT},
+    {"max", dec_max, VM_C_INT},
+    {"rcp", dec_special, VM_C_SPECIAL},
+    {"sqrt", dec_special, VM_C_SPECIAL},
+    {"rsqrt", dec_special, VM_C_SPECIAL},
+    {"ex2", dec_special, VM_C_SPECIAL},
+    {"lg2", dec_special, VM_C_SPECIAL},
+    {"sin", dec_special, VM_C_SPECIAL},
+    {"cos", dec_special, VM_C_SPECIAL},
+    {"tanh", dec_special, VM_C_SPECIAL},
+    {"copysign", dec_copysign, VM_C_FLOAT},
+    {"and", dec_logic, VM_C_INT},
+    {"or", dec_logic, VM_C_INT},
+    {"xor", dec_logic, VM_C_INT},
+    {"not", dec_logic, VM_C_INT},
+    {"cnot", dec_cnot, VM_C_INT},
+    {"shl", dec_shift, VM_C_INT},
+    {"shr", dec_shift, VM_C_INT},
+    {"shf", dec_shf, VM_C_INT},
+    {"popc", dec_count_bits, VM_C_INT},
+    {"clz", dec_count_bits, VM_C_INT},
+    {"brev", dec_count_bits, VM_C_INT},
+    {"bfind", dec_count_bits, VM_C_INT},
+    {"bfe", dec_bfe, VM_C_INT},
+    {"bfi", dec_bfi, VM_C_INT},
+    {"fns", dec_fns, VM_C_INT},
+    {"prmt", dec_prmt, VM_C_INT},
+    {"lop3", dec_lop3, VM_C_INT},
+    {"bmsk", dec_bmsk, VM_C_INT},
+    {"szext", dec_szext, VM_C_INT},
+    {"dp4a", dec_dp4a, VM_C_INT},
+    {"dp2a", dec_dp2a, VM_C_INT},
+    {"setp", dec_setp, VM_C_COMPARE},
+    {"set", dec_set, VM_C_COMPARE},
+    {"testp", dec_testp, VM_C_COMPARE},
+    {"selp", dec_selp, VM_C_MOVE},
+    {"slct", dec_slct, VM_C_MOVE},
+    {0},
 };

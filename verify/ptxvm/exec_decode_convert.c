@@ -9,7 +9,8 @@
 static void unpack(struct decoder *d, const struct ptx_operand *vec, u32 from, int bytes) {
     int each = bytes / vec->n;
     if (each * vec->n != bytes || each < 2) {
-        if (!(bytes == 4 && vec->n == 4) && !(bytes == 2 && vec->n == 2)) dec_fail(d, "%d elements out of %d bits", vec->n, bytes * 8);
+        if (!(bytes == 4 && vec->n == 4) && !(bytes == 2 && vec->n == 2))
+            dec_fail(d, "%d elements out of %d bits", vec->n, bytes * 8);
     }
     for (int i = 0; i < vec->n; i++) {
         const struct ptx_operand *e = &vec->elems[i];
@@ -21,15 +22,20 @@ static void unpack(struct decoder *d, const struct ptx_operand *vec, u32 from, i
                 dec_pure(d, i & 2 ? ROW_HI_32_16 : ROW_TRUNC_32_16, 2, half, from, N, N);
             }
             u32 byte = dec_temp(d, 2);
-            if (i & 1) dec_pure(d, ROW_SHR_U16, 2, byte, half, dec_const(d, 4, 8), N);
-            else dec_pure(d, ROW_ZEXT_8_16, 2, byte, half, N, N);
+            if (i & 1)
+                dec_pure(d, ROW_SHR_U16, 2, byte, half, dec_const(d, 4, 8), N);
+            else
+                dec_pure(d, ROW_ZEXT_8_16, 2, byte, half, N, N);
             dec_row(d, ROW_MOV_16, 2, dec_dst(d, e, PT_B8), byte, N, N);
             continue;
         }
         enum ptx_type t = each == 2 ? PT_B16 : each == 4 ? PT_B32 : PT_B64;
-        int op = bytes == 4 ? (i ? ROW_HI_32_16 : ROW_TRUNC_32_16)
+        int op = bytes == 4  ? (i ? ROW_HI_32_16 : ROW_TRUNC_32_16)
                  : each == 4 ? (i ? ROW_HI_64_32 : ROW_TRUNC_64_32)
-                             : i == 0 ? ROW_TRUNC_64_16 : i == 1 ? ROW_EX1_64_16 : i == 2 ? ROW_EX2_64_16 : ROW_EX3_64_16;
+                 : i == 0    ? ROW_TRUNC_64_16
+                 : i == 1    ? ROW_EX1_64_16
+                 : i == 2    ? ROW_EX2_64_16
+                             : ROW_EX3_64_16;
         dec_row(d, op, each, dec_dst(d, e, t), from, N, N);
     }
 }
@@ -37,7 +43,8 @@ static void unpack(struct decoder *d, const struct ptx_operand *vec, u32 from, i
 static void pack(struct decoder *d, const struct ptx_operand *vec, u32 to, int bytes) {
     int each = bytes / vec->n;
     u32 s[8];
-    if (vec->n > 8 || each * vec->n != bytes || (vec->n & (vec->n - 1)) || vec->n < 2) dec_fail(d, "%d elements into %d bits", vec->n, bytes * 8);
+    if (vec->n > 8 || each * vec->n != bytes || (vec->n & (vec->n - 1)) || vec->n < 2)
+        dec_fail(d, "%d elements into %d bits", vec->n, bytes * 8);
     for (int i = 0; i < vec->n; i++) s[i] = dec_src_bytes(d, &vec->elems[i], each, false);
     int n = vec->n;
     for (int have = each; n > 1; have *= 2, n /= 2) {
@@ -45,8 +52,10 @@ static void pack(struct decoder *d, const struct ptx_operand *vec, u32 to, int b
             int op = have == 1 ? ROW_PACK_8_16 : have == 2 ? ROW_PACK_16_32 : ROW_PACK_32_64;
             bool last = n == 2;
             u32 r = last ? to : dec_temp(d, have * 2);
-            if (last) dec_row(d, op, have * 2, r, s[2 * i], s[2 * i + 1], N);
-            else dec_pure(d, op, have * 2, r, s[2 * i], s[2 * i + 1], N);
+            if (last)
+                dec_row(d, op, have * 2, r, s[2 * i], s[2 * i + 1], N);
+            else
+                dec_pure(d, op, have * 2, r, s[2 * i], s[2 * i + 1], N);
             s[i] = r;
         }
     }
@@ -58,7 +67,8 @@ enum step op_mov128(struct warp *w, struct split *s, const struct insn *in, u32 
     const struct ext *x = in->ext;
     struct frame *f = s->frame;
     EACH_LANE(i, mask) {
-        if (x->mode == 0) memcpy((u8 *)row(f, in->d) + 16 * i, (u8 *)row(f, in->a) + 16 * i, 16);
+        if (x->mode == 0)
+            memcpy((u8 *)row(f, in->d) + 16 * i, (u8 *)row(f, in->a) + 16 * i, 16);
         else if (x->mode == 1) {
             memcpy((u8 *)row(f, in->d) + 16 * i, (u64 *)row(f, in->a) + i, 8);
             memcpy((u8 *)row(f, in->d) + 16 * i + 8, (u64 *)row(f, in->b) + i, 8);
@@ -144,9 +154,14 @@ static void dec_cvta(struct decoder *d) {
     if (t != PT_U64) dec_unknown(d);
     dec_count(d, 2, 2);
     u32 s = dec_src(d, dec_operand(d, 1), t), r = dec_dst(d, dec_operand(d, 0), t);
-    u64 base = space == SP_SHARED ? VM_SHARED_WINDOW : space == SP_LOCAL ? VM_LOCAL_WINDOW : space == SP_PARAM ? VM_PARAM_WINDOW : 0;
-    if (base) dec_row(d, ROW_ADD_64, 8, r, s, dec_const(d, 8, to ? 0 - base : base), N);
-    else dec_row(d, ROW_MOV_64, 8, r, s, N, N);
+    u64 base = space == SP_SHARED  ? VM_SHARED_WINDOW
+               : space == SP_LOCAL ? VM_LOCAL_WINDOW
+               : space == SP_PARAM ? VM_PARAM_WINDOW
+                                   : 0;
+    if (base)
+        dec_row(d, ROW_ADD_64, 8, r, s, dec_const(d, 8, to ? 0 - base : base), N);
+    else
+        dec_row(d, ROW_MOV_64, 8, r, s, N, N);
 }
 
 static void dec_isspacep(struct decoder *d) {
@@ -158,7 +173,9 @@ static void dec_isspacep(struct decoder *d) {
 }
 
 /* ---- cvt ---- */
-static bool type_is_int(enum ptx_type t) { return t >= PT_U8 && t <= PT_S64; }
+static bool type_is_int(enum ptx_type t) {
+    return t >= PT_U8 && t <= PT_S64;
+}
 static bool narrow_pair(enum ptx_type t) {
     return t == PT_E4M3X2 || t == PT_E5M2X2 || t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_UE8M0X2;
 }
@@ -185,13 +202,18 @@ static void int_to_int(struct decoder *d, enum ptx_type dt, enum ptx_type st) {
             h = dec_temp(d, 2);
             dec_pure(d, sb == 4 ? ROW_TRUNC_32_16 : ROW_TRUNC_64_16, 2, h, s, N, N);
         }
-        dec_row(d, ptx_type_is_signed(dt) ? ROW_SEXT_8_16 : ROW_ZEXT_8_16, 2, dec_dst(d, dec_operand(d, 0), dt), h, N, N);
+        dec_row(d, ptx_type_is_signed(dt) ? ROW_SEXT_8_16 : ROW_ZEXT_8_16, 2, dec_dst(d, dec_operand(d, 0), dt), h, N,
+                N);
         return;
     }
     u32 r = dec_dst(d, dec_operand(d, 0), dt);
-    int op = db == sb ? BY_SIZE(MOV, db)
-             : sb == 2 ? (db == 4 ? (sgn ? ROW_SEXT_16_32 : ROW_ZEXT_16_32) : sgn ? ROW_SEXT_16_64 : ROW_ZEXT_16_64)
-             : sb == 4 ? (db == 2 ? ROW_TRUNC_32_16 : sgn ? ROW_SEXT_32_64 : ROW_ZEXT_32_64)
+    int op = db == sb  ? BY_SIZE(MOV, db)
+             : sb == 2 ? (db == 4 ? (sgn ? ROW_SEXT_16_32 : ROW_ZEXT_16_32)
+                          : sgn   ? ROW_SEXT_16_64
+                                  : ROW_ZEXT_16_64)
+             : sb == 4 ? (db == 2 ? ROW_TRUNC_32_16
+                          : sgn   ? ROW_SEXT_32_64
+                                  : ROW_ZEXT_32_64)
                        : (db == 2 ? ROW_TRUNC_64_16 : ROW_TRUNC_64_32);
     dec_row(d, op, db, r, s, N, N);
 }
@@ -229,27 +251,43 @@ static void dec_cvt(struct decoder *d) {
         }
         u32 low = dec_temp(d, 2), c16 = dec_temp(d, 2);
         dec_pure(d, ROW_PACK_8_16, 2, low, part[0], part[1], N);
-        if (has_c) dec_pure(d, ROW_TRUNC_32_16, 2, c16, dec_src(d, dec_operand(d, 3), PT_B32), N, N);
-        else c16 = dec_const(d, 2, 0);
+        if (has_c)
+            dec_pure(d, ROW_TRUNC_32_16, 2, c16, dec_src(d, dec_operand(d, 3), PT_B32), N, N);
+        else
+            c16 = dec_const(d, 2, 0);
         dec_row(d, ROW_PACK_16_32, 4, r, low, c16, N);
         return;
     }
     struct cvt v = {.rounding = 0};
     for (;;) {
-        if (dec_take(d, "rn")) v.rounding = 'n';
-        else if (dec_take(d, "rz")) v.rounding = 'z';
-        else if (dec_take(d, "rm")) v.rounding = 'm';
-        else if (dec_take(d, "rp")) v.rounding = 'p';
-        else if (dec_take(d, "rna")) v.rounding = 'a';
-        else if (dec_take(d, "rni")) v.rounding = 'n', v.integer = true;
-        else if (dec_take(d, "rzi")) v.rounding = 'z', v.integer = true;
-        else if (dec_take(d, "rmi")) v.rounding = 'm', v.integer = true;
-        else if (dec_take(d, "rpi")) v.rounding = 'p', v.integer = true;
-        else if (dec_take(d, "ftz")) v.ftz = true;
-        else if (dec_take(d, "sat")) v.sat = true;
-        else if (dec_take(d, "relu")) v.relu = true;
-        else if (dec_take(d, "satfinite")) v.satfinite = true;
-        else break;
+        if (dec_take(d, "rn"))
+            v.rounding = 'n';
+        else if (dec_take(d, "rz"))
+            v.rounding = 'z';
+        else if (dec_take(d, "rm"))
+            v.rounding = 'm';
+        else if (dec_take(d, "rp"))
+            v.rounding = 'p';
+        else if (dec_take(d, "rna"))
+            v.rounding = 'a';
+        else if (dec_take(d, "rni"))
+            v.rounding = 'n', v.integer = true;
+        else if (dec_take(d, "rzi"))
+            v.rounding = 'z', v.integer = true;
+        else if (dec_take(d, "rmi"))
+            v.rounding = 'm', v.integer = true;
+        else if (dec_take(d, "rpi"))
+            v.rounding = 'p', v.integer = true;
+        else if (dec_take(d, "ftz"))
+            v.ftz = true;
+        else if (dec_take(d, "sat"))
+            v.sat = true;
+        else if (dec_take(d, "relu"))
+            v.relu = true;
+        else if (dec_take(d, "satfinite"))
+            v.satfinite = true;
+        else
+            break;
     }
     v.to = dec_type(d);
     v.from = dec_type(d);
@@ -288,26 +326,39 @@ static void dec_cvt(struct decoder *d) {
         if (v.to == PT_F32 && v.from == PT_F16) op = ROW_CVT_F32_F16;
         if (v.to == PT_F32 && v.from == PT_BF16) op = ROW_CVT_F32_BF16;
         if (v.to == PT_F32 && rn)
-            op = v.from == PT_S32 ? ROW_CVT_F32_S32 : v.from == PT_U32 ? ROW_CVT_F32_U32 : v.from == PT_S64 ? ROW_CVT_F32_S64
-                 : v.from == PT_F64 ? ROW_CVT_F32_F64 : op;
+            op = v.from == PT_S32   ? ROW_CVT_F32_S32
+                 : v.from == PT_U32 ? ROW_CVT_F32_U32
+                 : v.from == PT_S64 ? ROW_CVT_F32_S64
+                 : v.from == PT_F64 ? ROW_CVT_F32_F64
+                                    : op;
         if (v.to == PT_F64 && (rn || v.from == PT_F32))
-            op = v.from == PT_S32 ? ROW_CVT_F64_S32 : v.from == PT_U32 ? ROW_CVT_F64_U32 : v.from == PT_S64 ? ROW_CVT_F64_S64
-                 : v.from == PT_F32 && !v.integer ? ROW_CVT_F64_F32 : op;
+            op = v.from == PT_S32                 ? ROW_CVT_F64_S32
+                 : v.from == PT_U32               ? ROW_CVT_F64_U32
+                 : v.from == PT_S64               ? ROW_CVT_F64_S64
+                 : v.from == PT_F32 && !v.integer ? ROW_CVT_F64_F32
+                                                  : op;
         if (v.to == PT_S32 && v.from == PT_F32 && v.integer && v.rounding == 'z') op = ROW_CVT_RZI_S32_F32;
     }
     if (op >= 0) {
         dec_float(d, op, row_bytes(v.to), dec_dst(d, to, v.to), s, N, N, 0);
         return;
     }
-    bool known = (type_is_int(v.to) || v.to == PT_F16 || v.to == PT_BF16 || v.to == PT_F32 || v.to == PT_F64 || v.to == PT_TF32 || narrow_pair(v.to) ||
-                  v.to == PT_F16X2 || v.to == PT_BF16X2) &&
-                 (type_is_int(v.from) || v.from == PT_F16 || v.from == PT_BF16 || v.from == PT_F32 || v.from == PT_F64 || v.from == PT_F16X2 ||
-                  v.from == PT_BF16X2 || narrow_pair(v.from));
-    if (!known || (narrow_pair(v.from) && v.to != PT_F16X2 && v.to != PT_BF16X2) || (narrow_pair(v.to) && v.from != PT_F16X2 && v.from != PT_BF16X2)) dec_unknown(d);
-    if (ptx_type_is_float(v.from) && type_is_int(v.to) && !v.integer) dec_fail(d, "a conversion to an integer needs .rni, .rzi, .rmi or .rpi");
+    bool known = (type_is_int(v.to) || v.to == PT_F16 || v.to == PT_BF16 || v.to == PT_F32 || v.to == PT_F64 ||
+                  v.to == PT_TF32 || narrow_pair(v.to) || v.to == PT_F16X2 || v.to == PT_BF16X2) &&
+                 (type_is_int(v.from) || v.from == PT_F16 || v.from == PT_BF16 || v.from == PT_F32 ||
+                  v.from == PT_F64 || v.from == PT_F16X2 || v.from == PT_BF16X2 || narrow_pair(v.from));
+    if (!known || (narrow_pair(v.from) && v.to != PT_F16X2 && v.to != PT_BF16X2) ||
+        (narrow_pair(v.to) && v.from != PT_F16X2 && v.from != PT_BF16X2))
+        dec_unknown(d);
+    if (ptx_type_is_float(v.from) && type_is_int(v.to) && !v.integer)
+        dec_fail(d, "a conversion to an integer needs .rni, .rzi, .rmi or .rpi");
     cvt_general(d, v, to, s, N);
 }
 
 const struct opcode dec_convert_opcodes[] = {
-    {"mov", dec_mov, VM_C_MOVE}, {"cvta", dec_cvta, VM_C_MOVE}, {"isspacep", dec_isspacep, VM_C_COMPARE}, {"cvt", dec_cvt, VM_C_CONVERT}, {0},
+    {"mov", dec_mov, VM_C_MOVE},
+    {"cvta", dec_cvta, VM_C_MOVE},
+    {"isspacep", dec_isspacep, VM_C_COMPARE},
+    {"cvt", dec_cvt, VM_C_CONVERT},
+    {0},
 };

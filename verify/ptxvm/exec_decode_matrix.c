@@ -8,12 +8,15 @@
 
 static bool shape_word(struct decoder *d, int *m, int *n, int *k) {
     int used = 0;
-    if (d->at >= d->n_parts || sscanf(d->part[d->at], "m%dn%dk%d%n", m, n, k, &used) != 3 || d->part[d->at][used]) return false;
+    if (d->at >= d->n_parts || sscanf(d->part[d->at], "m%dn%dk%d%n", m, n, k, &used) != 3 || d->part[d->at][used])
+        return false;
     d->at++;
     return *m > 0 && *n > 0 && *k > 0 && *m <= 256 && *n <= 256 && *k <= 256;
 }
 
-static int type_bits(enum ptx_type t) { return t == PT_S4 || t == PT_U4 ? 4 : t == PT_B1 ? 1 : t == PT_E2M1X2 ? 4 : 8 * ptx_type_bytes(t); }
+static int type_bits(enum ptx_type t) {
+    return t == PT_S4 || t == PT_U4 ? 4 : t == PT_B1 ? 1 : t == PT_E2M1X2 ? 4 : 8 * ptx_type_bytes(t);
+}
 
 /* Types of matrices: the packed names of the converters do not occur, e2m1 and the like do. */
 static enum ptx_type matrix_type(struct decoder *d) {
@@ -25,8 +28,10 @@ static enum ptx_type matrix_type(struct decoder *d) {
 
 static bool known_shape(int m, int n, int k, enum ptx_type a, enum ptx_type b) {
     bool same = a == b;
-    bool i8 = (a == PT_S8 || a == PT_U8) && (b == PT_S8 || b == PT_U8), i4 = (a == PT_S4 || a == PT_U4) && (b == PT_S4 || b == PT_U4);
-    bool f8 = (a == PT_E4M3 || a == PT_E5M2 || a == PT_E2M3X2 || a == PT_E3M2X2) && (b == PT_E4M3 || b == PT_E5M2 || b == PT_E2M3X2 || b == PT_E3M2X2);
+    bool i8 = (a == PT_S8 || a == PT_U8) && (b == PT_S8 || b == PT_U8),
+         i4 = (a == PT_S4 || a == PT_U4) && (b == PT_S4 || b == PT_U4);
+    bool f8 = (a == PT_E4M3 || a == PT_E5M2 || a == PT_E2M3X2 || a == PT_E3M2X2) &&
+              (b == PT_E4M3 || b == PT_E5M2 || b == PT_E2M3X2 || b == PT_E3M2X2);
     if (n != 8) return false;
     if (a == PT_F16 && same) return (m == 16 && (k == 8 || k == 16)) || (m == 8 && k == 4);
     if (a == PT_BF16 && same) return m == 16 && (k == 8 || k == 16);
@@ -76,8 +81,12 @@ static void dec_mma(struct decoder *d) {
     if (six || !known_shape(m, n, k, at, bt)) dec_unknown(d);
     bool quad = m == 8 && k == 4 && at == PT_F16;
     if ((a_col || b_row) && !quad) dec_unknown(d);
-    bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1, is_float = !is_int && at != PT_F64;
-    if (is_int ? dt != PT_S32 || ct != PT_S32 : at == PT_F64 ? dt != PT_F64 || ct != PT_F64 : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16)) dec_unknown(d);
+    bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1,
+         is_float = !is_int && at != PT_F64;
+    if (is_int         ? dt != PT_S32 || ct != PT_S32
+        : at == PT_F64 ? dt != PT_F64 || ct != PT_F64
+                       : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16))
+        dec_unknown(d);
     if (is_float && (at == PT_BF16 || at == PT_TF32) && (dt != PT_F32 || ct != PT_F32)) dec_unknown(d);
     if (sat && !is_int) dec_unknown(d);
     dec_count(d, 4, 4);
@@ -139,7 +148,8 @@ static void dec_wmma_memory(struct decoder *d, bool store) {
     x->nn = which == 0 ? k : n;
     x->type = (u8)t;
     x->mode = col;
-    if (n_regs * bytes * 8 / type_bits(t) * 32 < x->m * x->nn) dec_fail(d, "%d registers do not hold the matrix", n_regs);
+    if (n_regs * bytes * 8 / type_bits(t) * 32 < x->m * x->nn)
+        dec_fail(d, "%d registers do not hold the matrix", n_regs);
     u32 stride = d->st->n == 3 ? dec_src_bytes(d, dec_operand(d, 2), 4, false) : N;
     d->cls = store ? VM_C_STORE : VM_C_LOAD;
     struct insn *in = dec_op(d, store ? op_wmma_store : op_wmma_load, x);
@@ -158,8 +168,10 @@ static void dec_wmma(struct decoder *d) {
     }
     int m, n, k, mode2 = 0;
     if (!dec_take(d, "mma")) dec_unknown(d);
-    if (dec_take(d, "xor")) mode2 = 2;
-    else if (dec_take(d, "and")) mode2 = 1;
+    if (dec_take(d, "xor"))
+        mode2 = 2;
+    else if (dec_take(d, "and"))
+        mode2 = 1;
     if (mode2 && !dec_take(d, "popc")) dec_unknown(d);
     if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
     for (int i = 0; i < 2; i++)
@@ -170,12 +182,17 @@ static void dec_wmma(struct decoder *d) {
     t[1] = dec_type(d);
     t[2] = dec_type_if(d);
     enum ptx_type dt = t[0], at, bt, ct;
-    if (t[2] == PT_NONE) at = bt = PT_F16, ct = t[1];
-    else at = t[1], bt = t[2], ct = dec_type(d);
+    if (t[2] == PT_NONE)
+        at = bt = PT_F16, ct = t[1];
+    else
+        at = t[1], bt = t[2], ct = dec_type(d);
     bool sat = dec_take(d, "satfinite");
     bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1;
     if (!wmma_shape(m, n, k, at) || !wmma_shape(m, n, k, bt) || (mode2 != 0) != (at == PT_B1)) dec_unknown(d);
-    if (is_int ? dt != PT_S32 || ct != PT_S32 : at == PT_F64 ? dt != PT_F64 || ct != PT_F64 : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16)) dec_unknown(d);
+    if (is_int         ? dt != PT_S32 || ct != PT_S32
+        : at == PT_F64 ? dt != PT_F64 || ct != PT_F64
+                       : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16))
+        dec_unknown(d);
     dec_count(d, 4, 4);
     u32 ops[128];
     u8 sizes[128];
@@ -199,7 +216,8 @@ static void dec_wmma(struct decoder *d) {
     enum ptx_type types[4] = {dt, at, bt, ct};
     int size[4] = {m * n, m * k, k * n, m * n};
     for (int i = 0; i < 4; i++)
-        if (counts[i] * bytes * 8 / type_bits(types[i]) * 32 < size[i]) dec_fail(d, "operand %d has too few registers", i + 1);
+        if (counts[i] * bytes * 8 / type_bits(types[i]) * 32 < size[i])
+            dec_fail(d, "operand %d has too few registers", i + 1);
     dec_op(d, op_mma, x);
 }
 
@@ -224,7 +242,9 @@ static void dec_ldmatrix(struct decoder *d) { /* ldmatrix, stmatrix .sync.aligne
 }
 
 static void dec_movmatrix(struct decoder *d) {
-    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !dec_take(d, "m8n8") || !dec_take(d, "trans") || !dec_take(d, "b16")) dec_unknown(d);
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !dec_take(d, "m8n8") || !dec_take(d, "trans") ||
+        !dec_take(d, "b16"))
+        dec_unknown(d);
     dec_count(d, 2, 2);
     u32 a = dec_src(d, dec_operand(d, 1), PT_B32), r = dec_dst(d, dec_operand(d, 0), PT_B32);
     struct insn *in = dec_op(d, op_movmatrix, dec_ext(d, 0));
@@ -232,6 +252,7 @@ static void dec_movmatrix(struct decoder *d) {
 }
 
 const struct opcode dec_matrix_opcodes[] = {
-    {"mma", dec_mma, VM_C_MATRIX}, {"wmma", dec_wmma, VM_C_MATRIX}, {"ldmatrix", dec_ldmatrix, VM_C_LOAD}, {"stmatrix", dec_ldmatrix, VM_C_STORE},
+    {"mma", dec_mma, VM_C_MATRIX},           {"wmma", dec_wmma, VM_C_MATRIX},
+    {"ldmatrix", dec_ldmatrix, VM_C_LOAD},   {"stmatrix", dec_ldmatrix, VM_C_STORE},
     {"movmatrix", dec_movmatrix, VM_C_WARP}, {0},
 };

@@ -16,7 +16,8 @@ static int space_word(struct decoder *d) {
 
 /* Scope, cache and eviction modifiers do not change what a correct program computes. */
 static bool hint(struct decoder *d) {
-    static const char *const words[] = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified", "mmio", "evict_normal", "evict_first", "evict_last"};
+    static const char *const words[] = {"ca", "cg",      "cs",   "lu",           "cv",          "wb",        "wt",
+                                        "nc", "unified", "mmio", "evict_normal", "evict_first", "evict_last"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
         if (dec_take(d, words[i])) return true;
     if (d->at < d->n_parts && (!strncmp(d->part[d->at], "L1::", 4) || !strncmp(d->part[d->at], "L2::", 4))) {
@@ -25,7 +26,9 @@ static bool hint(struct decoder *d) {
     }
     return false;
 }
-static bool scope(struct decoder *d) { return dec_take(d, "cta") || dec_take(d, "cluster") || dec_take(d, "gpu") || dec_take(d, "sys"); }
+static bool scope(struct decoder *d) {
+    return dec_take(d, "cta") || dec_take(d, "cluster") || dec_take(d, "gpu") || dec_take(d, "sys");
+}
 
 struct access {
     int space, vec, order;
@@ -36,17 +39,28 @@ static struct access access_words(struct decoder *d) {
     struct access a = {.space = SP_GENERIC, .vec = 1};
     for (;;) {
         int sp;
-        if (dec_take(d, "volatile")) a.is_volatile = true;
-        else if (dec_take(d, "weak")) a.order = 0;
-        else if (dec_take(d, "relaxed")) a.order = 1;
-        else if (dec_take(d, "acquire")) a.order = 2;
-        else if (dec_take(d, "release")) a.order = 4;
-        else if (scope(d) || hint(d)) continue;
-        else if (dec_take(d, "v2")) a.vec = 2;
-        else if (dec_take(d, "v4")) a.vec = 4;
-        else if (dec_take(d, "v8")) a.vec = 8;
-        else if ((sp = space_word(d)) != SP_GENERIC) a.space = sp;
-        else break;
+        if (dec_take(d, "volatile"))
+            a.is_volatile = true;
+        else if (dec_take(d, "weak"))
+            a.order = 0;
+        else if (dec_take(d, "relaxed"))
+            a.order = 1;
+        else if (dec_take(d, "acquire"))
+            a.order = 2;
+        else if (dec_take(d, "release"))
+            a.order = 4;
+        else if (scope(d) || hint(d))
+            continue;
+        else if (dec_take(d, "v2"))
+            a.vec = 2;
+        else if (dec_take(d, "v4"))
+            a.vec = 4;
+        else if (dec_take(d, "v8"))
+            a.vec = 8;
+        else if ((sp = space_word(d)) != SP_GENERIC)
+            a.space = sp;
+        else
+            break;
     }
     a.t = dec_type(d);
     return a;
@@ -58,7 +72,9 @@ static bool param_variable(struct decoder *d, const struct ptx_operand *o, struc
     const struct ptx_operand *base = &o->elems[0];
     struct ptx_var *v = dec_variable(d, base);
     if (!v || v->space != SP_PARAM) return false;
-    if (base->value < 0 || (u64)base->value + bytes > v->bytes) dec_fail(d, "bytes %lld to %lld of %s, which has %llu", (long long)base->value, (long long)base->value + bytes, v->name, (unsigned long long)v->bytes);
+    if (base->value < 0 || (u64)base->value + bytes > v->bytes)
+        dec_fail(d, "bytes %lld to %lld of %s, which has %llu", (long long)base->value, (long long)base->value + bytes,
+                 v->name, (unsigned long long)v->bytes);
     in->imm = (s64)v->addr + base->value;
     in->flags = v->is_formal ? 0 : 1;
     return true;
@@ -104,7 +120,8 @@ static void dec_ld(struct decoder *d) {
         return;
     }
     dec_address(d, dec_operand(d, 1), in, x, a.space);
-    if (in->space == SP_PARAM && !d->f->is_entry) dec_fail(d, "the machine does not know computed addresses of a device function's parameters");
+    if (in->space == SP_PARAM && !d->f->is_entry)
+        dec_fail(d, "the machine does not know computed addresses of a device function's parameters");
     if (a.order >= 2) d->c->serial = true;
     if (a.is_volatile || a.order == 1) d->c->serial |= a.space != SP_SHARED && a.space != SP_LOCAL;
 }
@@ -156,15 +173,24 @@ static void atomic(struct decoder *d, bool is_red) {
     int space = SP_GENERIC, order = 1, op = -1, vec = 1;
     for (;;) {
         int sp, k = 0;
-        if (dec_take(d, "relaxed")) order = 1;
-        else if (dec_take(d, "acquire")) order = 2;
-        else if (dec_take(d, "release")) order = 4;
-        else if (dec_take(d, "acq_rel")) order = 6;
-        else if (scope(d) || hint(d) || dec_take(d, "noftz")) continue;
-        else if (dec_take(d, "v2")) vec = 2;
-        else if (dec_take(d, "v4")) vec = 4;
-        else if (dec_take(d, "v8")) vec = 8;
-        else if ((sp = space_word(d)) != SP_GENERIC) space = sp;
+        if (dec_take(d, "relaxed"))
+            order = 1;
+        else if (dec_take(d, "acquire"))
+            order = 2;
+        else if (dec_take(d, "release"))
+            order = 4;
+        else if (dec_take(d, "acq_rel"))
+            order = 6;
+        else if (scope(d) || hint(d) || dec_take(d, "noftz"))
+            continue;
+        else if (dec_take(d, "v2"))
+            vec = 2;
+        else if (dec_take(d, "v4"))
+            vec = 4;
+        else if (dec_take(d, "v8"))
+            vec = 8;
+        else if ((sp = space_word(d)) != SP_GENERIC)
+            space = sp;
         else {
             while (k < 10 && !(d->at < d->n_parts && !strcmp(d->part[d->at], atom_names[k]))) k++;
             if (k == 10 || op >= 0) break;
@@ -176,7 +202,8 @@ static void atomic(struct decoder *d, bool is_red) {
     int bytes = ptx_type_bytes(t);
     if (op < 0 || bytes < 2 || (space == SP_CONST) || space == SP_PARAM || space == SP_LOCAL) dec_unknown(d);
     bool bits = t >= PT_B8 && t <= PT_B128, is_float = ptx_type_is_float(t), cas = op == 9;
-    if ((op == 0 || cas) ? !bits && is_float : op >= 4 && op <= 6 ? !bits : op == 2 || op == 3 ? t != PT_U32 : bits) dec_unknown(d);
+    if ((op == 0 || cas) ? !bits && is_float : op >= 4 && op <= 6 ? !bits : op == 2 || op == 3 ? t != PT_U32 : bits)
+        dec_unknown(d);
     if (bytes == 16 && op != 0 && !cas) dec_unknown(d);
     if ((t == PT_F32 || t == PT_F64) && op != 1 && vec == 1 && op != 0) dec_unknown(d);
     int first = is_red ? 0 : 1;
@@ -189,28 +216,56 @@ static void atomic(struct decoder *d, bool is_red) {
     x->order = (u8)order;
     u8 row_bytes = (u8)(bytes == 1 ? 2 : bytes);
     for (int i = 0; i < vec; i++) x->ops[i] = N, x->sizes[i] = row_bytes;
-    if (dec_vector(d, dec_operand(d, first + 1), t, false, x->ops + vec, x->sizes + vec, vec) != vec) dec_fail(d, "expected %d values", vec);
+    if (dec_vector(d, dec_operand(d, first + 1), t, false, x->ops + vec, x->sizes + vec, vec) != vec)
+        dec_fail(d, "expected %d values", vec);
     x->ops[2 * vec] = N;
     if (cas) {
         x->ops[2 * vec] = dec_src(d, dec_operand(d, first + 2), t);
         x->sizes[2 * vec] = row_bytes;
     }
-    if (!is_red && dec_operand(d, 0)->kind != O_SINK && dec_vector(d, dec_operand(d, 0), t, true, x->ops, x->sizes, vec) != vec) dec_fail(d, "expected %d results", vec);
+    if (!is_red && dec_operand(d, 0)->kind != O_SINK &&
+        dec_vector(d, dec_operand(d, 0), t, true, x->ops, x->sizes, vec) != vec)
+        dec_fail(d, "expected %d results", vec);
     struct insn *in = dec_op(d, op_atom, x);
     dec_address(d, dec_operand(d, first), in, x, space);
     if (in->space != SP_SHARED && (!is_red || is_float || order > 1)) d->c->serial = true;
 }
-static void dec_atom(struct decoder *d) { atomic(d, false); }
+static void dec_atom(struct decoder *d) {
+    atomic(d, false);
+}
 static void dec_red(struct decoder *d) {
-    if (dec_take(d, "async")) dec_store_async(d, true);
-    else atomic(d, true);
+    if (dec_take(d, "async"))
+        dec_store_async(d, true);
+    else
+        atomic(d, true);
 }
 
 static void dec_fence(struct decoder *d) { /* membar, fence: all of them order everything here */
     bool ok = false;
     while (d->at < d->n_parts) {
-        static const char *const words[] = {"cta", "gl", "gpu", "sys", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "alias", "async", "async::generic", "async::global", "async::shared::cta",
-                                            "async::shared::cluster", "global", "shared::cta", "shared::cluster", "mbarrier_init", "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "tensormap::generic"};
+        static const char *const words[] = {"cta",
+                                            "gl",
+                                            "gpu",
+                                            "sys",
+                                            "cluster",
+                                            "sc",
+                                            "acq_rel",
+                                            "acquire",
+                                            "release",
+                                            "proxy",
+                                            "alias",
+                                            "async",
+                                            "async::generic",
+                                            "async::global",
+                                            "async::shared::cta",
+                                            "async::shared::cluster",
+                                            "global",
+                                            "shared::cta",
+                                            "shared::cluster",
+                                            "mbarrier_init",
+                                            "sync_restrict::shared::cta",
+                                            "sync_restrict::shared::cluster",
+                                            "tensormap::generic"};
         bool found = false;
         for (size_t i = 0; i < sizeof words / sizeof *words && !found; i++) found = dec_take(d, words[i]);
         if (!found) dec_unknown(d);
@@ -241,7 +296,8 @@ static void dec_mapa(struct decoder *d) { /* mapa{.shared::cluster}.type d, a, r
     x->bytes = (u8)ptx_type_bytes(t);
     x->mode = !shared;
     x->mode2 = rank;
-    u32 a = dec_src(d, dec_operand(d, 1), t), b = rank ? dec_const(d, 4, 0) : dec_src_bytes(d, dec_operand(d, 2), 4, false);
+    u32 a = dec_src(d, dec_operand(d, 1), t),
+        b = rank ? dec_const(d, 4, 0) : dec_src_bytes(d, dec_operand(d, 2), 4, false);
     u32 r = dec_dst(d, dec_operand(d, 0), rank ? PT_U32 : t);
     struct insn *in = dec_op(d, op_mapa, x);
     in->a = a, in->b = b, in->d = r;
@@ -250,8 +306,19 @@ static void dec_mapa(struct decoder *d) { /* mapa{.shared::cluster}.type d, a, r
 }
 
 const struct opcode dec_memory_opcodes[] = {
-    {"ld", dec_ld, VM_C_LOAD}, {"ldu", dec_ld, VM_C_LOAD}, {"st", dec_st, VM_C_STORE}, {"atom", dec_atom, VM_C_ATOMIC}, {"red", dec_red, VM_C_ATOMIC},
-    {"membar", dec_fence, VM_C_BARRIER}, {"fence", dec_fence, VM_C_BARRIER}, {"prefetch", dec_prefetch, VM_C_MOVE}, {"prefetchu", dec_prefetch, VM_C_MOVE},
-    {"applypriority", dec_prefetch, VM_C_MOVE}, {"discard", dec_prefetch, VM_C_MOVE}, {"createpolicy", dec_createpolicy, VM_C_MOVE}, {"mapa", dec_mapa, VM_C_MOVE},
-    {"getctarank", dec_mapa, VM_C_MOVE}, {0},
+    {"ld", dec_ld, VM_C_LOAD},
+    {"ldu", dec_ld, VM_C_LOAD},
+    {"st", dec_st, VM_C_STORE},
+    {"atom", dec_atom, VM_C_ATOMIC},
+    {"red", dec_red, VM_C_ATOMIC},
+    {"membar", dec_fence, VM_C_BARRIER},
+    {"fence", dec_fence, VM_C_BARRIER},
+    {"prefetch", dec_prefetch, VM_C_MOVE},
+    {"prefetchu", dec_prefetch, VM_C_MOVE},
+    {"applypriority", dec_prefetch, VM_C_MOVE},
+    {"discard", dec_prefetch, VM_C_MOVE},
+    {"createpolicy", dec_createpolicy, VM_C_MOVE},
+    {"mapa", dec_mapa, VM_C_MOVE},
+    {"getctarank", dec_mapa, VM_C_MOVE},
+    {0},
 };

@@ -42,7 +42,9 @@ static void dec_exit(struct decoder *d) {
     dec_count(d, 0, 0);
     dec_op(d, op_exit, NULL);
 }
-static void dec_trap(struct decoder *d) { dec_op(d, op_trap, NULL); }
+static void dec_trap(struct decoder *d) {
+    dec_op(d, op_trap, NULL);
+}
 static void dec_nop(struct decoder *d) {
     while (d->at < d->n_parts) d->at++;
     dec_op(d, op_nop, NULL);
@@ -62,7 +64,8 @@ static void note_call(struct decoder *d, struct code *callee) {
 
 /* The variable of a call's argument: the parameter space of this function's calls. */
 static struct ptx_var *argument(struct decoder *d, const struct ptx_operand *o) {
-    if (o->kind != O_VAR || o->var->space != SP_PARAM || o->var->is_formal) dec_fail(d, "the machine knows arguments in .param variables only");
+    if (o->kind != O_VAR || o->var->space != SP_PARAM || o->var->is_formal)
+        dec_fail(d, "the machine knows arguments in .param variables only");
     return o->var;
 }
 
@@ -85,7 +88,8 @@ static void dec_call(struct decoder *d) {
         x->arg_bytes[i] = (u32)v->bytes;
     }
     struct ptx_function *f = target->kind == O_NAME ? ptx_function_find(&d->m->text, target->name) : NULL;
-    bool is_printf = f && !f->has_body && !strcmp(f->name, "vprintf"), is_assert = f && !f->has_body && (!strcmp(f->name, "__assertfail") || !strcmp(f->name, "__assert_fail"));
+    bool is_printf = f && !f->has_body && !strcmp(f->name, "vprintf"),
+         is_assert = f && !f->has_body && (!strcmp(f->name, "__assertfail") || !strcmp(f->name, "__assert_fail"));
     if (is_printf || is_assert) {
         if (n_in < (is_printf ? 2 : 4)) dec_fail(d, "too few arguments");
         x->mode = is_assert;
@@ -96,7 +100,8 @@ static void dec_call(struct decoder *d) {
     u32 to = N;
     if (f) { /* the callee's parameters lie in its order: arguments, then results, each at its alignment */
         if (!f->has_body) dec_fail(d, "%s is declared but not defined in this module", f->name);
-        if (f->n_params != n_in || f->n_returns != n_out) dec_fail(d, "%s has %d parameters and %d results", f->name, f->n_params, f->n_returns);
+        if (f->n_params != n_in || f->n_returns != n_out)
+            dec_fail(d, "%s has %d parameters and %d results", f->name, f->n_params, f->n_returns);
         for (int i = 0; i < n_in + n_out; i++) {
             struct ptx_var *p = i < n_in ? f->params[i] : f->returns[i - n_in];
             if (p->space != SP_PARAM) dec_fail(d, "the machine knows parameters in .param space only");
@@ -105,13 +110,15 @@ static void dec_call(struct decoder *d) {
         x->callee = vm_code_of(d->m, f);
         note_call(d, x->callee);
     } else {
-        if (target->kind != O_REG || dec_reg_bytes(d, target) != 8) dec_fail(d, "the target is no function and no 64-bit register");
+        if (target->kind != O_REG || dec_reg_bytes(d, target) != 8)
+            dec_fail(d, "the target is no function and no 64-bit register");
         to = dec_reg(d, target->reg);
         d->c->indirect = true;
     }
     u32 off = 0; /* where the callee finds them */
     for (int i = 0; i < n_in + n_out; i++) {
-        struct ptx_var *v = f ? (i < n_in ? f->params[i] : f->returns[i - n_in]) : argument(d, i < n_in ? &args->elems[i] : &returns->elems[i - n_in]);
+        struct ptx_var *v = f ? (i < n_in ? f->params[i] : f->returns[i - n_in])
+                              : argument(d, i < n_in ? &args->elems[i] : &returns->elems[i - n_in]);
         u32 align = v->align ? v->align : 1;
         off = (off + align - 1) & ~(align - 1);
         x->arg_to[i] = off;
@@ -138,7 +145,8 @@ static void dec_bar(struct decoder *d) {
     if (dec_take(d, "cluster")) {
         bool wait = dec_take(d, "wait");
         if (!wait && !dec_take(d, "arrive")) dec_unknown(d);
-        while (dec_take(d, "release") || dec_take(d, "relaxed") || dec_take(d, "acquire") || dec_take(d, "aligned"));
+        while (dec_take(d, "release") || dec_take(d, "relaxed") || dec_take(d, "acquire") || dec_take(d, "aligned"))
+            ;
         struct ext *x = dec_ext(d, 0);
         x->mode = wait;
         d->c->serial = true;
@@ -147,7 +155,8 @@ static void dec_bar(struct decoder *d) {
     }
     dec_take(d, "cta");
     struct ext *x = dec_ext(d, 0);
-    bool sync = dec_take(d, "sync"), arrive = !sync && dec_take(d, "arrive"), red = !sync && !arrive && dec_take(d, "red");
+    bool sync = dec_take(d, "sync"), arrive = !sync && dec_take(d, "arrive"),
+         red = !sync && !arrive && dec_take(d, "red");
     if (!sync && !arrive && !red) dec_unknown(d);
     if (red) x->mode2 = dec_take(d, "popc") ? 1 : dec_take(d, "and") ? 2 : dec_take(d, "or") ? 3 : 0;
     if (red && !x->mode2) dec_unknown(d);
@@ -157,7 +166,8 @@ static void dec_bar(struct decoder *d) {
     x->mode3 = aligned;
     int at = red ? 1 : 0, last = d->st->n - (red ? 1 : 0);
     dec_count(d, at + 1 + arrive + red, at + 2 + red);
-    u32 id = dec_src(d, dec_operand(d, at), PT_U32), threads = at + 1 < last ? dec_src(d, dec_operand(d, at + 1), PT_U32) : N, p = N, to = N;
+    u32 id = dec_src(d, dec_operand(d, at), PT_U32),
+        threads = at + 1 < last ? dec_src(d, dec_operand(d, at + 1), PT_U32) : N, p = N, to = N;
     bool np = false;
     if (red) {
         p = dec_pred(d, dec_operand(d, last), &np);
@@ -180,15 +190,21 @@ static const struct ptx_operand *result_pair(struct decoder *d, const struct ptx
 static void dec_shfl(struct decoder *d) {
     if (!dec_take(d, "sync")) dec_unknown(d);
     struct ext *x = dec_ext(d, 1);
-    if (dec_take(d, "up")) x->mode = 0;
-    else if (dec_take(d, "down")) x->mode = 1;
-    else if (dec_take(d, "bfly")) x->mode = 2;
-    else if (dec_take(d, "idx")) x->mode = 3;
-    else dec_unknown(d);
+    if (dec_take(d, "up"))
+        x->mode = 0;
+    else if (dec_take(d, "down"))
+        x->mode = 1;
+    else if (dec_take(d, "bfly"))
+        x->mode = 2;
+    else if (dec_take(d, "idx"))
+        x->mode = 3;
+    else
+        dec_unknown(d);
     if (dec_type(d) != PT_B32) dec_unknown(d);
     dec_count(d, 5, 5);
     const struct ptx_operand *p, *to = result_pair(d, &p);
-    u32 a = dec_src(d, dec_operand(d, 1), PT_B32), b = dec_src(d, dec_operand(d, 2), PT_B32), c = dec_src(d, dec_operand(d, 3), PT_B32), m = dec_src(d, dec_operand(d, 4), PT_B32);
+    u32 a = dec_src(d, dec_operand(d, 1), PT_B32), b = dec_src(d, dec_operand(d, 2), PT_B32),
+        c = dec_src(d, dec_operand(d, 3), PT_B32), m = dec_src(d, dec_operand(d, 4), PT_B32);
     x->ops[0] = p && p->kind != O_SINK ? dec_dst_pred(d, p) : N;
     u32 r = dec_dst(d, to, PT_B32);
     struct insn *in = dec_op(d, op_shfl, x);
@@ -240,7 +256,8 @@ static void dec_redux(struct decoder *d) {
     if (x->mode3 && t != PT_F32) dec_unknown(d);
     x->mode2 = t == PT_F32 ? 2 : t == PT_S32;
     dec_count(d, 3, 3);
-    u32 a = dec_src(d, dec_operand(d, 1), PT_B32), m = dec_src(d, dec_operand(d, 2), PT_B32), r = dec_dst(d, dec_operand(d, 0), PT_B32);
+    u32 a = dec_src(d, dec_operand(d, 1), PT_B32), m = dec_src(d, dec_operand(d, 2), PT_B32),
+        r = dec_dst(d, dec_operand(d, 0), PT_B32);
     struct insn *in = dec_op(d, op_redux, x);
     in->a = a, in->e = m, in->d = r;
 }
@@ -273,9 +290,12 @@ static void dec_griddepcontrol(struct decoder *d) { /* launches run one after an
     dec_op(d, op_nop, NULL);
 }
 static void dec_setmaxnreg(struct decoder *d) {
-    if ((!dec_take(d, "inc") && !dec_take(d, "dec")) || !dec_take(d, "sync") || !dec_take(d, "aligned") || dec_type(d) != PT_U32) dec_unknown(d);
+    if ((!dec_take(d, "inc") && !dec_take(d, "dec")) || !dec_take(d, "sync") || !dec_take(d, "aligned") ||
+        dec_type(d) != PT_U32)
+        dec_unknown(d);
     s64 n;
-    if (!dec_constant(dec_operand(d, 0), &n) || n < 24 || n > 256 || n % 8) dec_fail(d, "a count of registers from 24 to 256, a multiple of 8");
+    if (!dec_constant(dec_operand(d, 0), &n) || n < 24 || n > 256 || n % 8)
+        dec_fail(d, "a count of registers from 24 to 256, a multiple of 8");
     dec_op(d, op_nop, NULL);
 }
 static void dec_pmevent(struct decoder *d) {
@@ -284,10 +304,24 @@ static void dec_pmevent(struct decoder *d) {
 }
 
 const struct opcode dec_warp_opcodes[] = {
-    {"bra", dec_bra, VM_C_CONTROL}, {"brx", dec_brx, VM_C_CONTROL}, {"call", dec_call, VM_C_CONTROL}, {"ret", dec_ret, VM_C_CONTROL},
-    {"exit", dec_exit, VM_C_CONTROL}, {"trap", dec_trap, VM_C_CONTROL}, {"brkpt", dec_nop, VM_C_CONTROL}, {"bar", dec_bar, VM_C_BARRIER},
-    {"barrier", dec_bar, VM_C_BARRIER}, {"shfl", dec_shfl, VM_C_WARP}, {"vote", dec_vote, VM_C_WARP}, {"match", dec_match, VM_C_WARP},
-    {"redux", dec_redux, VM_C_WARP}, {"elect", dec_elect, VM_C_WARP}, {"activemask", dec_activemask, VM_C_WARP},
-    {"nanosleep", dec_nanosleep, VM_C_CONTROL}, {"griddepcontrol", dec_griddepcontrol, VM_C_CONTROL}, {"setmaxnreg", dec_setmaxnreg, VM_C_CONTROL},
-    {"pmevent", dec_pmevent, VM_C_CONTROL}, {0},
+    {"bra", dec_bra, VM_C_CONTROL},
+    {"brx", dec_brx, VM_C_CONTROL},
+    {"call", dec_call, VM_C_CONTROL},
+    {"ret", dec_ret, VM_C_CONTROL},
+    {"exit", dec_exit, VM_C_CONTROL},
+    {"trap", dec_trap, VM_C_CONTROL},
+    {"brkpt", dec_nop, VM_C_CONTROL},
+    {"bar", dec_bar, VM_C_BARRIER},
+    {"barrier", dec_bar, VM_C_BARRIER},
+    {"shfl", dec_shfl, VM_C_WARP},
+    {"vote", dec_vote, VM_C_WARP},
+    {"match", dec_match, VM_C_WARP},
+    {"redux", dec_redux, VM_C_WARP},
+    {"elect", dec_elect, VM_C_WARP},
+    {"activemask", dec_activemask, VM_C_WARP},
+    {"nanosleep", dec_nanosleep, VM_C_CONTROL},
+    {"griddepcontrol", dec_griddepcontrol, VM_C_CONTROL},
+    {"setmaxnreg", dec_setmaxnreg, VM_C_CONTROL},
+    {"pmevent", dec_pmevent, VM_C_CONTROL},
+    {0},
 };

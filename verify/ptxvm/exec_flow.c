@@ -1,5 +1,5 @@
-/* What a whole function shows: where the ways of a branch meet again (immediate post-dominators), and which rows may share a
- * place in the frame. */
+/* What a whole function shows: where the ways of a branch meet again (immediate post-dominators), and which rows may
+ * share a place in the frame. */
 #include "verify/ptxvm/machine.h"
 
 #include <stdlib.h>
@@ -7,15 +7,18 @@
 
 /* ---- blocks ---- */
 struct flow {
-    u32 n;          /* blocks; number n is the virtual exit */
-    u32 *start;     /* n + 1 */
-    u32 *block_of;  /* instruction -> block */
+    u32 n;         /* blocks; number n is the virtual exit */
+    u32 *start;    /* n + 1 */
+    u32 *block_of; /* instruction -> block */
     u32 *succ_at, *succ, *pred_at, *pred;
 };
 
-static bool is_guarded(const struct insn *in) { return in->guard != NO_GUARD; }
+static bool is_guarded(const struct insn *in) {
+    return in->guard != NO_GUARD;
+}
 static bool ends_block(const struct insn *in) {
-    return in->kind == K_BRA || (in->kind == K_OP && (in->op == op_exit || in->op == op_ret || in->op == op_brx || in->op == op_trap));
+    return in->kind == K_BRA ||
+           (in->kind == K_OP && (in->op == op_exit || in->op == op_ret || in->op == op_brx || in->op == op_trap));
 }
 
 static u32 successors(const struct code *c, const struct flow *g, u32 b, u32 *out) {
@@ -166,7 +169,8 @@ void vm_find_joins(struct code *c) {
         if (j == NO_TARGET || j >= g.n || c->insns[g.start[j]].kind != K_JOIN) continue;
         u32 first = g.start[j];
         while (first + 1 < c->n && c->insns[first].kind == K_JOIN) first++;
-        if (c->insns[first].kind == K_OP && c->insns[first].op == op_exit && !is_guarded(&c->insns[first])) continue; /* nothing to meet for */
+        if (c->insns[first].kind == K_OP && c->insns[first].op == op_exit && !is_guarded(&c->insns[first]))
+            continue; /* nothing to meet for */
         in->rejoin = g.start[j];
     }
 out:

@@ -15,7 +15,8 @@ struct vm_settings *vm_settings(void) {
     static bool ready;
     pthread_mutex_lock(&once);
     if (!ready) {
-        const char *mode = getenv("KGEN_PTXVM"), *seed = getenv("KGEN_PTXVM_SEED"), *sm = getenv("KGEN_PTXVM_SM"), *threads = getenv("KGEN_PTXVM_THREADS");
+        const char *mode = getenv("KGEN_PTXVM"), *seed = getenv("KGEN_PTXVM_SEED"), *sm = getenv("KGEN_PTXVM_SM"),
+                   *threads = getenv("KGEN_PTXVM_THREADS");
         s.check = !(mode && !strcmp(mode, "fast"));
         s.leaks = mode && !strcmp(mode, "leaks");
         s.seed = seed ? strtoull(seed, NULL, 0) : 0;
@@ -81,10 +82,13 @@ static struct gang *gang_new(struct worker *k, u64 number) {
     bool ok = g->blocks && g->clusters;
     for (u32 i = 0; ok && i < n; i++) {
         g->blocks[i] = vm_block_new(g, g->first_block + i);
-        if (!g->blocks[i]) ok = false;
-        else g->blocks[i]->cluster = &g->clusters[i / per];
+        if (!g->blocks[i])
+            ok = false;
+        else
+            g->blocks[i]->cluster = &g->clusters[i / per];
     }
-    for (u32 c = 0; ok && c < g->n_clusters; c++) g->clusters[c] = (struct cluster){.blocks = g->blocks + (size_t)c * per, .n_blocks = per};
+    for (u32 c = 0; ok && c < g->n_clusters; c++)
+        g->clusters[c] = (struct cluster){.blocks = g->blocks + (size_t)c * per, .n_blocks = per};
     if (!ok) {
         gang_free(g);
         return NULL;
@@ -100,7 +104,8 @@ static void stuck(struct gang *g) {
             struct warp *w = &b->warps[k];
             if (w->done || !w->n_splits) continue;
             struct split *s = &w->splits[0];
-            vm_fault_at(w, s, &s->frame->code->insns[s->pc], __builtin_ctz(s->mask), VM_LAUNCH_FAILED, "deadlock", 0, "every warp of the block waits: lanes 0x%08x here for ever", s->mask);
+            vm_fault_at(w, s, &s->frame->code->insns[s->pc], __builtin_ctz(s->mask), VM_LAUNCH_FAILED, "deadlock", 0,
+                        "every warp of the block waits: lanes 0x%08x here for ever", s->mask);
             return;
         }
     }
@@ -149,10 +154,13 @@ static void *work(void *arg) {
     bool more = true;
     k->fp = -1;
     while (more || n) {
-        if (more && n < MAX_ACTIVE) { /* another gang starts when none is left, or those that run are slow: they may wait for it */
+        if (more && n < MAX_ACTIVE) { /* another gang starts when none is left, or those that run are slow: they may
+                                         wait for it */
             u64 number = atomic_fetch_add(&l->next_gang, 1);
-            if (number >= l->n_gangs || number * l->blocks_per_gang > atomic_load(&l->fault_block)) more = false;
-            else if ((active[n] = gang_new(k, number))) n++;
+            if (number >= l->n_gangs || number * l->blocks_per_gang > atomic_load(&l->fault_block))
+                more = false;
+            else if ((active[n] = gang_new(k, number)))
+                n++;
             else {
                 pthread_mutex_lock(&l->lock);
                 if (!l->fault.code) l->fault.code = VM_OUT_OF_MEMORY;
@@ -194,7 +202,8 @@ static int bad_arguments(struct vm_function *f, const struct vm_launch_params *p
     return VM_OK;
 }
 
-int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm_fault *fault, struct vm_counters *counters) {
+int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm_fault *fault,
+              struct vm_counters *counters) {
     static const u32 one[3] = {1, 1, 1};
     *fault = (struct vm_fault){0};
     if (counters) *counters = (struct vm_counters){0};
@@ -214,7 +223,8 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
         if (p->grid[i] % l->cluster[i]) result = VM_INVALID_VALUE;
         per *= l->cluster[i];
     }
-    if (per > 16 || (f->info.cluster[0] && p->cluster[0] && memcmp(f->info.cluster, p->cluster, sizeof p->cluster))) result = VM_INVALID_VALUE;
+    if (per > 16 || (f->info.cluster[0] && p->cluster[0] && memcmp(f->info.cluster, p->cluster, sizeof p->cluster)))
+        result = VM_INVALID_VALUE;
     l->n_blocks = (u64)p->grid[0] * p->grid[1] * p->grid[2];
     l->blocks_per_gang = p->cooperative ? l->n_blocks : per;
     if (p->cooperative && l->n_blocks > 4096) result = VM_COOP_TOO_LARGE;
@@ -234,7 +244,8 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     if (result == VM_OK) {
         l->n_gangs = l->n_blocks / l->blocks_per_gang;
         memcpy(l->params, p->params, f->info.param_bytes);
-        for (u32 i = 0; i < f->n_shared; i++) memset(l->shadow + f->shared[i]->addr, SHADOW_ADDRESSABLE, f->shared[i]->bytes);
+        for (u32 i = 0; i < f->n_shared; i++)
+            memset(l->shadow + f->shared[i]->addr, SHADOW_ADDRESSABLE, f->shared[i]->bytes);
         memset(l->shadow + f->shared_layout, SHADOW_ADDRESSABLE, p->dynamic_shared);
         atomic_store(&l->fault_block, UINT64_MAX);
         atomic_store(&l->steps_left, (long long)vm_settings()->max_instructions);
@@ -278,8 +289,18 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
 int vm_occupancy(const struct vm_function *f, uint32_t block_threads, uint64_t dynamic_shared) {
     if (!block_threads || block_threads > 1024) return 0;
     int sm = vm_settings()->sm;
-    u32 max_threads = sm == 75 ? 1024 : sm == 86 || sm == 89 || sm >= 120 ? 1536 : 2048, max_blocks = sm >= 120 ? 24 : sm == 86 || sm == 75 ? 16 : sm == 89 ? 24 : 32;
-    u64 shared_sm = sm == 80 || sm == 87 ? 164 << 10 : sm >= 90 && sm < 120 ? 228 << 10 : sm == 70 ? 96 << 10 : sm == 75 ? 64 << 10 : 100 << 10;
+    u32 max_threads = sm == 75                            ? 1024
+                      : sm == 86 || sm == 89 || sm >= 120 ? 1536
+                                                          : 2048,
+        max_blocks = sm >= 120              ? 24
+                     : sm == 86 || sm == 75 ? 16
+                     : sm == 89             ? 24
+                                            : 32;
+    u64 shared_sm = sm == 80 || sm == 87   ? 164 << 10
+                    : sm >= 90 && sm < 120 ? 228 << 10
+                    : sm == 70             ? 96 << 10
+                    : sm == 75             ? 64 << 10
+                                           : 100 << 10;
     u32 warps = (block_threads + 31) / 32, regs = (f->info.regs + 7) & ~7u;
     u32 n = max_threads / (warps * 32);
     u32 by_regs = 65536 / (regs * 32 * warps);

@@ -1,5 +1,5 @@
-/* Modules: from text to functions that can be launched. Loading allocates and fills the module's variables; looking a function
- * up finds what it can reach, lays out the shared memory it needs and decodes all of it. */
+/* Modules: from text to functions that can be launched. Loading allocates and fills the module's variables; looking a
+ * function up finds what it can reach, lays out the shared memory it needs and decodes all of it. */
 #include "verify/ptxvm/machine.h"
 
 #include <stdio.h>
@@ -44,9 +44,13 @@ static bool place_globals(struct vm_module *m, struct err *e) {
     for (int i = 0; i < t->n_vars; i++) {
         struct ptx_var *v = t->vars[i];
         if (v->space != SP_GLOBAL && v->space != SP_CONST && v->space != SP_TEXREF) continue;
-        if (v->is_extern && !v->bytes) return err_set(e, ERR_INPUT, "%s line %u: .extern variable %s is not defined in this module", m->file, v->line, v->name);
+        if (v->is_extern && !v->bytes)
+            return err_set(e, ERR_INPUT, "%s line %u: .extern variable %s is not defined in this module", m->file,
+                           v->line, v->name);
         u64 addr, bytes = v->bytes ? v->bytes : 1;
-        if (vm_mem_alloc(bytes, VM_MEM_MODULE, v->name, &addr)) return err_set(e, ERR_MEMORY, "%s line %u: no device memory for %s of %llu bytes", m->file, v->line, v->name, (unsigned long long)bytes);
+        if (vm_mem_alloc(bytes, VM_MEM_MODULE, v->name, &addr))
+            return err_set(e, ERR_MEMORY, "%s line %u: no device memory for %s of %llu bytes", m->file, v->line,
+                           v->name, (unsigned long long)bytes);
         v->addr = addr;
         u8 *p = vm_mem_host(addr, bytes);
         if (bytes < 1 << 20) memset(p, 0, bytes);
@@ -61,9 +65,13 @@ static bool place_globals(struct vm_module *m, struct err *e) {
             u64 value;
             struct ptx_var *to = ptx_var_find(t, r->symbol);
             struct ptx_function *f = to ? NULL : ptx_function_find(t, r->symbol);
-            if (to) value = to->addr + (u64)r->addend;
-            else if (f) value = VM_CODE_BASE + 16ull * vm_code_of(m, f)->id + (u64)r->addend;
-            else return err_set(e, ERR_INPUT, "%s line %u: unknown name %s in the initializer of %s", m->file, v->line, r->symbol, v->name);
+            if (to)
+                value = to->addr + (u64)r->addend;
+            else if (f)
+                value = VM_CODE_BASE + 16ull * vm_code_of(m, f)->id + (u64)r->addend;
+            else
+                return err_set(e, ERR_INPUT, "%s line %u: unknown name %s in the initializer of %s", m->file, v->line,
+                               r->symbol, v->name);
             if (v->space == SP_SHARED || r->off + (u64)r->bytes > v->bytes) continue;
             memcpy((u8 *)vm_mem_host(v->addr, v->bytes) + r->off, &value, (size_t)(r->bytes < 8 ? r->bytes : 8));
         }
@@ -71,7 +79,8 @@ static bool place_globals(struct vm_module *m, struct err *e) {
     return true;
 }
 
-bool vm_module_load(const char *ptx, size_t len, const char *file_name, struct vm_module **out, char *log, size_t log_cap) {
+bool vm_module_load(const char *ptx, size_t len, const char *file_name, struct vm_module **out, char *log,
+                    size_t log_cap) {
     *out = NULL;
     struct err e = {0};
     static u32 serial_number;
@@ -110,7 +119,9 @@ void vm_module_free(struct vm_module *m) {
     mem_free(m);
 }
 
-const char *vm_module_file(const struct vm_module *m) { return m->file; }
+const char *vm_module_file(const struct vm_module *m) {
+    return m->file;
+}
 size_t vm_module_kernel_count(const struct vm_module *m) {
     size_t n = 0;
     for (struct ptx_function *f = m->text.functions; f; f = f->next) n += f->is_entry && f->has_body;
@@ -203,7 +214,8 @@ static void layout_shared(struct reach *r, struct vm_function *f) {
         }
         u64 align = v->align ? v->align : 1;
         sum = ((sum + align - 1) & ~(align - 1)) + v->bytes;
-        if (v->reg == SHARED_PLACED && v->addr + v->bytes + SHARED_RED_ZONE > end) end = v->addr + v->bytes + SHARED_RED_ZONE;
+        if (v->reg == SHARED_PLACED && v->addr + v->bytes + SHARED_RED_ZONE > end)
+            end = v->addr + v->bytes + SHARED_RED_ZONE;
     }
     for (u32 i = 0; i < r->n_shared; i++) {
         struct ptx_var *v = r->shared[i];
@@ -262,8 +274,10 @@ static void fill_info(struct vm_module *m, struct ptx_function *p, struct vm_fun
     i->ptx_version = m->text.version;
     i->target_sm = m->text.target_sm;
     i->local_bytes = deepest_local(f->code, 0);
-    u32 regs = f->code->n_rows_32;
-    i->regs = regs < 16 ? 16 : regs > 255 ? 255 : regs;
+    /* nvcc's registers are virtual: about one in four is alive at a time, and 64 is the most that leaves room for the 1024 threads of any
+     * block that may come. */
+    u32 regs = 16 + f->code->n_rows_32 / 4;
+    i->regs = regs > 64 ? 64 : regs;
     if (p->maxnreg && i->regs > p->maxnreg) i->regs = p->maxnreg;
     while (i->regs > 16 && i->regs * i->max_threads > 65536 && limit[0]) i->regs--;
 }
@@ -292,7 +306,9 @@ int vm_module_function(struct vm_module *m, const char *name, struct vm_function
         ok = vm_decode(m, r.codes[i], &e);
         f->serial |= r.codes[i]->serial;
     }
-    if (ok && f->info.static_shared > 232448) ok = err_set(&e, ERR_INPUT, "%s line %u: %s needs %u bytes of static shared memory, more than 232448", m->file, p->line, p->name, f->info.static_shared);
+    if (ok && f->info.static_shared > 232448)
+        ok = err_set(&e, ERR_INPUT, "%s line %u: %s needs %u bytes of static shared memory, more than 232448", m->file,
+                     p->line, p->name, f->info.static_shared);
     if (ok) {
         f->code = vm_code_of(m, p);
         f->module = m;
@@ -314,4 +330,6 @@ int vm_module_function(struct vm_module *m, const char *name, struct vm_function
     return ok ? VM_OK : VM_INVALID_PTX;
 }
 
-const struct vm_function_info *vm_function_info(const struct vm_function *f) { return &f->info; }
+const struct vm_function_info *vm_function_info(const struct vm_function *f) {
+    return &f->info;
+}

@@ -1,5 +1,5 @@
-/* Instructions of a whole warp: shuffles, votes, matches, reductions, election; and what needs no memory of its own: special
- * registers, waiting, printf. */
+/* Instructions of a whole warp: shuffles, votes, matches, reductions, election; and what needs no memory of its own:
+ * special registers, waiting, printf. */
 #include "verify/ptxvm/mem_access.h"
 
 #include <stdio.h>
@@ -34,7 +34,8 @@ int vm_converge(struct warp *w, struct split *s, const struct insn *in, u32 mask
     }
     for (int k = 0; k < w->n_splits; k++) {
         struct split *o = &w->splits[k];
-        if (o == s || o->state != SPLIT_SYNC || o->sync_mask != member || o->frame->code->insns[o->pc].op != in->op) continue;
+        if (o == s || o->state != SPLIT_SYNC || o->sync_mask != member || o->frame->code->insns[o->pc].op != in->op)
+            continue;
         o->state = SPLIT_RUN;
         o->pc++;
     }
@@ -42,10 +43,12 @@ int vm_converge(struct warp *w, struct split *s, const struct insn *in, u32 mask
 }
 
 /* The parts of a .sync instruction with its member mask in in->e; 0: wait or fault (in *out). */
-static int together(struct warp *w, struct split *s, const struct insn *in, u32 mask, struct part *parts, enum step *out) {
+static int together(struct warp *w, struct split *s, const struct insn *in, u32 mask, struct part *parts,
+                    enum step *out) {
     u32 member = ((const u32 *)row(s->frame, in->e))[__builtin_ctz(mask)];
     if (w->block->gang_check && (mask & ~member)) {
-        *out = vm_fault_at(w, s, in, __builtin_ctz(mask & ~member), VM_LAUNCH_FAILED, "bad member mask", member, "the lane is not in the mask 0x%08x that it gives", member);
+        *out = vm_fault_at(w, s, in, __builtin_ctz(mask & ~member), VM_LAUNCH_FAILED, "bad member mask", member,
+                           "the lane is not in the mask 0x%08x that it gives", member);
         return 0;
     }
     int n = vm_converge(w, s, in, mask, member, parts);
@@ -81,15 +84,24 @@ enum step op_shfl(struct warp *w, struct split *s, const struct insn *in, u32 ma
             u32 b = bb[i] & 31, clamp = cc[i] & 31, seg = cc[i] >> 8 & 31, lo = i & seg, hi = lo | (clamp & ~seg), j;
             bool ok;
             switch (x->mode) {
-            case 0: j = i - b, ok = (s32)j >= (s32)hi; break;
-            case 1: j = i + b, ok = j <= hi; break;
-            case 2: j = i ^ b, ok = j <= hi; break;
-            default: j = lo | (b & ~seg), ok = j <= hi; break;
+            case 0:
+                j = i - b, ok = (s32)j >= (s32)hi;
+                break;
+            case 1:
+                j = i + b, ok = j <= hi;
+                break;
+            case 2:
+                j = i ^ b, ok = j <= hi;
+                break;
+            default:
+                j = lo | (b & ~seg), ok = j <= hi;
+                break;
             }
             if (!ok) j = i;
             inside |= (u32)ok << i;
             if (!(active >> (j & 31) & 1) && w->block->gang_check)
-                return vm_fault_at(w, s, p, (int)i, VM_LAUNCH_FAILED, "out-of-range shuffle", j, "it reads lane %u, which does not take part (lanes 0x%08x do)", j, active);
+                return vm_fault_at(w, s, p, (int)i, VM_LAUNCH_FAILED, "out-of-range shuffle", j,
+                                   "it reads lane %u, which does not take part (lanes 0x%08x do)", j, active);
             result[i] = src[j & 31];
         }
         EACH_LANE(i, parts[k].mask) d[i] = result[i];
@@ -141,8 +153,10 @@ enum step op_match(struct warp *w, struct split *s, const struct insn *in, u32 m
         EACH_LANE(i, m) {
             u32 same = 0;
             EACH_LANE(j, active) same |= (u32)(v[j] == v[i]) << j;
-            if (x->mode == 0) d[i] = same;
-            else d[i] = same == active ? active : 0, all |= (u32)(same == active) << i;
+            if (x->mode == 0)
+                d[i] = same;
+            else
+                d[i] = same == active ? active : 0, all |= (u32)(same == active) << i;
         }
         if (x->mode == 1 && x->ops[0] != NO_ROW) {
             u32 *p = row(parts[k].frame, x->ops[0]);
@@ -161,8 +175,7 @@ enum step op_redux(struct warp *w, struct split *s, const struct insn *in, u32 m
     const struct ext *x = in->ext;
     u32 acc = 0;
     bool first = true;
-    for (int k = 0; k < n; k++)
-        EACH_LANE(i, parts[k].mask) {
+    for (int k = 0; k < n; k++) EACH_LANE(i, parts[k].mask) {
             u32 v = ((const u32 *)row(parts[k].frame, parts[k].in->a))[i];
             if (x->mode2 == 2) {
                 if (x->mode3 & 1) v &= 0x7fffffff;
@@ -170,20 +183,36 @@ enum step op_redux(struct warp *w, struct split *s, const struct insn *in, u32 m
                 memcpy(&f, &v, 4);
                 memcpy(&g, &acc, 4);
                 bool nan_wins = x->mode3 & 2;
-                if (first) acc = v;
-                else if (f != f) acc = nan_wins ? 0x7fffffff : acc;
-                else if (g != g) acc = nan_wins ? 0x7fffffff : v;
-                else if (x->mode == 1 ? f < g || (f == g && v >> 31) : f > g || (f == g && !(v >> 31))) acc = v;
+                if (first)
+                    acc = v;
+                else if (f != f)
+                    acc = nan_wins ? 0x7fffffff : acc;
+                else if (g != g)
+                    acc = nan_wins ? 0x7fffffff : v;
+                else if (x->mode == 1 ? f < g || (f == g && v >> 31) : f > g || (f == g && !(v >> 31)))
+                    acc = v;
             } else if (first) {
                 acc = v;
             } else {
                 switch (x->mode) {
-                case 0: acc += v; break;
-                case 1: acc = x->mode2 ? ((s32)v < (s32)acc ? v : acc) : v < acc ? v : acc; break;
-                case 2: acc = x->mode2 ? ((s32)v > (s32)acc ? v : acc) : v > acc ? v : acc; break;
-                case 3: acc &= v; break;
-                case 4: acc |= v; break;
-                default: acc ^= v; break;
+                case 0:
+                    acc += v;
+                    break;
+                case 1:
+                    acc = x->mode2 ? ((s32)v < (s32)acc ? v : acc) : v < acc ? v : acc;
+                    break;
+                case 2:
+                    acc = x->mode2 ? ((s32)v > (s32)acc ? v : acc) : v > acc ? v : acc;
+                    break;
+                case 3:
+                    acc &= v;
+                    break;
+                case 4:
+                    acc |= v;
+                    break;
+                default:
+                    acc ^= v;
+                    break;
                 }
             }
             first = false;
@@ -205,7 +234,8 @@ enum step op_elect(struct warp *w, struct split *s, const struct insn *in, u32 m
     u32 leader = (u32)__builtin_ctz(active);
     for (int k = 0; k < n; k++) {
         const struct ext *x = parts[k].in->ext;
-        if (parts[k].in->d != NO_ROW) EACH_LANE(i, parts[k].mask) ((u32 *)row(parts[k].frame, parts[k].in->d))[i] = leader;
+        if (parts[k].in->d != NO_ROW)
+            EACH_LANE(i, parts[k].mask)((u32 *)row(parts[k].frame, parts[k].in->d))[i] = leader;
         u32 *p = row(parts[k].frame, x->ops[0]);
         *p = (*p & ~parts[k].mask) | (1u << leader & parts[k].mask);
     }
@@ -214,7 +244,7 @@ enum step op_elect(struct warp *w, struct split *s, const struct insn *in, u32 m
 
 enum step op_activemask(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     (void)w;
-    EACH_LANE(i, mask) ((u32 *)row(s->frame, in->d))[i] = mask;
+    EACH_LANE(i, mask)((u32 *)row(s->frame, in->d))[i] = mask;
     return STEP_NEXT;
 }
 
@@ -239,54 +269,137 @@ enum step op_sreg(struct warp *w, struct split *s, const struct insn *in, u32 ma
     void *d = row(s->frame, in->d);
     int k = (int)in->imm;
     if (k < 3) {
-        EACH_LANE(i, mask) ((u32 *)d)[i] = w->tid[k][i];
+        EACH_LANE(i, mask)((u32 *)d)[i] = w->tid[k][i];
         return STEP_NEXT;
     }
     u64 v = 0;
     u32 grid[3], cl[3];
     for (int i = 0; i < 3; i++) grid[i] = l->p.grid[i], cl[i] = l->cluster[i];
     switch (k) {
-    case 3: case 4: case 5: v = l->p.block[k - 3]; break;
-    case 6: case 7: case 8: v = b->ctaid[k - 6]; break;
-    case 9: case 10: case 11: v = grid[k - 9]; break;
-    case 12: EACH_LANE(i, mask) ((u32 *)d)[i] = i; return STEP_NEXT;
-    case 13: v = w->id; break;
-    case 14: v = b->n_warps; break;
-    case 15: v = b->linear % 16; break;
-    case 16: v = 16; break;
-    case 17: v = 1; break;
-    case 18: v = (u32)clock_now(false); break;
-    case 19: v = clock_now(false) >> 32; break;
-    case 20: v = clock_now(false); break;
-    case 21: v = clock_now(true); break;
-    case 22: v = (u32)clock_now(true); break;
-    case 23: v = clock_now(true) >> 32; break;
-    case 24: EACH_LANE(i, mask) ((u32 *)d)[i] = 1u << i; return STEP_NEXT;
-    case 25: EACH_LANE(i, mask) ((u32 *)d)[i] = (2u << i) - 1; return STEP_NEXT;
-    case 26: EACH_LANE(i, mask) ((u32 *)d)[i] = (1u << i) - 1; return STEP_NEXT;
-    case 27: EACH_LANE(i, mask) ((u32 *)d)[i] = ~((1u << i) - 1); return STEP_NEXT;
-    case 28: EACH_LANE(i, mask) ((u32 *)d)[i] = ~((2u << i) - 1); return STEP_NEXT;
-    case 29: case 30: case 31: v = b->cluster_id[k - 29]; break;
-    case 32: case 33: case 34: v = grid[k - 32] / cl[k - 32]; break;
-    case 35: case 36: case 37: v = b->cluster_ctaid[k - 35]; break;
-    case 38: case 39: case 40: v = cl[k - 38]; break;
-    case 41: v = b->rank; break;
-    case 42: v = (u64)cl[0] * cl[1] * cl[2]; break;
-    case 43: EACH_LANE(i, mask) row_put(d, i, in->dsize, cl[0] * cl[1] * cl[2] > 1); return STEP_NEXT;
-    case 44: v = l->p.dynamic_shared; break;
-    case 45: v = l->shared_total; break;
-    case 46: v = l->shared_total; break;
-    case 47: v = 32; break;
-    case SREG_ENV + 1: v = l->workspace >> 32; break;
-    case SREG_ENV + 2: v = (u32)l->workspace; break;
-    default: v = 0; break;
+    case 3:
+    case 4:
+    case 5:
+        v = l->p.block[k - 3];
+        break;
+    case 6:
+    case 7:
+    case 8:
+        v = b->ctaid[k - 6];
+        break;
+    case 9:
+    case 10:
+    case 11:
+        v = grid[k - 9];
+        break;
+    case 12:
+        EACH_LANE(i, mask)((u32 *)d)[i] = i;
+        return STEP_NEXT;
+    case 13:
+        v = w->id;
+        break;
+    case 14:
+        v = b->n_warps;
+        break;
+    case 15:
+        v = b->linear % 16;
+        break;
+    case 16:
+        v = 16;
+        break;
+    case 17:
+        v = 1;
+        break;
+    case 18:
+        v = (u32)clock_now(false);
+        break;
+    case 19:
+        v = clock_now(false) >> 32;
+        break;
+    case 20:
+        v = clock_now(false);
+        break;
+    case 21:
+        v = clock_now(true);
+        break;
+    case 22:
+        v = (u32)clock_now(true);
+        break;
+    case 23:
+        v = clock_now(true) >> 32;
+        break;
+    case 24:
+        EACH_LANE(i, mask)((u32 *)d)[i] = 1u << i;
+        return STEP_NEXT;
+    case 25:
+        EACH_LANE(i, mask)((u32 *)d)[i] = (2u << i) - 1;
+        return STEP_NEXT;
+    case 26:
+        EACH_LANE(i, mask)((u32 *)d)[i] = (1u << i) - 1;
+        return STEP_NEXT;
+    case 27:
+        EACH_LANE(i, mask)((u32 *)d)[i] = ~((1u << i) - 1);
+        return STEP_NEXT;
+    case 28:
+        EACH_LANE(i, mask)((u32 *)d)[i] = ~((2u << i) - 1);
+        return STEP_NEXT;
+    case 29:
+    case 30:
+    case 31:
+        v = b->cluster_id[k - 29];
+        break;
+    case 32:
+    case 33:
+    case 34:
+        v = grid[k - 32] / cl[k - 32];
+        break;
+    case 35:
+    case 36:
+    case 37:
+        v = b->cluster_ctaid[k - 35];
+        break;
+    case 38:
+    case 39:
+    case 40:
+        v = cl[k - 38];
+        break;
+    case 41:
+        v = b->rank;
+        break;
+    case 42:
+        v = (u64)cl[0] * cl[1] * cl[2];
+        break;
+    case 43:
+        EACH_LANE(i, mask) row_put(d, i, in->dsize, cl[0] * cl[1] * cl[2] > 1);
+        return STEP_NEXT;
+    case 44:
+        v = l->p.dynamic_shared;
+        break;
+    case 45:
+        v = l->shared_total;
+        break;
+    case 46:
+        v = l->shared_total;
+        break;
+    case 47:
+        v = 32;
+        break;
+    case SREG_ENV + 1:
+        v = l->workspace >> 32;
+        break;
+    case SREG_ENV + 2:
+        v = (u32)l->workspace;
+        break;
+    default:
+        v = 0;
+        break;
     }
     EACH_LANE(i, mask) row_put(d, i, in->dsize, v);
     return STEP_NEXT;
 }
 
 /* ---- printf and assert ---- */
-static bool text_at(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 address, char *out, size_t cap) {
+static bool text_at(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 address, char *out,
+                    size_t cap) {
     size_t n = 0;
     for (;; n++) {
         u8 *p = vm_lane_pointer(w, s, in, lane, SP_GENERIC, address + n, 1, ACCESS_LOAD);
@@ -300,12 +413,14 @@ static bool text_at(struct warp *w, struct split *s, const struct insn *in, u32 
 
 static u64 arg_of(const struct split *s, const struct ext *x, int k, u32 lane) {
     u64 v = 0;
-    memcpy(&v, s->frame->args + (size_t)lane * s->frame->args_stride + x->arg_from[k], x->arg_bytes[k] < 8 ? x->arg_bytes[k] : 8);
+    memcpy(&v, s->frame->args + (size_t)lane * s->frame->args_stride + x->arg_from[k],
+           x->arg_bytes[k] < 8 ? x->arg_bytes[k] : 8);
     return v;
 }
 
 /* One conversion of a format, with its flags, fetched from the argument buffer at *at. Returns the length consumed. */
-static bool one_conversion(struct warp *w, struct split *s, const struct insn *in, u32 lane, const char **f, u64 *at, FILE *out) {
+static bool one_conversion(struct warp *w, struct split *s, const struct insn *in, u32 lane, const char **f, u64 *at,
+                           FILE *out) {
     char spec[64];
     size_t n = 0;
     const char *p = *f;
@@ -370,10 +485,12 @@ enum step op_vprintf(struct warp *w, struct split *s, const struct insn *in, u32
     if (x->mode == 1) {
         u32 lane = (u32)__builtin_ctz(mask);
         char message[200], file[200], function[200];
-        if (!text_at(w, s, in, lane, arg_of(s, x, 0, lane), message, sizeof message) || !text_at(w, s, in, lane, arg_of(s, x, 1, lane), file, sizeof file) ||
+        if (!text_at(w, s, in, lane, arg_of(s, x, 0, lane), message, sizeof message) ||
+            !text_at(w, s, in, lane, arg_of(s, x, 1, lane), file, sizeof file) ||
             !text_at(w, s, in, lane, arg_of(s, x, 3, lane), function, sizeof function))
             return STEP_FAULT;
-        return vm_fault_at(w, s, in, (int)lane, VM_ASSERT, "assertion", 0, "%s:%u: %s: `%s' failed", file, (u32)arg_of(s, x, 2, lane), function, message);
+        return vm_fault_at(w, s, in, (int)lane, VM_ASSERT, "assertion", 0, "%s:%u: %s: `%s' failed", file,
+                           (u32)arg_of(s, x, 2, lane), function, message);
     }
     EACH_LANE(i, mask) {
         char format[4096];
@@ -385,8 +502,10 @@ enum step op_vprintf(struct warp *w, struct split *s, const struct insn *in, u32
         u64 at = arg_of(s, x, 1, i);
         bool ok = true;
         for (const char *f = format; *f && ok;) {
-            if (*f != '%') fputc(*f++, out);
-            else ok = one_conversion(w, s, in, i, &f, &at, out);
+            if (*f != '%')
+                fputc(*f++, out);
+            else
+                ok = one_conversion(w, s, in, i, &f, &at, out);
         }
         fclose(out);
         if (ok) fwrite(text, 1, size, stdout);

@@ -1,8 +1,8 @@
 /* The interpreter of one warp: the loop over instructions, masking, splits and joins, calls.
  *
- * Invariants: 1. the masks of a warp's splits and the arrived masks of its joins are disjoint, and together they are the live
- * lanes. 2. A split's innermost join contains its lanes in `expected`. 3. A join whose arrived lanes are all it expects
- * becomes a split. Lanes that exit leave every join. */
+ * Invariants: 1. the masks of a warp's splits and the arrived masks of its joins are disjoint, and together they are
+ * the live lanes. 2. A split's innermost join contains its lanes in `expected`. 3. A join whose arrived lanes are all
+ * it expects becomes a split. Lanes that exit leave every join. */
 #include "verify/ptxvm/machine.h"
 
 #include <stdlib.h>
@@ -14,9 +14,11 @@
 
 const row_fn *vm_rows(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
         return vm_rows_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return vm_rows_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+        return vm_rows_avx2;
 #endif
     return vm_rows_base;
 }
@@ -83,7 +85,8 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
             u8 *shadow = w->local_shadow + (size_t)i * w->local_stride + f->local_base;
             memset(shadow, 0, c->local_bytes);
             for (int v = 0; v < c->f->n_locals; v++)
-                if (c->f->locals[v]->space == SP_LOCAL) memset(shadow + c->f->locals[v]->addr, SHADOW_ADDRESSABLE, c->f->locals[v]->bytes);
+                if (c->f->locals[v]->space == SP_LOCAL)
+                    memset(shadow + c->f->locals[v]->addr, SHADOW_ADDRESSABLE, c->f->locals[v]->bytes);
         }
     return f;
 }
@@ -113,7 +116,8 @@ static void complete_joins(struct warp *w) {
     for (int j = w->n_joins - 1; j >= 0; j--) {
         struct join *J = &w->joins[j];
         if (!J->used) continue;
-        if (!J->expected) J->used = false;
+        if (!J->expected)
+            J->used = false;
         else if (J->arrived == J->expected && w->n_splits < 32) {
             J->used = false;
             new_split(w, J->pc, J->arrived, J->frame, J->parent);
@@ -162,7 +166,8 @@ enum step vm_diverge(struct warp *w, struct split *s, u32 n, const u32 *masks, c
         while (free_slot < w->n_joins && w->joins[free_slot].used) free_slot++;
         if (free_slot < MAX_JOINS) {
             if (free_slot == w->n_joins) w->n_joins++;
-            w->joins[free_slot] = (struct join){.pc = rejoin, .expected = s->mask, .frame = f, .parent = (s16)j, .used = true};
+            w->joins[free_slot] =
+                (struct join){.pc = rejoin, .expected = s->mask, .frame = f, .parent = (s16)j, .used = true};
             j = free_slot;
         } else {
             rejoin = NO_TARGET; /* more nesting than there are lanes to nest: run on apart */
@@ -218,7 +223,9 @@ static bool pick(struct warp *w, bool rotate) {
 
 static void blend(void *d, const void *t, u32 m, int size) {
     switch (size) {
-    case 0: *(u32 *)d = (*(u32 *)d & ~m) | (*(const u32 *)t & m); break;
+    case 0:
+        *(u32 *)d = (*(u32 *)d & ~m) | (*(const u32 *)t & m);
+        break;
     case 2:
         for (int i = 0; i < 32; i++) ((u16 *)d)[i] = m >> i & 1 ? ((const u16 *)t)[i] : ((u16 *)d)[i];
         break;
@@ -291,7 +298,8 @@ next_split:
             if (in->fp != k->fp && in->fp != FP_ANY) set_fp(k, in->fp);
             void *d = (void *)(base[0] + in->d);
             u32 *x = in->kind == K_ROW ? preds : (u32 *)(base[in->e & 1] + (in->e & ~1u));
-            const void *a = base[in->a & 1] + (in->a & ~1u), *b = base[in->b & 1] + (in->b & ~1u), *c = base[in->c & 1] + (in->c & ~1u);
+            const void *a = base[in->a & 1] + (in->a & ~1u), *b = base[in->b & 1] + (in->b & ~1u),
+                       *c = base[in->c & 1] + (in->c & ~1u);
             if (m == ~0u) {
                 in->row(d, a, b, c, in, x);
             } else {
@@ -307,8 +315,10 @@ next_split:
         case K_BRA: {
             n->branches++;
             u32 other = mask & ~m;
-            if (!other) pc = in->target;
-            else if (!m) pc++;
+            if (!other)
+                pc = in->target;
+            else if (!m)
+                pc++;
             else {
                 n->divergent_branches++;
                 u32 masks[2] = {other, m}, pcs[2] = {pc + 1, in->target};
@@ -353,14 +363,19 @@ next_split:
             *steps = left;
             if (k->fp) set_fp(k, 0);
             switch (in->op(w, s, in, m)) {
-            case STEP_NEXT: pc++; break;
-            case STEP_FAULT: return RUN_FAULT;
+            case STEP_NEXT:
+                pc++;
+                break;
+            case STEP_FAULT:
+                return RUN_FAULT;
             case STEP_YIELD:
                 s->pc = pc + 1;
                 if (w->n_splits == 1) return RUN_BUDGET;
                 rotate = true;
                 goto next_split;
-            default: rotate = false; goto next_split;
+            default:
+                rotate = false;
+                goto next_split;
             }
             break;
         }
@@ -381,8 +396,9 @@ enum step op_ret(struct warp *w, struct split *s, const struct insn *in, u32 mas
     if (!f->caller) return op_exit(w, s, in, mask);
     const struct ext *x = f->call->ext;
     EACH_LANE(i, mask)
-        for (int k = x->n_in; k < x->n_in + x->n_out; k++)
-            memcpy(f->caller->args + (size_t)i * f->caller->args_stride + x->arg_from[k], f->formals + (size_t)i * f->formal_stride + x->arg_to[k], x->arg_bytes[k]);
+    for (int k = x->n_in; k < x->n_in + x->n_out; k++)
+        memcpy(f->caller->args + (size_t)i * f->caller->args_stride + x->arg_from[k],
+               f->formals + (size_t)i * f->formal_stride + x->arg_to[k], x->arg_bytes[k]);
     vm_leave_joins(w, s, f);
     s->frame = f->caller;
     s->pc = f->ret_pc;
@@ -394,14 +410,17 @@ static enum step enter(struct warp *w, struct split *s, const struct insn *in, u
     const struct ext *x = in->ext;
     struct frame *caller = s->frame;
     struct frame *f = caller->depth < 20000 ? vm_frame_new(w, c, caller) : NULL;
-    if (!f) return vm_fault_at(w, s, in, __builtin_ctz(mask), VM_STACK_ERROR, "stack overflow", 0, "the call stack is %u deep", caller->depth);
+    if (!f)
+        return vm_fault_at(w, s, in, __builtin_ctz(mask), VM_STACK_ERROR, "stack overflow", 0,
+                           "the call stack is %u deep", caller->depth);
     f->call = in;
     f->ret_pc = ret_pc;
     f->live = mask;
     EACH_LANE(i, mask)
-        for (int k = 0; k < x->n_in; k++)
-            if (x->arg_to[k] + x->arg_bytes[k] <= f->formal_stride)
-                memcpy(f->formals + (size_t)i * f->formal_stride + x->arg_to[k], caller->args + (size_t)i * caller->args_stride + x->arg_from[k], x->arg_bytes[k]);
+    for (int k = 0; k < x->n_in; k++)
+        if (x->arg_to[k] + x->arg_bytes[k] <= f->formal_stride)
+            memcpy(f->formals + (size_t)i * f->formal_stride + x->arg_to[k],
+                   caller->args + (size_t)i * caller->args_stride + x->arg_from[k], x->arg_bytes[k]);
     s->frame = f;
     s->pc = 0;
     return STEP_SWITCH;
@@ -423,7 +442,8 @@ enum step op_call(struct warp *w, struct split *s, const struct insn *in, u32 ma
     }
     struct code *c = vm_code_at(to[first]);
     if (!c || !c->decoded)
-        return vm_fault_at(w, s, in, (int)first, VM_ILLEGAL_INSTRUCTION, "bad call", to[first], "an indirect call to what is no function");
+        return vm_fault_at(w, s, in, (int)first, VM_ILLEGAL_INSTRUCTION, "bad call", to[first],
+                           "an indirect call to what is no function");
     return enter(w, s, in, mask, c, s->pc + 1);
 }
 
@@ -435,7 +455,8 @@ enum step op_brx(struct warp *w, struct split *s, const struct insn *in, u32 mas
     while (left) {
         u32 first = (u32)__builtin_ctz(left), at = index[first], same = 0;
         if (at >= (u32)x->n_targets)
-            return vm_fault_at(w, s, in, (int)first, VM_ILLEGAL_INSTRUCTION, "bad branch", at, "brx.idx with index %u of %d", at, x->n_targets);
+            return vm_fault_at(w, s, in, (int)first, VM_ILLEGAL_INSTRUCTION, "bad branch", at,
+                               "brx.idx with index %u of %d", at, x->n_targets);
         EACH_LANE(i, left) same |= (u32)(index[i] == at) << i;
         left &= ~same;
         masks[n] = same;

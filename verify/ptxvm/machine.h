@@ -2,8 +2,9 @@
  *
  * A warp holds each register as a row of 32 elements of the register's width; a predicate is a 32-bit mask. A decoded
  * instruction names rows by their offset in the frame (bit 0 clear) or in the function's pool of constants (bit 0 set).
- * A warp runs as one or more splits: a split is a set of lanes with one program counter. A divergent branch makes a join at
- * the branch's immediate post-dominator (a JOIN instruction); splits wait there for the rest of the join's lanes. */
+ * A warp runs as one or more splits: a split is a set of lanes with one program counter. A divergent branch makes a
+ * join at the branch's immediate post-dominator (a JOIN instruction); splits wait there for the rest of the join's
+ * lanes. */
 #ifndef KGEN_PTXVM_MACHINE_H
 #define KGEN_PTXVM_MACHINE_H
 
@@ -64,7 +65,12 @@ enum step {
 typedef enum step (*op_fn)(struct warp *w, struct split *s, const struct insn *in, u32 mask);
 
 enum insn_kind { K_ROW, K_ROW4, K_BRA, K_JOIN, K_OP };
-enum { NO_GUARD = 0xffff, GUARD_NOT = 0x8000, FP_ANY = 0xff, FP_FTZ = 4 }; /* fp: x86 rounding (0 rn 1 rm 2 rp 3 rz) | FTZ */
+enum {
+    NO_GUARD = 0xffff,
+    GUARD_NOT = 0x8000,
+    FP_ANY = 0xff,
+    FP_FTZ = 4
+}; /* fp: x86 rounding (0 rn 1 rm 2 rp 3 rz) | FTZ */
 #define NO_TARGET UINT32_MAX
 #define NO_ROW UINT32_MAX
 
@@ -73,17 +79,17 @@ struct insn {
         row_fn row;
         op_fn op;
     };
-    void *ext;     /* the operation's own parameters */
+    void *ext; /* the operation's own parameters */
     s64 imm;
     u32 d, a, b, c, e;
     u32 line;
     u32 target, rejoin; /* branches: where to, and the JOIN of both ways (NO_TARGET: none) */
-    u16 guard;     /* predicate number, GUARD_NOT */
-    u8 kind, cls;  /* insn_kind, vm_class */
-    u8 dsize;      /* bytes of an element of d; 0: a predicate */
+    u16 guard;          /* predicate number, GUARD_NOT */
+    u8 kind, cls;       /* insn_kind, vm_class */
+    u8 dsize;           /* bytes of an element of d; 0: a predicate */
     u8 fp;
-    u8 space;      /* ptx_space of memory operations */
-    u8 flags;      /* the operation's */
+    u8 space; /* ptx_space of memory operations */
+    u8 flags; /* the operation's */
 };
 
 /* Conversions that have no row of their own: vm_convert does one lane. */
@@ -102,21 +108,21 @@ double vm_float_unpack(u64 bits, enum ptx_type t);
 
 /* Operands of memory, warp, matrix and call operations. */
 struct ext {
-    int n;          /* rows in ops */
+    int n; /* rows in ops */
     u32 *ops;
-    u8 *sizes;      /* bytes of an element of each row; 0: predicate */
-    u8 bytes;       /* of one element in memory */
-    u8 asize;       /* bytes of an element of the address row */
+    u8 *sizes; /* bytes of an element of each row; 0: predicate */
+    u8 bytes;  /* of one element in memory */
+    u8 asize;  /* bytes of an element of the address row */
     u8 is_signed;
     u8 mode, mode2, mode3;
     u8 type, type2, type3, type4;
     u8 is_volatile, order, scope; /* order: 0 weak 1 relaxed 2 acquire 4 release (6 both) */
-    int m, nn, k;   /* shapes */
+    int m, nn, k;                 /* shapes */
     struct code *callee;
     struct ptx_operand *list;
     u32 *arg_from, *arg_to, *arg_bytes; /* calls: parameter copies, in, then out */
     int n_in, n_out;
-    u32 *targets;   /* brx: instruction numbers; indirect calls: none */
+    u32 *targets; /* brx: instruction numbers; indirect calls: none */
     int n_targets;
     const char *text; /* the instruction */
 };
@@ -130,11 +136,11 @@ struct code {
     u8 *pool;
     u32 pool_bytes, pool_cap;
     u32 n_preds, pred_bytes, frame_bytes;
-    u32 n_rows_32; /* estimate of registers */
+    u32 n_rows_32;                /* estimate of registers */
     u32 formal_bytes, args_bytes; /* parameters of its own; .param variables for its calls */
     u32 local_bytes;
-    u32 id;       /* 1 …: its address as a function pointer is VM_CODE_BASE + id * 16 */
-    bool serial;  /* it talks to other blocks: atomics and the like */
+    u32 id;      /* 1 …: its address as a function pointer is VM_CODE_BASE + id * 16 */
+    bool serial; /* it talks to other blocks: atomics and the like */
     bool decoded, failed, in_walk;
     struct code **calls;
     int n_calls, cap_calls;
@@ -183,7 +189,7 @@ enum { MAX_WARPS = 32, MAX_BARS = 16, MAX_JOINS = 96, LANES_ALL = 32 };
 
 struct frame {
     struct code *code;
-    u8 *regs;        /* preds, then rows */
+    u8 *regs;          /* preds, then rows */
     const u8 *base[2]; /* regs, pool */
     struct frame *caller;
     const struct insn *call;
@@ -213,9 +219,9 @@ struct join {
 };
 
 struct barrier {
-    u32 arrived[MAX_WARPS];  /* lanes */
+    u32 arrived[MAX_WARPS]; /* lanes */
     u32 waiting_warps;
-    u32 expected;            /* threads, 0: all */
+    u32 expected; /* threads, 0: all */
     u32 red_and, red_or, red_pop;
     u32 phase;
     u32 clocks[MAX_WARPS];
@@ -241,7 +247,7 @@ struct warp {
     struct async_copy *copies;
     int n_copies, cap_copies;
     u32 clocks[MAX_WARPS], fence[MAX_WARPS], acquired[MAX_WARPS];
-    u32 cluster_phase;       /* of the cluster barrier, when it arrived last */
+    u32 cluster_phase;      /* of the cluster barrier, when it arrived last */
     u64 range_lo, range_hi; /* the allocation of the last checked access */
     bool done;
 };
@@ -306,27 +312,37 @@ struct worker {
     struct vm_counters counters;
     struct frame *free_frames;
     struct block *spare;
-    int fp; /* the floating-point mode now in force */
+    int fp;    /* the floating-point mode now in force */
     int fault; /* code, 0 none */
     pthread_t thread;
 };
 
 /* fault and check (check.c): records the first finding of the launch and ends the warp. */
-enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *in, int lane, int code, const char *kind, u64 address,
-                      const char *fmt, ...) __attribute__((format(printf, 8, 9)));
+enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *in, int lane, int code,
+                      const char *kind, u64 address, const char *fmt, ...) __attribute__((format(printf, 8, 9)));
 
-static inline void *row(const struct frame *f, u32 op) { return (void *)(f->base[op & 1] + (op & ~1u)); }
-static inline u32 lanes(u32 mask) { return (u32)__builtin_popcount(mask); }
+static inline void *row(const struct frame *f, u32 op) {
+    return (void *)(f->base[op & 1] + (op & ~1u));
+}
+static inline u32 lanes(u32 mask) {
+    return mask == ~0u ? 32 : (u32)__builtin_popcount(mask);
+}
 #define EACH_LANE(i, m) for (u32 m_ = (m), i; m_ && (i = (u32)__builtin_ctz(m_), 1); m_ &= m_ - 1)
 static inline u64 row_get(const void *r, u32 lane, int size) {
-    return size == 4 ? ((const u32 *)r)[lane] : size == 8 ? ((const u64 *)r)[lane] : size == 2 ? ((const u16 *)r)[lane]
-                                                                            : *(const u32 *)r >> lane & 1;
+    return size == 4   ? ((const u32 *)r)[lane]
+           : size == 8 ? ((const u64 *)r)[lane]
+           : size == 2 ? ((const u16 *)r)[lane]
+                       : *(const u32 *)r >> lane & 1;
 }
 static inline void row_put(void *r, u32 lane, int size, u64 v) {
-    if (size == 4) ((u32 *)r)[lane] = (u32)v;
-    else if (size == 8) ((u64 *)r)[lane] = v;
-    else if (size == 2) ((u16 *)r)[lane] = (u16)v;
-    else if (size == 0) *(u32 *)r = (*(u32 *)r & ~(1u << lane)) | (u32)(v & 1) << lane;
+    if (size == 4)
+        ((u32 *)r)[lane] = (u32)v;
+    else if (size == 8)
+        ((u64 *)r)[lane] = v;
+    else if (size == 2)
+        ((u16 *)r)[lane] = (u16)v;
+    else if (size == 0)
+        *(u32 *)r = (*(u32 *)r & ~(1u << lane)) | (u32)(v & 1) << lane;
 }
 
 /* exec_warp.c */
@@ -339,7 +355,9 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
 void vm_frame_drop(struct warp *w, struct frame *f, u32 mask);
 void vm_leave_joins(struct warp *w, struct split *s, const struct frame *of);
 
-enum { SREG_ENV = 100 }; /* %envregN is special register 100 + N; 1 and 2: address of a cooperative launch's workspace */
+enum {
+    SREG_ENV = 100
+}; /* %envregN is special register 100 + N; 1 and 2: address of a cooperative launch's workspace */
 
 /* exec_block.c */
 bool vm_barriers(struct block *b); /* lets go what is complete; true: something was */
@@ -348,8 +366,8 @@ void vm_block_free(struct block *b);
 /* One turn for each warp. 0: nothing could move; 1: progress; 2: a fault. */
 int vm_block_turn(struct block *b, s64 *steps);
 void vm_block_release(struct worker *k);
-/* Gathers the splits that execute a warp-wide instruction together: 0: s waits for others of `member`; else their number,
- * each with its own instruction, lanes and operands; all but s have been advanced past it. */
+/* Gathers the splits that execute a warp-wide instruction together: 0: s waits for others of `member`; else their
+ * number, each with its own instruction, lanes and operands; all but s have been advanced past it. */
 struct part {
     struct frame *frame;
     const struct insn *in;
@@ -406,7 +424,8 @@ extern u8 *vm_arena, *vm_arena_shadow;
 extern u64 vm_arena_bytes;
 int vm_address_is(u64 address, int space);
 /* Host address of lane's bytes in a space, after all checks; NULL after a fault was recorded. */
-u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access);
+u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes,
+                    int access);
 u64 vm_lane_address(const struct split *s, const struct insn *in, const struct ext *x, u32 lane);
 /* Memory that is no part of the arena: pinned, managed, registered. NULL: none; *end is the end of the allocation. */
 u8 *vm_host_memory(u64 address, u64 bytes);
@@ -420,8 +439,8 @@ struct race_word {
     u32 write_line, read_line[2];
 };
 void vm_race_reset(struct block *b);
-bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off, u32 bytes, int access,
-                    bool relaxed);
+bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off,
+                    u32 bytes, int access, bool relaxed);
 void vm_race_barrier(struct block *b, struct barrier *bar);
 void vm_race_warp_sync(struct warp *w);
 void vm_race_fence(struct warp *w);

@@ -38,7 +38,9 @@ static bool map_arena(void) {
     if (vm_arena) return true;
     for (u64 bytes = ARENA_BYTES; bytes >= 1ull << 30; bytes /= 2) {
         void *a = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        void *s = a == MAP_FAILED ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void *s = a == MAP_FAILED
+                      ? MAP_FAILED
+                      : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (s == MAP_FAILED) {
             if (a != MAP_FAILED) munmap(a, bytes);
             continue;
@@ -63,8 +65,10 @@ static long at_or_below(const struct table *t, u64 addr) {
     long lo = 0, hi = (long)t->n - 1, found = -1;
     while (lo <= hi) {
         long mid = lo + (hi - lo) / 2;
-        if (t->e[mid].addr <= addr) found = mid, lo = mid + 1;
-        else hi = mid - 1;
+        if (t->e[mid].addr <= addr)
+            found = mid, lo = mid + 1;
+        else
+            hi = mid - 1;
     }
     return found;
 }
@@ -139,8 +143,10 @@ int vm_mem_alloc(uint64_t bytes, enum vm_mem_kind kind, const char *origin, uint
         if (bytes <= 1ull << 40 && !posix_memalign(&p, 4096, bytes)) {
             memset(p, 0, bytes);
             e.addr = (u64)(uintptr_t)p;
-            if (insert(&host, e)) result = VM_OK, *addr = e.addr;
-            else free(p);
+            if (insert(&host, e))
+                result = VM_OK, *addr = e.addr;
+            else
+                free(p);
         }
     } else if (map_arena() && bytes <= DEVICE_TOTAL - used_bytes) {
         u64 need = (bytes + 2 * RED_ZONE + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1);
@@ -187,9 +193,15 @@ int vm_mem_register(void *p, uint64_t bytes) {
     pthread_mutex_lock(&lock);
     long i = at_or_below(&host, addr);
     int result = VM_OK;
-    bool overlaps = (i >= 0 && host.e[i].addr + host.e[i].bytes > addr) || ((size_t)(i + 1) < host.n && host.e[i + 1].addr < addr + bytes);
-    if (overlaps) result = 712; /* CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED */
-    else if (!insert(&host, (struct entry){.addr = addr, .bytes = bytes, .kind = VM_MEM_REGISTERED, .origin = "cuMemHostRegister", .id = ++next_id}))
+    bool overlaps = (i >= 0 && host.e[i].addr + host.e[i].bytes > addr) ||
+                    ((size_t)(i + 1) < host.n && host.e[i + 1].addr < addr + bytes);
+    if (overlaps)
+        result = 712; /* CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED */
+    else if (!insert(&host, (struct entry){.addr = addr,
+                                           .bytes = bytes,
+                                           .kind = VM_MEM_REGISTERED,
+                                           .origin = "cuMemHostRegister",
+                                           .id = ++next_id}))
         result = VM_OUT_OF_MEMORY;
     pthread_mutex_unlock(&lock);
     return result;
@@ -272,8 +284,10 @@ int vm_mem_copy(uint64_t dst, uint64_t src, uint64_t bytes) {
     if (!d || !s) return VM_INVALID_VALUE;
     memmove(d, s, bytes);
     if (dd && checks) {
-        if (sd) memmove(vm_arena_shadow + (dst - VM_DEV_BASE), vm_arena_shadow + (src - VM_DEV_BASE), bytes);
-        else memset(vm_arena_shadow + (dst - VM_DEV_BASE), SHADOW_OK, bytes);
+        if (sd)
+            memmove(vm_arena_shadow + (dst - VM_DEV_BASE), vm_arena_shadow + (src - VM_DEV_BASE), bytes);
+        else
+            memset(vm_arena_shadow + (dst - VM_DEV_BASE), SHADOW_OK, bytes);
     }
     return VM_OK;
 }
@@ -282,7 +296,9 @@ int vm_mem_set(uint64_t dst, uint32_t value, int width, uint64_t n, uint64_t hei
     u64 row_bytes, span;
     if (!n || !height) return VM_OK;
     if ((width != 1 && width != 2 && width != 4) || dst % (u64)width) return VM_INVALID_VALUE;
-    if (!size_mul(n, (u64)width, &row_bytes) || !size_mul(pitch, height - 1, &span) || !size_add(span, row_bytes, &span)) return VM_INVALID_VALUE;
+    if (!size_mul(n, (u64)width, &row_bytes) || !size_mul(pitch, height - 1, &span) ||
+        !size_add(span, row_bytes, &span))
+        return VM_INVALID_VALUE;
     if (height > 1 && pitch < row_bytes) return VM_INVALID_VALUE;
     bool is_device, checks = vm_settings()->check;
     struct entry e;
@@ -293,7 +309,8 @@ int vm_mem_set(uint64_t dst, uint32_t value, int width, uint64_t n, uint64_t hei
     if (!d) return VM_INVALID_VALUE;
     for (u64 y = 0; y < height; y++) {
         u8 *p = d + y * pitch;
-        if (width == 1) memset(p, (int)value, n);
+        if (width == 1)
+            memset(p, (int)value, n);
         else if (width == 2)
             for (u64 i = 0; i < n; i++) ((u16 *)p)[i] = (u16)value;
         else
@@ -346,21 +363,26 @@ void vm_memory_nearest(u64 address, char *out, size_t cap) {
     long i = at_or_below(t, address);
     const struct entry *below = i >= 0 ? &t->e[i] : NULL, *above = (size_t)(i + 1) < t->n ? &t->e[i + 1] : NULL;
     const struct entry *e = below;
-    if (!e || (above && above->addr - address < address - (below->addr + below->bytes) && address >= below->addr + below->bytes)) e = above;
+    if (!e || (above && above->addr - address < address - (below->addr + below->bytes) &&
+               address >= below->addr + below->bytes))
+        e = above;
     if (!e) {
         snprintf(out, cap, "no allocation");
     } else {
         const char *name = e->origin ? e->origin : "?";
         u64 end = e->addr + e->bytes;
         if (address < e->addr)
-            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, %llu bytes before it", e->freed ? "(freed) " : "", name,
-                     (unsigned long long)e->id, (unsigned long long)e->bytes, (unsigned long long)e->addr, (unsigned long long)(e->addr - address));
+            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, %llu bytes before it",
+                     e->freed ? "(freed) " : "", name, (unsigned long long)e->id, (unsigned long long)e->bytes,
+                     (unsigned long long)e->addr, (unsigned long long)(e->addr - address));
         else if (address >= end)
-            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, %llu bytes past its end", e->freed ? "(freed) " : "", name,
-                     (unsigned long long)e->id, (unsigned long long)e->bytes, (unsigned long long)e->addr, (unsigned long long)(address - end));
+            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, %llu bytes past its end",
+                     e->freed ? "(freed) " : "", name, (unsigned long long)e->id, (unsigned long long)e->bytes,
+                     (unsigned long long)e->addr, (unsigned long long)(address - end));
         else
-            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, at byte %llu", e->freed ? "(freed) " : "", name,
-                     (unsigned long long)e->id, (unsigned long long)e->bytes, (unsigned long long)e->addr, (unsigned long long)(address - e->addr));
+            snprintf(out, cap, "nearest allocation %s%s #%llu of %llu bytes at 0x%llx, at byte %llu",
+                     e->freed ? "(freed) " : "", name, (unsigned long long)e->id, (unsigned long long)e->bytes,
+                     (unsigned long long)e->addr, (unsigned long long)(address - e->addr));
     }
     pthread_mutex_unlock(&lock);
 }

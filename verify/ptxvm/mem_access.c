@@ -19,17 +19,22 @@ int vm_address_is(u64 address, int space) {
 
 u64 vm_lane_address(const struct split *s, const struct insn *in, const struct ext *x, u32 lane) {
     const struct frame *f = s->frame;
-    u64 base = in->a == NO_ROW ? 0 : x->asize == 4 ? ((const u32 *)row(f, in->a))[lane] : ((const u64 *)row(f, in->a))[lane];
+    u64 base = in->a == NO_ROW ? 0
+               : x->asize == 4 ? ((const u32 *)row(f, in->a))[lane]
+                               : ((const u64 *)row(f, in->a))[lane];
     return base + (u64)in->imm;
 }
 
-static enum step bad(struct warp *w, struct split *s, const struct insn *in, u32 lane, const char *kind, u64 address, u32 bytes, const char *what) {
+static enum step bad(struct warp *w, struct split *s, const struct insn *in, u32 lane, const char *kind, u64 address,
+                     u32 bytes, const char *what) {
     char near[300];
     vm_memory_nearest(address, near, sizeof near);
-    return vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_ADDRESS, kind, address, "%u bytes, %s", bytes, what ? what : near);
+    return vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_ADDRESS, kind, address, "%u bytes, %s", bytes,
+                       what ? what : near);
 }
 
-static u8 *global_slow(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 address, u32 bytes, int access) {
+static u8 *global_slow(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 address, u32 bytes,
+                       int access) {
     bool store = access != ACCESS_LOAD;
     const char *kind = store ? "out-of-bounds store" : "out-of-bounds load";
     u64 off = address - VM_DEV_BASE;
@@ -53,7 +58,8 @@ static u8 *global_slow(struct warp *w, struct split *s, const struct insn *in, u
             if (shadow[i] == SHADOW_OK) continue;
             char near[300];
             vm_memory_nearest(address, near, sizeof near);
-            vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", address, "byte %u of %u was never written, %s", i, bytes, near);
+            vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", address,
+                        "byte %u of %u was never written, %s", i, bytes, near);
             return NULL;
         }
     } else {
@@ -63,13 +69,15 @@ static u8 *global_slow(struct warp *w, struct split *s, const struct insn *in, u
 }
 
 /* Shared and local memory: shadow 1 addressable, 3 initialized. */
-static u8 *window(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 *mem, u8 *shadow, u64 off, u64 size, u32 bytes, int access, const char *name) {
+static u8 *window(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 *mem, u8 *shadow, u64 off,
+                  u64 size, u32 bytes, int access, const char *name) {
     bool check = w->block->gang_check;
     bool inside = off < size && bytes <= size - off;
     for (u32 i = 0; inside && check && i < bytes; i++) inside = shadow[off + i] & SHADOW_ADDRESSABLE;
     if (!inside) {
         char what[120];
-        __builtin_snprintf(what, sizeof what, "nearest allocation %s memory of %llu bytes", name, (unsigned long long)size);
+        __builtin_snprintf(what, sizeof what, "nearest allocation %s memory of %llu bytes", name,
+                           (unsigned long long)size);
         bad(w, s, in, lane, access != ACCESS_LOAD ? "out-of-bounds store" : "out-of-bounds load", off, bytes, what);
         return NULL;
     }
@@ -77,8 +85,9 @@ static u8 *window(struct warp *w, struct split *s, const struct insn *in, u32 la
         if (access != ACCESS_STORE) {
             for (u32 i = 0; i < bytes; i++)
                 if (!(shadow[off + i] & SHADOW_INIT)) {
-                    vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", off, "byte %u of %u was never written, nearest allocation %s memory of %llu bytes", i, bytes, name,
-                                (unsigned long long)size);
+                    vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", off,
+                                "byte %u of %u was never written, nearest allocation %s memory of %llu bytes", i, bytes,
+                                name, (unsigned long long)size);
                     return NULL;
                 }
         } else {
@@ -96,7 +105,8 @@ struct block *vm_shared_home(struct warp *w, u64 *off) {
     return vm_cluster_block(b, rank - 1);
 }
 
-u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access) {
+u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes,
+                     int access) {
     if (space == SP_GENERIC) {
         space = (u8)vm_space_of(address);
         if (space == SP_SHARED) address -= VM_SHARED_WINDOW;
@@ -107,31 +117,39 @@ u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32
     case SP_SHARED: {
         struct block *home = vm_shared_home(w, &address);
         if (!home || home->done) {
-            bad(w, s, in, lane, "out-of-bounds shared access", address, bytes, home ? "the block of that shared memory has ended" : "no block of that rank in the cluster");
+            bad(w, s, in, lane, "out-of-bounds shared access", address, bytes,
+                home ? "the block of that shared memory has ended" : "no block of that rank in the cluster");
             return NULL;
         }
-        return window(w, s, in, lane, home->shared, home->shared_shadow, address, home->shared_bytes, bytes, access, "shared");
+        return window(w, s, in, lane, home->shared, home->shared_shadow, address, home->shared_bytes, bytes, access,
+                      "shared");
     }
     case SP_LOCAL:
-        return window(w, s, in, lane, w->local + (size_t)lane * w->local_stride, w->local_shadow + (size_t)lane * w->local_stride, address, w->local_stride, bytes, access, "local");
+        return window(w, s, in, lane, w->local + (size_t)lane * w->local_stride,
+                      w->local_shadow + (size_t)lane * w->local_stride, address, w->local_stride, bytes, access,
+                      "local");
     case SP_PARAM: {
         struct launch *l = w->block->worker->launch;
         u64 size = l->code->formal_bytes;
         if (address >= size || bytes > size - address || access != ACCESS_LOAD) {
-            bad(w, s, in, lane, access != ACCESS_LOAD ? "out-of-bounds store" : "out-of-bounds load", address, bytes, "kernel parameters");
+            bad(w, s, in, lane, access != ACCESS_LOAD ? "out-of-bounds store" : "out-of-bounds load", address, bytes,
+                "kernel parameters");
             return NULL;
         }
         return l->params + address;
     }
-    default: return global_slow(w, s, in, lane, address, bytes, access);
+    default:
+        return global_slow(w, s, in, lane, address, bytes, access);
     }
 }
 
-u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes, int access) {
+u8 *vm_lane_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, u32 bytes,
+                    int access) {
     if (address & (bytes - 1) && !(bytes & (bytes - 1))) {
         char near[300];
         vm_memory_nearest(address, near, sizeof near);
-        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", address, "%u bytes need a multiple of %u, %s", bytes, bytes, near);
+        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", address,
+                    "%u bytes need a multiple of %u, %s", bytes, bytes, near);
         return NULL;
     }
     return vm_range_pointer(w, s, in, lane, space, address, bytes, access);
@@ -158,18 +176,26 @@ u8 vm_addresses(struct warp *w, struct split *s, const struct insn *in, const st
     bool same = true;
     EACH_LANE(i, m) same &= vm_space_of(out[i]) == sp;
     if (!same) return SP_GENERIC;
-    u64 base = sp == SP_SHARED ? VM_SHARED_WINDOW : sp == SP_LOCAL ? VM_LOCAL_WINDOW : sp == SP_PARAM ? VM_PARAM_WINDOW : 0;
+    u64 base = sp == SP_SHARED  ? VM_SHARED_WINDOW
+               : sp == SP_LOCAL ? VM_LOCAL_WINDOW
+               : sp == SP_PARAM ? VM_PARAM_WINDOW
+                                : 0;
     for (int i = 0; base && i < 32; i++) out[i] -= base;
     return (u8)sp;
 }
 
 static inline bool shadow_all_ok(const u8 *s, u32 bytes) {
     switch (bytes) {
-    case 1: return *s == SHADOW_OK;
-    case 2: return *(const u16 *)s == 0x0303;
-    case 4: return *(const u32 *)s == 0x03030303;
-    case 8: return *(const u64 *)s == 0x0303030303030303ull;
-    case 16: return ((const u64 *)s)[0] == 0x0303030303030303ull && ((const u64 *)s)[1] == 0x0303030303030303ull;
+    case 1:
+        return *s == SHADOW_OK;
+    case 2:
+        return *(const u16 *)s == 0x0303;
+    case 4:
+        return *(const u32 *)s == 0x03030303;
+    case 8:
+        return *(const u64 *)s == 0x0303030303030303ull;
+    case 16:
+        return ((const u64 *)s)[0] == 0x0303030303030303ull && ((const u64 *)s)[1] == 0x0303030303030303ull;
     default:
         for (u32 i = 0; i < bytes; i += 8)
             if (*(const u64 *)(s + i) != 0x0303030303030303ull) return false;
@@ -177,8 +203,17 @@ static inline bool shadow_all_ok(const u8 *s, u32 bytes) {
     }
 }
 
+/* The same warp has read the whole word since it last synchronized, and in this lane or several: nothing new to check
+ * or note. Field positions as in check.c. */
+static inline bool race_known(const struct warp *w, const struct race_word *r, u32 lane) {
+    u64 t = r->read[0];
+    if ((t & ~((u64)63 << 8 | 1u << 14)) != ((u64)w->clocks[w->id] << 32 | 15u << 15 | (w->id + 1))) return false;
+    return (t >> 8 & 63) == 63 || (t >> 8 & 63) == lane;
+}
+
 /* Host pointers of all lanes of m, checked. */
-bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 space, const u64 *addr, u32 m, u32 bytes, int access, u8 **out) {
+bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 space, const u64 *addr, u32 m, u32 bytes,
+                 int access, u8 **out) {
     bool check = w->block->gang_check;
     u64 low = bytes - 1;
     if (w->block->gang_count) vm_count_access(w, space, addr, m, bytes, access != ACCESS_LOAD);
@@ -186,8 +221,10 @@ bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 spac
         u64 limit = vm_arena_bytes - bytes;
         EACH_LANE(i, m) {
             u64 off = addr[i] - VM_DEV_BASE;
-            if (off <= limit && !(addr[i] & low) && (!check || shadow_all_ok(vm_arena_shadow + off, bytes))) out[i] = vm_arena + off;
-            else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_GLOBAL, addr[i], bytes, access))) return false;
+            if (off <= limit && !(addr[i] & low) && (!check || shadow_all_ok(vm_arena_shadow + off, bytes)))
+                out[i] = vm_arena + off;
+            else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_GLOBAL, addr[i], bytes, access)))
+                return false;
         }
         return true;
     }
@@ -199,15 +236,20 @@ bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 spac
             u64 limit = b->shared_bytes - bytes;
             EACH_LANE(i, m) {
                 u64 off = addr[i];
-                if (off <= limit && !(off & low) && (!check || shadow_all_ok(b->shared_shadow + off, bytes))) out[i] = b->shared + off;
-                else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_SHARED, off, bytes, access))) return false;
-                if (check && off <= limit && !vm_race_access(w, s, in, i, b, (u32)off, bytes, access, relaxed)) return false;
+                if (off <= limit && !(off & low) && (!check || shadow_all_ok(b->shared_shadow + off, bytes)))
+                    out[i] = b->shared + off;
+                else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_SHARED, off, bytes, access)))
+                    return false;
+                if (check && off <= limit &&
+                    !(access == ACCESS_LOAD && bytes == 4 && race_known(w, &b->races[off / 4], i)) &&
+                    !vm_race_access(w, s, in, i, b, (u32)off, bytes, access, relaxed))
+                    return false;
             }
             return true;
         }
     }
     EACH_LANE(i, m)
-        if (!(out[i] = vm_lane_pointer(w, s, in, i, space, addr[i], bytes, access))) return false;
+    if (!(out[i] = vm_lane_pointer(w, s, in, i, space, addr[i], bytes, access))) return false;
     return true;
 }
 
@@ -232,7 +274,8 @@ enum step op_ld(struct warp *w, struct split *s, const struct insn *in, u32 m) {
             u32 *to = d;
             if (m == ~0u)
                 for (int i = 0; i < 32; i++) to[i] = *(const u32 *)(p[i] + off);
-            else EACH_LANE(i, m) to[i] = *(const u32 *)(p[i] + off);
+            else
+                EACH_LANE(i, m) to[i] = *(const u32 *)(p[i] + off);
         } else if (bytes == 8 && x->sizes[e] == 8) {
             u64 *to = d;
             EACH_LANE(i, m) to[i] = *(const u64 *)(p[i] + off);
@@ -246,8 +289,10 @@ enum step op_ld(struct warp *w, struct split *s, const struct insn *in, u32 m) {
             }
         }
     }
-    if (x->order >= 2) vm_race_order(w, addr, m, x->order);
-    else if (check_volatile(w, x)) vm_race_order(w, addr, m, 1);
+    if (x->order >= 2)
+        vm_race_order(w, addr, m, x->order);
+    else if (check_volatile(w, x))
+        vm_race_order(w, addr, m, 1);
     return x->is_volatile || x->order ? STEP_YIELD : STEP_NEXT;
 }
 
@@ -258,14 +303,16 @@ enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     u32 bytes = x->bytes, n = (u32)x->n;
     if (!m) return STEP_NEXT;
     u8 space = vm_addresses(w, s, in, x, m, addr);
-    if (x->order >= 2) vm_race_order(w, addr, m, x->order);
-    else if (check_volatile(w, x)) vm_race_order(w, addr, m, 1);
+    if (x->order >= 2)
+        vm_race_order(w, addr, m, x->order);
+    else if (check_volatile(w, x))
+        vm_race_order(w, addr, m, 1);
     if (!vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_STORE, p)) return STEP_FAULT;
     for (u32 e = 0; e < n; e++) {
         const void *v = row(s->frame, x->ops[e]);
         u32 off = e * bytes, size = x->sizes[e];
         if (bytes == 4 && size == 4) {
-            EACH_LANE(i, m) *(u32 *)(p[i] + off) = ((const u32 *)v)[i];
+            EACH_LANE(i, m) * (u32 *)(p[i] + off) = ((const u32 *)v)[i];
         } else if (bytes == 16) {
             EACH_LANE(i, m) memcpy(p[i] + off, (const u8 *)v + 16 * i, 16);
         } else {
@@ -278,10 +325,12 @@ enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     return STEP_NEXT;
 }
 
-/* Parameters: a kernel's own are uniform; everything else is per lane. imm: offset; flags 1: the area of arguments for calls */
+/* Parameters: a kernel's own are uniform; everything else is per lane. imm: offset; flags 1: the area of arguments for
+ * calls */
 static u8 *param_at(const struct split *s, const struct insn *in, u32 lane) {
     struct frame *f = s->frame;
-    return in->flags & 1 ? f->args + (size_t)lane * f->args_stride + in->imm : f->formals + (size_t)lane * f->formal_stride + in->imm;
+    return in->flags & 1 ? f->args + (size_t)lane * f->args_stride + in->imm
+                         : f->formals + (size_t)lane * f->formal_stride + in->imm;
 }
 enum step op_ldparam(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     (void)w;
@@ -320,7 +369,8 @@ enum step op_stparam(struct warp *w, struct split *s, const struct insn *in, u32
     return STEP_NEXT;
 }
 enum step op_local(struct warp *w, struct split *s, const struct insn *in, u32 m) {
-    u64 v = (u64)in->imm + (in->flags & MEM_FRAME_LOCAL ? s->frame->local_base : w->block->worker->launch->shared_static);
+    u64 v =
+        (u64)in->imm + (in->flags & MEM_FRAME_LOCAL ? s->frame->local_base : w->block->worker->launch->shared_static);
     void *d = row(s->frame, in->d);
     EACH_LANE(i, m) row_put(d, i, in->dsize, v);
     return STEP_NEXT;

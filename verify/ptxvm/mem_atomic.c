@@ -10,11 +10,16 @@ enum atom_op { A_EXCH, A_ADD, A_INC, A_DEC, A_AND, A_OR, A_XOR, A_MIN, A_MAX, A_
 
 static u64 half_op(int op, enum ptx_type t, u64 x, u64 y) {
     double a = vm_float_unpack(x & 0xffff, t), b = vm_float_unpack(y & 0xffff, t), r;
-    if (op == A_ADD) r = a + b;
-    else if (a != a) r = b;
-    else if (b != b) r = a;
-    else if (op == A_MIN) r = a < b || (a == b && __builtin_signbit(a)) ? a : b;
-    else r = a > b || (a == b && !__builtin_signbit(a)) ? a : b;
+    if (op == A_ADD)
+        r = a + b;
+    else if (a != a)
+        r = b;
+    else if (b != b)
+        r = a;
+    else if (op == A_MIN)
+        r = a < b || (a == b && __builtin_signbit(a)) ? a : b;
+    else
+        r = a > b || (a == b && !__builtin_signbit(a)) ? a : b;
     return vm_float_pack(r, t, 'n', false);
 }
 
@@ -22,14 +27,22 @@ static u64 combine(int op, enum ptx_type t, u64 x, u64 y, u64 z) {
     int bytes = ptx_type_bytes(t);
     u64 keep = bytes >= 8 ? ~0ull : (1ull << 8 * bytes) - 1;
     switch (op) {
-    case A_EXCH: return y;
-    case A_CAS: return x == (y & keep) ? z : x;
-    case A_AND: return x & y;
-    case A_OR: return x | y;
-    case A_XOR: return x ^ y;
-    case A_INC: return (u32)x >= (u32)y ? 0 : (u32)x + 1;
-    case A_DEC: return !x || (u32)x > (u32)y ? (u32)y : (u32)x - 1;
-    default: break;
+    case A_EXCH:
+        return y;
+    case A_CAS:
+        return x == (y & keep) ? z : x;
+    case A_AND:
+        return x & y;
+    case A_OR:
+        return x | y;
+    case A_XOR:
+        return x ^ y;
+    case A_INC:
+        return (u32)x >= (u32)y ? 0 : (u32)x + 1;
+    case A_DEC:
+        return !x || (u32)x > (u32)y ? (u32)y : (u32)x - 1;
+    default:
+        break;
     }
     switch (t) {
     case PT_F32: {
@@ -50,8 +63,11 @@ static u64 combine(int op, enum ptx_type t, u64 x, u64 y, u64 z) {
         memcpy(&u, &r, 8);
         return u;
     }
-    case PT_F16: case PT_BF16: return half_op(op, t, x, y);
-    case PT_F16X2: case PT_BF16X2: {
+    case PT_F16:
+    case PT_BF16:
+        return half_op(op, t, x, y);
+    case PT_F16X2:
+    case PT_BF16X2: {
         enum ptx_type e = t == PT_F16X2 ? PT_F16 : PT_BF16;
         return half_op(op, e, x, y) | half_op(op, e, x >> 16, y >> 16) << 16;
     }
@@ -70,7 +86,9 @@ static u64 combine(int op, enum ptx_type t, u64 x, u64 y, u64 z) {
     }
 }
 
-u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value) { return combine(op, t, old, value, 0); }
+u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value) {
+    return combine(op, t, old, value, 0);
+}
 
 /* ext: mode operation; type; n elements (vectors), ops: n results (NO_ROW: red), n values, then the second of cas */
 enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m) {
@@ -89,20 +107,23 @@ enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m)
             u8 old[16];
             const u8 *y = (const u8 *)row(s->frame, x->ops[1]) + 16 * i;
             memcpy(old, p[i], 16);
-            if (x->mode == A_EXCH) memcpy(p[i], y, 16);
-            else if (!memcmp(old, y, 16)) memcpy(p[i], (const u8 *)row(s->frame, x->ops[2]) + 16 * i, 16);
+            if (x->mode == A_EXCH)
+                memcpy(p[i], y, 16);
+            else if (!memcmp(old, y, 16))
+                memcpy(p[i], (const u8 *)row(s->frame, x->ops[2]) + 16 * i, 16);
             if (x->ops[0] != NO_ROW) memcpy((u8 *)row(s->frame, x->ops[0]) + 16 * i, old, 16);
         }
     } else {
         EACH_LANE(i, m)
-            for (u32 e = 0; e < n; e++) {
-                u64 old = 0, new;
-                memcpy(&old, p[i] + e * bytes, bytes);
-                u64 y = row_get(row(s->frame, x->ops[n + e]), i, x->sizes[n + e]), z = x->mode == A_CAS ? row_get(row(s->frame, x->ops[2 * n]), i, x->sizes[2 * n]) : 0;
-                new = combine(x->mode, x->type, old, y, z);
-                memcpy(p[i] + e * bytes, &new, bytes);
-                if (x->ops[e] != NO_ROW) row_put(row(s->frame, x->ops[e]), i, x->sizes[e], old);
-            }
+        for (u32 e = 0; e < n; e++) {
+            u64 old = 0, new;
+            memcpy(&old, p[i] + e * bytes, bytes);
+            u64 y = row_get(row(s->frame, x->ops[n + e]), i, x->sizes[n + e]),
+                z = x->mode == A_CAS ? row_get(row(s->frame, x->ops[2 * n]), i, x->sizes[2 * n]) : 0;
+            new = combine(x->mode, x->type, old, y, z);
+            memcpy(p[i] + e * bytes, &new, bytes);
+            if (x->ops[e] != NO_ROW) row_put(row(s->frame, x->ops[e]), i, x->sizes[e], old);
+        }
     }
     if (locked) pthread_mutex_unlock(&atomic_lock);
     return x->mode == A_CAS || x->mode == A_EXCH ? STEP_YIELD : STEP_NEXT;
@@ -114,7 +135,8 @@ enum step op_fence(struct warp *w, struct split *s, const struct insn *in, u32 m
     return STEP_NEXT;
 }
 
-/* mapa: the address of the same shared variable in another block of the cluster. mode 0: shared window offsets, 1: generic */
+/* mapa: the address of the same shared variable in another block of the cluster. mode 0: shared window offsets, 1:
+ * generic */
 enum step op_mapa(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
     const u32 *rank = row(s->frame, in->b);
@@ -133,8 +155,8 @@ enum step op_mapa(struct warp *w, struct split *s, const struct insn *in, u32 m)
 }
 
 /* ---- cp.async ----
- * The bytes arrive at once; with checks on, the destination counts as in flight until the copying thread has waited for its
- * group, so that reading it earlier, or from another thread with no barrier after the wait, is a race. */
+ * The bytes arrive at once; with checks on, the destination counts as in flight until the copying thread has waited for
+ * its group, so that reading it earlier, or from another thread with no barrier after the wait, is a race. */
 static bool note_copy(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
     if (w->n_copies == w->cap_copies) {
         int cap = w->cap_copies ? w->cap_copies * 2 : 256;
@@ -148,8 +170,8 @@ static bool note_copy(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
     return true;
 }
 
-/* ext: bytes copied; ops[0] source size row or NO_ROW; ops[1] ignore-src predicate or NO_ROW; the source address is in->b with x->k bytes of
- * element and offset x->m; the destination in->a */
+/* ext: bytes copied; ops[0] source size row or NO_ROW; ops[1] ignore-src predicate or NO_ROW; the source address is
+ * in->b with x->k bytes of element and offset x->m; the destination in->a */
 enum step op_cpasync(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
     u64 dst[32];
@@ -164,12 +186,16 @@ enum step op_cpasync(struct warp *w, struct split *s, const struct insn *in, u32
         from[i] = base + (u64)(s64)x->m;
         u32 n = x->ops[0] == NO_ROW ? x->bytes : ((const u32 *)row(s->frame, x->ops[0]))[i];
         if (x->ops[1] != NO_ROW && *(const u32 *)row(s->frame, x->ops[1]) >> i & 1) n = 0;
-        if (n > x->bytes) return vm_fault_at(w, s, in, (int)i, VM_ILLEGAL_INSTRUCTION, "bad cp.async", from[i], "a source size of %u of %u bytes", n, x->bytes);
+        if (n > x->bytes)
+            return vm_fault_at(w, s, in, (int)i, VM_ILLEGAL_INSTRUCTION, "bad cp.async", from[i],
+                               "a source size of %u of %u bytes", n, x->bytes);
         memset(p[i], 0, x->bytes);
         if (n == x->bytes) {
             reads |= 1u << i;
         } else if (n) {
-            if (from[i] % x->bytes) return vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", from[i], "cp.async of %u bytes", x->bytes);
+            if (from[i] % x->bytes)
+                return vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", from[i],
+                                   "cp.async of %u bytes", x->bytes);
             for (u32 k = 0; k < n; k++) {
                 u8 *q = vm_lane_pointer(w, s, in, i, SP_GLOBAL, from[i] + k, 1, ACCESS_LOAD);
                 if (!q) return STEP_FAULT;
@@ -182,9 +208,8 @@ enum step op_cpasync(struct warp *w, struct split *s, const struct insn *in, u32
         if (!vm_pointers(w, s, in, SP_GLOBAL, from, reads, x->bytes, ACCESS_LOAD, q)) return STEP_FAULT;
         EACH_LANE(i, reads) memcpy(p[i], q[i], x->bytes);
     }
-    if (w->block->gang_check)
-        EACH_LANE(i, m)
-            if (!note_copy(w, i, (u32)dst[i], x->bytes, in->line)) return STEP_FAULT;
+    if (w->block->gang_check) EACH_LANE(i, m)
+    if (!note_copy(w, i, (u32)dst[i], x->bytes, in->line)) return STEP_FAULT;
     return STEP_NEXT;
 }
 
@@ -193,8 +218,10 @@ void vm_async_land(struct warp *w, u32 m, u32 keep) {
     for (int i = 0; i < w->n_copies; i++) {
         struct async_copy *c = &w->copies[i];
         bool done = (m >> c->lane & 1) && (keep == UINT32_MAX || c->group + keep < w->group[c->lane]);
-        if (done) vm_race_landed(w, c->lane, c->off, c->bytes);
-        else w->copies[k++] = *c;
+        if (done)
+            vm_race_landed(w, c->lane, c->off, c->bytes);
+        else
+            w->copies[k++] = *c;
     }
     w->n_copies = k;
 }
@@ -203,7 +230,9 @@ void vm_async_land(struct warp *w, u32 m, u32 keep) {
 enum step op_cpasync_group(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
     (void)s;
-    if (x->mode == 0) EACH_LANE(i, m) w->group[i]++;
-    else if (w->block->gang_check) vm_async_land(w, m, x->mode == 2 ? UINT32_MAX : (u32)in->imm);
+    if (x->mode == 0)
+        EACH_LANE(i, m) w->group[i]++;
+    else if (w->block->gang_check)
+        vm_async_land(w, m, x->mode == 2 ? UINT32_MAX : (u32)in->imm);
     return STEP_NEXT;
 }

@@ -7,7 +7,8 @@
  *   39-20  arrivals a phase takes
  *   19-0   arrivals the phase still waits for
  *
- * A bulk copy happens at once and then completes its bytes on the mbarrier: a program that waits as it must sees no difference. */
+ * A bulk copy happens at once and then completes its bytes on the mbarrier: a program that waits as it must sees no
+ * difference. */
 #include "verify/ptxvm/mem_access.h"
 
 #include <string.h>
@@ -18,10 +19,12 @@ struct state {
     s32 tx;
 };
 static struct state unpack(u64 v) {
-    return (struct state){(u32)v & FIELD, (u32)(v >> 20) & FIELD, (u32)(v >> 63), (s32)((u32)(v >> 40 & 0x3fffff) << 10) >> 10};
+    return (struct state){(u32)v & FIELD, (u32)(v >> 20) & FIELD, (u32)(v >> 63),
+                          (s32)((u32)(v >> 40 & 0x3fffff) << 10) >> 10};
 }
 static u64 pack(struct state b) {
-    return (u64)(b.pending & FIELD) | (u64)(b.expected & FIELD) << 20 | (u64)((u32)b.tx & 0x3fffff) << 40 | (u64)b.phase << 63;
+    return (u64)(b.pending & FIELD) | (u64)(b.expected & FIELD) << 20 | (u64)((u32)b.tx & 0x3fffff) << 40 |
+           (u64)b.phase << 63;
 }
 static void settle(struct state *b) {
     if (b->pending || b->tx) return;
@@ -29,14 +32,17 @@ static void settle(struct state *b) {
     b->pending = b->expected;
 }
 
-static u8 *barrier_at(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address, int access) {
+static u8 *barrier_at(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 address,
+                      int access) {
     u8 *p = vm_lane_pointer(w, s, in, lane, space, address, 8, access);
     if (!p) return NULL;
     return p;
 }
 
 /* The key of an mbarrier for the race detector: its offset in the block's own shared memory. */
-static u64 sync_key(u64 address) { return (address & ((1u << VM_RANK_SHIFT) - 1)) | 1ull << 62; }
+static u64 sync_key(u64 address) {
+    return (address & ((1u << VM_RANK_SHIFT) - 1)) | 1ull << 62;
+}
 
 static bool transfer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 mbar, s32 bytes) {
     u8 *p = barrier_at(w, s, in, lane, space, mbar, ACCESS_ATOMIC);
@@ -54,14 +60,14 @@ static bool transfer(struct warp *w, struct split *s, const struct insn *in, u32
 
 enum { MB_INIT, MB_INVAL, MB_ARRIVE, MB_DROP, MB_EXPECT, MB_COMPLETE, MB_WAIT, MB_PENDING, MB_ASYNC };
 
-/* ext: mode; mode2: arrive: 1 expect_tx first, wait: 1 parity; async: 1 noinc; order. in->a address row (64 bits); in->b count, bytes,
- * token or parity; in->c bytes of arrive.expect_tx; in->d token, or predicate of a wait */
+/* ext: mode; mode2: arrive: 1 expect_tx first, wait: 1 parity; async: 1 noinc; order. in->a address row (64 bits);
+ * in->b count, bytes, token or parity; in->c bytes of arrive.expect_tx; in->d token, or predicate of a wait */
 enum step op_mbarrier(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
     const u64 *addr = row(s->frame, in->a);
     bool check = w->block->gang_check, waiting = false;
     if (x->mode == MB_PENDING) {
-        EACH_LANE(i, m) ((u32 *)row(s->frame, in->d))[i] = (u32)(addr[i] & FIELD);
+        EACH_LANE(i, m)((u32 *)row(s->frame, in->d))[i] = (u32)(addr[i] & FIELD);
         return STEP_NEXT;
     }
     EACH_LANE(i, m) {
@@ -73,11 +79,17 @@ enum step op_mbarrier(struct warp *w, struct split *s, const struct insn *in, u3
         u32 n = in->b == NO_ROW ? 1 : (u32)row_get(row(s->frame, in->b), i, x->mode == MB_WAIT && !x->mode2 ? 8 : 4);
         switch (x->mode) {
         case MB_INIT:
-            if (!n || n > FIELD) return vm_fault_at(w, s, in, (int)i, VM_ILLEGAL_INSTRUCTION, "bad mbarrier", addr[i], "a count of %u", n);
+            if (!n || n > FIELD)
+                return vm_fault_at(w, s, in, (int)i, VM_ILLEGAL_INSTRUCTION, "bad mbarrier", addr[i], "a count of %u",
+                                   n);
             b = (struct state){n, n, 0, 0};
             break;
-        case MB_INVAL: b = (struct state){0}; break;
-        case MB_EXPECT: b.tx += (s32)n; break;
+        case MB_INVAL:
+            b = (struct state){0};
+            break;
+        case MB_EXPECT:
+            b.tx += (s32)n;
+            break;
         case MB_COMPLETE:
             b.tx -= (s32)n;
             settle(&b);
@@ -86,7 +98,8 @@ enum step op_mbarrier(struct warp *w, struct split *s, const struct insn *in, u3
         case MB_DROP:
             if (x->mode2 == 1) b.tx += (s32)((const u32 *)row(s->frame, in->c))[i];
             if (n > b.pending)
-                return vm_fault_at(w, s, in, (int)i, VM_LAUNCH_FAILED, "bad mbarrier", addr[i], "%u arrivals where %u of %u are missing", n, b.pending, b.expected);
+                return vm_fault_at(w, s, in, (int)i, VM_LAUNCH_FAILED, "bad mbarrier", addr[i],
+                                   "%u arrivals where %u of %u are missing", n, b.pending, b.expected);
             if (in->d != NO_ROW) ((u64 *)row(s->frame, in->d))[i] = v;
             if (check && x->order != 1) vm_race_atomic(w, key, 4);
             if (x->mode == MB_DROP) b.expected -= n;
@@ -99,7 +112,9 @@ enum step op_mbarrier(struct warp *w, struct split *s, const struct insn *in, u3
                 vm_race_atomic(w, key, 4);
             }
             if (x->mode2) {
-                if (!b.pending) return vm_fault_at(w, s, in, (int)i, VM_LAUNCH_FAILED, "bad mbarrier", addr[i], "an arrival where none is missing");
+                if (!b.pending)
+                    return vm_fault_at(w, s, in, (int)i, VM_LAUNCH_FAILED, "bad mbarrier", addr[i],
+                                       "an arrival where none is missing");
                 b.pending--;
                 settle(&b);
             }
@@ -123,14 +138,19 @@ enum step op_mbarrier(struct warp *w, struct split *s, const struct insn *in, u3
 /* ---- bulk copies ---- */
 static const u8 element_bytes[13] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
 
-/* Shared memory of one target: notes its bytes as written, checked against earlier accesses when it is the block's own. */
-static u8 *shared_bytes(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 off, u32 bytes, int access) {
+/* Shared memory of one target: notes its bytes as written, checked against earlier accesses when it is the block's own.
+ */
+static u8 *shared_bytes(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 off, u32 bytes,
+                        int access) {
     u8 *p = vm_range_pointer(w, s, in, lane, SP_SHARED, off, bytes, access);
-    if (p && w->block->gang_check && !(off >> VM_RANK_SHIFT) && !vm_race_access(w, s, in, lane, w->block, (u32)off, bytes, access, false)) return NULL;
+    if (p && w->block->gang_check && !(off >> VM_RANK_SHIFT) &&
+        !vm_race_access(w, s, in, lane, w->block, (u32)off, bytes, access, false))
+        return NULL;
     return p;
 }
 
-static bool reduce_into(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 to, const u8 *from, u32 bytes, const struct ext *x) {
+static bool reduce_into(struct warp *w, struct split *s, const struct insn *in, u32 lane, u8 space, u64 to,
+                        const u8 *from, u32 bytes, const struct ext *x) {
     u8 *p = vm_range_pointer(w, s, in, lane, space, to, bytes, ACCESS_ATOMIC);
     u32 n = (u32)ptx_type_bytes((enum ptx_type)x->type);
     if (!p) return false;
@@ -145,14 +165,17 @@ static bool reduce_into(struct warp *w, struct split *s, const struct insn *in, 
 }
 
 /* One lane's tensor copy between a box of global memory and shared memory at off, or into it with a reduction. */
-static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 lane, const struct vm_tensor_map *t, const s32 *at, u64 off, bool store, u64 *moved) {
+static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 lane, const struct vm_tensor_map *t,
+                   const s32 *at, u64 off, bool store, u64 *moved) {
     const struct ext *x = in->ext;
     if (t->magic != VM_TENSOR_MAP_MAGIC || t->rank != x->k || t->type >= 13) {
-        vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_INSTRUCTION, "bad tensor map", 0, "it is no tensor map of %d dimensions", x->k);
+        vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_INSTRUCTION, "bad tensor map", 0,
+                    "it is no tensor map of %d dimensions", x->k);
         return false;
     }
     if (t->interleave || t->swizzle > 3) {
-        vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_INSTRUCTION, "bad tensor map", 0, "the machine does not know its interleaving or swizzle");
+        vm_fault_at(w, s, in, (int)lane, VM_ILLEGAL_INSTRUCTION, "bad tensor map", 0,
+                    "the machine does not know its interleaving or swizzle");
         return false;
     }
     u32 size = element_bytes[t->type], count[5] = {1, 1, 1, 1, 1}, i[5] = {0};
@@ -162,9 +185,13 @@ static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 l
         count[d] = (t->box[d] + step - 1) / step;
         if (d) rows *= count[d];
     }
-    u32 row_bytes = count[0] * size, swizzle = t->swizzle == 1 ? 0x10 : t->swizzle == 2 ? 0x30 : t->swizzle == 3 ? 0x70 : 0;
+    u32 row_bytes = count[0] * size, swizzle = t->swizzle == 1   ? 0x10
+                                               : t->swizzle == 2 ? 0x30
+                                               : t->swizzle == 3 ? 0x70
+                                                                 : 0;
     if ((off & (swizzle ? 127 : 15)) && (off & 15)) {
-        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", off, "a tensor copy needs 128-byte aligned shared memory");
+        vm_fault_at(w, s, in, (int)lane, VM_MISALIGNED, "misaligned access", off,
+                    "a tensor copy needs 128-byte aligned shared memory");
         return false;
     }
     u8 line[256 * 8];
@@ -175,8 +202,10 @@ static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 l
         u64 base = t->base;
         for (int d = 1; d < t->rank; d++) {
             s64 c = (s64)at[d] + (s64)i[d] * (t->elem_stride[d] ? t->elem_stride[d] : 1);
-            if (c < 0 || (u64)c >= t->dim[d]) inside = false;
-            else base += (u64)c * t->stride[d - 1];
+            if (c < 0 || (u64)c >= t->dim[d])
+                inside = false;
+            else
+                base += (u64)c * t->stride[d - 1];
         }
         u32 unit = swizzle ? 16 : row_bytes;
         if (store) /* gather the row out of shared memory */
@@ -187,7 +216,8 @@ static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 l
                 if (!p) return false;
                 memcpy(line + k, p, row_bytes - k < unit ? row_bytes - k : unit);
             }
-        else memset(line, 0, row_bytes);
+        else
+            memset(line, 0, row_bytes);
         u32 step = t->elem_stride[0] ? t->elem_stride[0] : 1;
         for (u32 e = 0; e < count[0];) { /* runs of elements that lie in the tensor */
             s64 c = (s64)at[0] + (s64)e * step;
@@ -205,10 +235,13 @@ static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 l
             if (store && x->mode3) {
                 if (!reduce_into(w, s, in, lane, SP_GLOBAL, address, line + e * size, run * size, x)) return false;
             } else {
-                u8 *p = vm_range_pointer(w, s, in, lane, SP_GLOBAL, address, run * size, store ? ACCESS_STORE : ACCESS_LOAD);
+                u8 *p = vm_range_pointer(w, s, in, lane, SP_GLOBAL, address, run * size,
+                                         store ? ACCESS_STORE : ACCESS_LOAD);
                 if (!p) return false;
-                if (store) memcpy(p, line + e * size, run * size);
-                else memcpy(line + e * size, p, run * size);
+                if (store)
+                    memcpy(p, line + e * size, run * size);
+                else
+                    memcpy(line + e * size, p, run * size);
             }
             e += run;
         }
@@ -226,10 +259,13 @@ static bool tensor(struct warp *w, struct split *s, const struct insn *in, u32 l
     return true;
 }
 
-/* ext: mode 0 global to shared, 1 shared to shared, 2 shared to global; k dimensions of a tensor, 0: plain; mode2 multicast; mode3 reduction + 1.
- * ops, all of 64 bits but the coordinates: 0 destination (plain or shared side), 1 source or tensor map, 2 bytes, 3 mbarrier, 4 mask, 5 … coordinates */
+/* ext: mode 0 global to shared, 1 shared to shared, 2 shared to global; k dimensions of a tensor, 0: plain; mode2
+ * multicast; mode3 reduction + 1. ops, all of 64 bits but the coordinates: 0 destination (plain or shared side), 1
+ * source or tensor map, 2 bytes, 3 mbarrier, 4 mask, 5 … coordinates */
 /* Addresses of shared memory may also come as generic ones. */
-static u64 shared_offset(u64 a) { return a - VM_SHARED_WINDOW < VM_WINDOW_BYTES ? a - VM_SHARED_WINDOW : a; }
+static u64 shared_offset(u64 a) {
+    return a - VM_SHARED_WINDOW < VM_WINDOW_BYTES ? a - VM_SHARED_WINDOW : a;
+}
 
 enum step op_bulk(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
@@ -241,14 +277,18 @@ enum step op_bulk(struct warp *w, struct split *s, const struct insn *in, u32 m)
         if (x->mode != 0) src = x->k ? src : shared_offset(src);
         if (x->mode == 2 && x->k) dst = shared_offset(dst); /* the shared side of a tensor */
         mbar = shared_offset(mbar);
-        u32 targets = x->mode2 ? ((const u32 *)row(f, x->ops[4]))[i] & 0xffff : 1, bytes = x->k ? 0 : ((const u32 *)row(f, x->ops[2]))[i];
+        u32 targets = x->mode2 ? ((const u32 *)row(f, x->ops[4]))[i] & 0xffff : 1,
+            bytes = x->k ? 0 : ((const u32 *)row(f, x->ops[2]))[i];
         if (!x->k && ((bytes & 15) || (dst & 15) || (src & 15)))
-            return vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", dst, "a bulk copy of %u bytes from 0x%llx: all multiples of 16", bytes, (unsigned long long)src);
+            return vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", dst,
+                               "a bulk copy of %u bytes from 0x%llx: all multiples of 16", bytes,
+                               (unsigned long long)src);
         for (u32 rank = 0; rank < 16; rank++) {
             if (!(targets >> rank & 1)) continue;
             u64 to = dst, bar = mbar;
             if (x->mode2) {
-                u64 keep = (1u << VM_RANK_SHIFT) - 1, tag = rank == w->block->rank ? 0 : (u64)(rank + 1) << VM_RANK_SHIFT;
+                u64 keep = (1u << VM_RANK_SHIFT) - 1,
+                    tag = rank == w->block->rank ? 0 : (u64)(rank + 1) << VM_RANK_SHIFT;
                 to = (dst & keep) | tag;
                 bar = (mbar & keep) | tag;
             }
@@ -263,12 +303,15 @@ enum step op_bulk(struct warp *w, struct split *s, const struct insn *in, u32 m)
             } else {
                 moved = bytes;
                 if (!bytes) continue;
-                u8 *from = x->mode == 0 ? vm_range_pointer(w, s, in, i, SP_GLOBAL, src, bytes, ACCESS_LOAD) : shared_bytes(w, s, in, i, src, bytes, ACCESS_LOAD);
+                u8 *from = x->mode == 0 ? vm_range_pointer(w, s, in, i, SP_GLOBAL, src, bytes, ACCESS_LOAD)
+                                        : shared_bytes(w, s, in, i, src, bytes, ACCESS_LOAD);
                 if (!from) return STEP_FAULT;
                 if (x->mode3) {
-                    if (!reduce_into(w, s, in, i, x->mode == 2 ? SP_GLOBAL : SP_SHARED, to, from, bytes, x)) return STEP_FAULT;
+                    if (!reduce_into(w, s, in, i, x->mode == 2 ? SP_GLOBAL : SP_SHARED, to, from, bytes, x))
+                        return STEP_FAULT;
                 } else {
-                    u8 *p = x->mode == 2 ? vm_range_pointer(w, s, in, i, SP_GLOBAL, to, bytes, ACCESS_STORE) : shared_bytes(w, s, in, i, to, bytes, ACCESS_STORE);
+                    u8 *p = x->mode == 2 ? vm_range_pointer(w, s, in, i, SP_GLOBAL, to, bytes, ACCESS_STORE)
+                                         : shared_bytes(w, s, in, i, to, bytes, ACCESS_STORE);
                     if (!p) return STEP_FAULT;
                     memmove(p, from, bytes);
                 }

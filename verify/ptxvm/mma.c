@@ -8,7 +8,8 @@
  *   C, D element i: row g (+ 8 for i >= 2), column 2 t + i % 2
  *
  * Products are exact and their sum is rounded once to the accumulator's format; f64 chains fma in ascending k.
- * Fragments of wmma have no documented layout: element e of a lane is number lane * count + e of the row-major matrix. */
+ * Fragments of wmma have no documented layout: element e of a lane is number lane * count + e of the row-major matrix.
+ */
 #include "verify/ptxvm/mma.h"
 
 #include <string.h>
@@ -27,28 +28,41 @@ float vm_half_value(u16 h) {
 
 double vm_element_value(u64 bits, enum ptx_type t) {
     switch (t) {
-    case PT_F16: return vm_half_value((u16)bits);
+    case PT_F16:
+        return vm_half_value((u16)bits);
     case PT_BF16: {
         u32 u = (u32)bits << 16;
         float f;
         memcpy(&f, &u, 4);
         return f;
     }
-    case PT_S8: return (s8)bits;
-    case PT_U8: return (u8)bits;
-    case PT_S4: return (s8)(bits << 4) >> 4;
-    case PT_U4: return (double)(bits & 15);
-    case PT_S32: return (s32)bits;
-    case PT_U32: return (u32)bits;
-    default: return vm_float_unpack(bits, t);
+    case PT_S8:
+        return (s8)bits;
+    case PT_U8:
+        return (u8)bits;
+    case PT_S4:
+        return (s8)(bits << 4) >> 4;
+    case PT_U4:
+        return (double)(bits & 15);
+    case PT_S32:
+        return (s32)bits;
+    case PT_U32:
+        return (u32)bits;
+    default:
+        return vm_float_unpack(bits, t);
     }
 }
 
 int vm_element_bits(enum ptx_type t) {
-    return t == PT_S4 || t == PT_U4 || t == PT_E2M1X2 ? 4 : t == PT_B1 ? 1 : t == PT_E2M3X2 || t == PT_E3M2X2 ? 8 : 8 * ptx_type_bytes(t);
+    return t == PT_S4 || t == PT_U4 || t == PT_E2M1X2 ? 4
+           : t == PT_B1                               ? 1
+           : t == PT_E2M3X2 || t == PT_E3M2X2         ? 8
+                                                      : 8 * ptx_type_bytes(t);
 }
 
-static bool integer(enum ptx_type t) { return t == PT_S8 || t == PT_U8 || t == PT_S4 || t == PT_U4 || t == PT_S32; }
+static bool integer(enum ptx_type t) {
+    return t == PT_S8 || t == PT_U8 || t == PT_S4 || t == PT_U4 || t == PT_S32;
+}
 
 u64 vm_accumulator_bits(double v, enum ptx_type t) {
     switch (t) {
@@ -63,11 +77,15 @@ u64 vm_accumulator_bits(double v, enum ptx_type t) {
         memcpy(&u, &v, 8);
         return u;
     }
-    default: return vm_float_pack(v, t, 'n', false);
+    default:
+        return vm_float_pack(v, t, 'n', false);
     }
 }
 
 /* D = A B + C. a[m][k], b[k][n], c[m][n] with strides 256, 256, 256 */
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 void vm_multiply(struct matrices *x, const struct ext *e) {
     if (e->type == PT_B1) {
         for (int i = 0; i < e->m; i++)
@@ -109,7 +127,9 @@ void vm_multiply(struct matrices *x, const struct ext *e) {
             }
 }
 
-static u64 accumulator(double v, enum ptx_type t) { return integer(t) ? (u32)(s32)v : vm_accumulator_bits(v, t); }
+static u64 accumulator(double v, enum ptx_type t) {
+    return integer(t) ? (u32)(s32)v : vm_accumulator_bits(v, t);
+}
 
 u32 vm_whole_warp(struct warp *w, struct split *s, const struct insn *in, u32 mask, enum step *out) {
     struct part parts[32];
@@ -120,7 +140,8 @@ u32 vm_whole_warp(struct warp *w, struct split *s, const struct insn *in, u32 ma
     for (int k = 0; k < n; k++)
         if (parts[k].in == in && parts[k].frame == s->frame) all |= parts[k].mask;
     if (all != ~0u) {
-        *out = vm_fault_at(w, s, in, __builtin_ctz(mask), VM_LAUNCH_FAILED, "divergent matrix instruction", 0, "only lanes 0x%08x of the warp execute it", all);
+        *out = vm_fault_at(w, s, in, __builtin_ctz(mask), VM_LAUNCH_FAILED, "divergent matrix instruction", 0,
+                           "only lanes 0x%08x of the warp execute it", all);
         return 0;
     }
     if (w->block->gang_check) vm_race_warp_sync(w);
@@ -136,25 +157,41 @@ static u64 element_of(const struct frame *f, const struct ext *x, int at, u32 la
     return v >> (index % per * bits) & ((1ull << bits) - 1);
 }
 
-static int count_elements(const struct ext *x, int at, int n_regs, int bits) { return n_regs * (x->sizes[at] * 8 / bits); }
+static int count_elements(const struct ext *x, int at, int n_regs, int bits) {
+    return n_regs * (x->sizes[at] * 8 / bits);
+}
 
-/* mma.sync. ext: m, nn, k; type A, type2 B, type3 C and D's kind (type4 D); mode saturate; arg_from[0..3]: registers of d a b c in ops, in this order */
+/* mma.sync. ext: m, nn, k; type A, type2 B, type3 C and D's kind (type4 D); mode saturate; arg_from[0..3]: registers of
+ * d a b c in ops, in this order */
 static void mma_sync(struct matrices *x, const struct ext *e, struct frame *f) {
     int nd = (int)e->arg_from[0], na = (int)e->arg_from[1], nb = (int)e->arg_from[2];
     int at_a = nd, at_b = nd + na, at_c = nd + na + nb;
     int bits = vm_element_bits((enum ptx_type)e->type), bits_b = vm_element_bits((enum ptx_type)e->type2);
+    enum ptx_type at = (enum ptx_type)e->type, bt = (enum ptx_type)e->type2;
     int per = bits >= 32 ? 1 : 32 / bits, per_b = bits_b >= 32 ? 1 : 32 / bits_b, halves = e->m / 8;
     for (u32 lane = 0; lane < 32; lane++) {
         int g = (int)lane / 4, t = (int)lane % 4;
-        for (int r = 0; r < na; r++)
-            for (int j = 0; j < per; j++)
-                x->a[g + 8 * (r % halves)][r / halves * 4 * per + t * per + j] = vm_element_value(element_of(f, e, at_a, lane, r * per + j, bits), (enum ptx_type)e->type);
-        for (int r = 0; r < nb; r++)
-            for (int j = 0; j < per_b; j++)
-                x->b[r * 4 * per_b + t * per_b + j][g] = vm_element_value(element_of(f, e, at_b, lane, r * per_b + j, bits_b), (enum ptx_type)e->type2);
+        for (int r = 0; r < na; r++) {
+            u64 v = row_get(row(f, e->ops[at_a + r]), lane, e->sizes[at_a + r]);
+            double *to = &x->a[g + 8 * (r % halves)][r / halves * 4 * per + t * per];
+            if (bits >= 32)
+                to[0] = vm_element_value(v, at);
+            else
+                for (int j = 0; j < per; j++) to[j] = vm_element_value(v >> j * bits & ((1u << bits) - 1), at);
+        }
+        for (int r = 0; r < nb; r++) {
+            u64 v = row_get(row(f, e->ops[at_b + r]), lane, e->sizes[at_b + r]);
+            int k = r * 4 * per_b + t * per_b;
+            if (bits_b >= 32)
+                x->b[k][g] = vm_element_value(v, bt);
+            else
+                for (int j = 0; j < per_b; j++)
+                    x->b[k + j][g] = vm_element_value(v >> j * bits_b & ((1u << bits_b) - 1), bt);
+        }
         int cbits = vm_element_bits((enum ptx_type)e->type3);
         for (int i = 0; i < e->m / 4; i++)
-            x->c[g + 8 * (i / 2)][2 * t + i % 2] = vm_element_value(element_of(f, e, at_c, lane, i, cbits), (enum ptx_type)e->type3);
+            x->c[g + 8 * (i / 2)][2 * t + i % 2] =
+                vm_element_value(element_of(f, e, at_c, lane, i, cbits), (enum ptx_type)e->type3);
     }
     vm_multiply(x, e);
     for (u32 lane = 0; lane < 32; lane++) {
@@ -172,8 +209,8 @@ static void mma_sync(struct matrices *x, const struct ext *e, struct frame *f) {
     }
 }
 
-/* mma.m8n8k4 of f16: four independent products, by quad pairs: threads {0-3, 16-19}, {4-7, 20-23} …. mode3: 1 A by columns, 2 B by rows.
- * A row: element i of a thread is (its number in the pair, i); C and D of f32: see below. */
+/* mma.m8n8k4 of f16: four independent products, by quad pairs: threads {0-3, 16-19}, {4-7, 20-23} …. mode3: 1 A by
+ * columns, 2 B by rows. A row: element i of a thread is (its number in the pair, i); C and D of f32: see below. */
 static void mma_quad(struct matrices *x, const struct ext *e, struct frame *f) {
     int nd = (int)e->arg_from[0], at_a = nd, at_b = nd + 2, at_c = nd + 4;
     for (u32 pair = 0; pair < 4; pair++) {
@@ -181,17 +218,25 @@ static void mma_quad(struct matrices *x, const struct ext *e, struct frame *f) {
             u32 lane = pair * 4 + q % 4 + (q >= 4 ? 16 : 0);
             int r = (int)(q % 4) + (q >= 4 ? 4 : 0);
             for (int i = 0; i < 4; i++) {
-                double a = vm_half_value((u16)element_of(f, e, at_a, lane, i, 16)), b = vm_half_value((u16)element_of(f, e, at_b, lane, i, 16));
-                if (e->mode3 & 1) x->a[(q >= 4 ? 4 : 0) + i][q % 4] = a; /* by columns: the thread is the column */
-                else x->a[r][i] = a;
-                if (e->mode3 & 2) x->b[q % 4][(q >= 4 ? 4 : 0) + i] = b;
-                else x->b[i][r] = b;
+                double a = vm_half_value((u16)element_of(f, e, at_a, lane, i, 16)),
+                       b = vm_half_value((u16)element_of(f, e, at_b, lane, i, 16));
+                if (e->mode3 & 1)
+                    x->a[(q >= 4 ? 4 : 0) + i][q % 4] = a; /* by columns: the thread is the column */
+                else
+                    x->a[r][i] = a;
+                if (e->mode3 & 2)
+                    x->b[q % 4][(q >= 4 ? 4 : 0) + i] = b;
+                else
+                    x->b[i][r] = b;
             }
             for (int i = 0; i < 8; i++) {
                 int row_c, col_c;
-                if (e->type3 == PT_F32) row_c = (int)(lane & 1) + (i & 2) + (q >= 4 ? 4 : 0), col_c = (i & 4) + (int)(lane & 2) + (i & 1);
-                else row_c = r, col_c = i;
-                x->c[row_c][col_c] = vm_element_value(element_of(f, e, at_c, lane, i, vm_element_bits((enum ptx_type)e->type3)), (enum ptx_type)e->type3);
+                if (e->type3 == PT_F32)
+                    row_c = (int)(lane & 1) + (i & 2) + (q >= 4 ? 4 : 0), col_c = (i & 4) + (int)(lane & 2) + (i & 1);
+                else
+                    row_c = r, col_c = i;
+                x->c[row_c][col_c] = vm_element_value(
+                    element_of(f, e, at_c, lane, i, vm_element_bits((enum ptx_type)e->type3)), (enum ptx_type)e->type3);
             }
         }
         vm_multiply(x, e);
@@ -199,12 +244,16 @@ static void mma_quad(struct matrices *x, const struct ext *e, struct frame *f) {
             u32 lane = pair * 4 + q % 4 + (q >= 4 ? 16 : 0);
             for (int i = 0; i < 8; i++) {
                 int row_d, col_d;
-                if (e->type4 == PT_F32) row_d = (int)(lane & 1) + (i & 2) + (q >= 4 ? 4 : 0), col_d = (i & 4) + (int)(lane & 2) + (i & 1);
-                else row_d = (int)(q % 4) + (q >= 4 ? 4 : 0), col_d = i;
+                if (e->type4 == PT_F32)
+                    row_d = (int)(lane & 1) + (i & 2) + (q >= 4 ? 4 : 0), col_d = (i & 4) + (int)(lane & 2) + (i & 1);
+                else
+                    row_d = (int)(q % 4) + (q >= 4 ? 4 : 0), col_d = i;
                 u64 v = accumulator(x->d[row_d][col_d], (enum ptx_type)e->type4);
                 u32 *d = row(f, e->ops[e->type4 == PT_F32 ? i : i / 2]);
-                if (e->type4 == PT_F32) d[lane] = (u32)v;
-                else d[lane] = i % 2 ? (d[lane] & 0xffff) | (u32)v << 16 : (d[lane] & 0xffff0000) | (u32)v;
+                if (e->type4 == PT_F32)
+                    d[lane] = (u32)v;
+                else
+                    d[lane] = i % 2 ? (d[lane] & 0xffff) | (u32)v << 16 : (d[lane] & 0xffff0000) | (u32)v;
             }
         }
     }
@@ -213,7 +262,8 @@ static void mma_quad(struct matrices *x, const struct ext *e, struct frame *f) {
 static void wmma(struct matrices *x, const struct ext *e, struct frame *f) {
     int n_regs[4], at[4] = {0};
     for (int k = 0; k < 4; k++) n_regs[k] = (int)e->arg_from[k], at[k] = k ? at[k - 1] + n_regs[k - 1] : 0;
-    enum ptx_type types[4] = {(enum ptx_type)e->type4, (enum ptx_type)e->type, (enum ptx_type)e->type2, (enum ptx_type)e->type3};
+    enum ptx_type types[4] = {(enum ptx_type)e->type4, (enum ptx_type)e->type, (enum ptx_type)e->type2,
+                              (enum ptx_type)e->type3};
     int rows[4] = {e->m, e->m, e->k, e->m}, cols[4] = {e->nn, e->k, e->nn, e->nn};
     for (int k = 1; k < 4; k++) {
         int bits = vm_element_bits(types[k]), count = count_elements(e, at[k], n_regs[k], bits);
@@ -221,7 +271,9 @@ static void wmma(struct matrices *x, const struct ext *e, struct frame *f) {
         for (u32 lane = 0; lane < 32; lane++)
             for (int i = 0; i < count; i++) {
                 int at_i = (int)lane * count + i;
-                if (at_i < rows[k] * cols[k]) to[at_i / cols[k]][at_i % cols[k]] = vm_element_value(element_of(f, e, at[k], lane, i, bits), types[k]);
+                if (at_i < rows[k] * cols[k])
+                    to[at_i / cols[k]][at_i % cols[k]] =
+                        vm_element_value(element_of(f, e, at[k], lane, i, bits), types[k]);
             }
     }
     vm_multiply(x, e);
@@ -245,9 +297,12 @@ enum step op_mma(struct warp *w, struct split *s, const struct insn *in, u32 mas
     const struct ext *e = in->ext;
     enum step out;
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
-    if (e->order == 1) wmma(&x, e, s->frame);
-    else if (e->order == 2) mma_quad(&x, e, s->frame);
-    else mma_sync(&x, e, s->frame);
+    if (e->order == 1)
+        wmma(&x, e, s->frame);
+    else if (e->order == 2)
+        mma_quad(&x, e, s->frame);
+    else
+        mma_sync(&x, e, s->frame);
     struct vm_counters *c = &w->block->worker->counters;
     c->matrix_ops++;
     c->matrix_flops += 2ull * (u64)e->m * (u64)e->nn * (u64)e->k * (e->order == 2 ? 4 : 1);

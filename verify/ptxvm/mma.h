@@ -6,7 +6,8 @@
 
 enum { MATRIX_ROWS = 256, MATRIX_MAX = 264 }; /* 264: rows that do not all fall into the same cache sets */
 struct matrices {
-    double a[MATRIX_ROWS][MATRIX_MAX], b[MATRIX_ROWS][MATRIX_MAX], c[MATRIX_ROWS][MATRIX_MAX], d[MATRIX_ROWS][MATRIX_MAX];
+    double a[MATRIX_ROWS][MATRIX_MAX], b[MATRIX_ROWS][MATRIX_MAX], c[MATRIX_ROWS][MATRIX_MAX],
+        d[MATRIX_ROWS][MATRIX_MAX];
 };
 void vm_multiply(struct matrices *x, const struct ext *e);
 double vm_element_value(u64 bits, enum ptx_type t);

@@ -1,7 +1,8 @@
-/* wgmma: products of a warp group. Each of the four warps computes its 16 of the 64 rows by itself, at once, reading shared
- * memory through the descriptors:
+/* wgmma: products of a warp group. Each of the four warps computes its 16 of the 64 rows by itself, at once, reading
+ * shared memory through the descriptors:
  *
- *   63-62 swizzle: 0 none, 1 128 bytes, 2 64, 3 32     45-32 stride offset / 16     29-16 leading offset / 16     13-0 address / 16
+ *   63-62 swizzle: 0 none, 1 128 bytes, 2 64, 3 32     45-32 stride offset / 16     29-16 leading offset / 16     13-0
+ * address / 16
  *
  * With u = 16-byte units and W the units of a swizzle's row (2, 4, 8), element (r, k) of a K-major operand lies in unit
  *   none: r % 8 + (r / 8) S + (k / e) L       swizzled: (r % 8) W + (r / 8) S + k / e
@@ -12,7 +13,9 @@
 
 #include <string.h>
 
-static bool load_operand(struct warp *w, struct split *s, const struct insn *in, u64 desc, bool mn_major, enum ptx_type t, int rows, int k, int first_row, double out[][MATRIX_MAX], bool transpose_out) {
+static bool load_operand(struct warp *w, struct split *s, const struct insn *in, u64 desc, bool mn_major,
+                         enum ptx_type t, int rows, int k, int first_row, double out[][MATRIX_MAX],
+                         bool transpose_out) {
     int bits = vm_element_bits(t), e = 128 / bits, mode = (int)(desc >> 62);
     u64 start = (desc & 0x3fff) << 4, lead = (desc >> 16 & 0x3fff) << 4, stride = (desc >> 32 & 0x3fff) << 4;
     u32 width = mode == 1 ? 8 : mode == 2 ? 4 : mode == 3 ? 2 : 0, mask = width ? (width - 1) << 4 : 0;
@@ -25,28 +28,33 @@ static bool load_operand(struct warp *w, struct split *s, const struct insn *in,
                 at = width ? (r % 8) * width * 16 + r / 8 * stride + u * 16 : r % 8 * 16 + r / 8 * stride + u * lead;
             } else {
                 u64 q = (u64)(c + first_row) / 8, kk = (u64)o;
-                at = width ? q % width * 16 + q / width * lead + kk % 8 * width * 16 + kk / 8 * stride : q * stride + kk % 8 * 16 + kk / 8 * lead;
+                at = width ? q % width * 16 + q / width * lead + kk % 8 * width * 16 + kk / 8 * stride
+                           : q * stride + kk % 8 * 16 + kk / 8 * lead;
             }
             at += start;
             at ^= at >> 3 & mask;
             u8 *p = vm_range_pointer(w, s, in, 0, SP_SHARED, at, 16, ACCESS_LOAD);
             if (!p) return false;
-            if (w->block->gang_check && !vm_race_access(w, s, in, 0, w->block, (u32)at, 16, ACCESS_LOAD, false)) return false;
+            if (w->block->gang_check && !vm_race_access(w, s, in, 0, w->block, (u32)at, 16, ACCESS_LOAD, false))
+                return false;
             for (int j = 0; j < e && c + j < inner; j++) {
                 u64 v = 0;
                 memcpy(&v, p + j * bits / 8, bits < 8 ? 1 : (size_t)bits / 8);
                 if (bits < 8) v = v >> j * bits % 8 & ((1u << bits) - 1);
                 double x = t == PT_B1 ? (double)v : vm_element_value(v, t);
                 int r = mn_major ? c + j : o, kk = mn_major ? o : c + j;
-                if (transpose_out) out[kk][r] = x;
-                else out[r][kk] = x;
+                if (transpose_out)
+                    out[kk][r] = x;
+                else
+                    out[r][kk] = x;
             }
         }
     return true;
 }
 
-/* ext: m 16 (a warp's rows), nn, k; types as for mma; mode saturate; arg_from[0]: registers of d, [1]: of a (0: a descriptor); ops: d, a (or one 64-bit row), b;
- * in->c predicate scale-d or NO_ROW (imm bit 0: negated; bit 1: constant 0); mode2: 1 negate a, 2 negate b; mode3: 1 a MN-major, 2 b MN-major */
+/* ext: m 16 (a warp's rows), nn, k; types as for mma; mode saturate; arg_from[0]: registers of d, [1]: of a (0: a
+ * descriptor); ops: d, a (or one 64-bit row), b; in->c predicate scale-d or NO_ROW (imm bit 0: negated; bit 1: constant
+ * 0); mode2: 1 negate a, 2 negate b; mode3: 1 a MN-major, 2 b MN-major */
 enum step op_wgmma(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     static _Thread_local struct matrices x;
     const struct ext *e = in->ext;
@@ -63,12 +71,15 @@ enum step op_wgmma(struct warp *w, struct split *s, const struct insn *in, u32 m
                 for (int j = 0; j < per; j++) {
                     u64 v = ((const u32 *)row(f, e->ops[at_a + r]))[lane] >> (j * bits);
                     if (bits < 32) v &= (1u << bits) - 1;
-                    x.a[lane / 4 + 8 * (u32)(r % 2)][r / 2 * 4 * per + (int)(lane % 4) * per + j] = at == PT_B1 ? (double)v : vm_element_value(v, at);
+                    x.a[lane / 4 + 8 * (u32)(r % 2)][r / 2 * 4 * per + (int)(lane % 4) * per + j] =
+                        at == PT_B1 ? (double)v : vm_element_value(v, at);
                 }
-    } else if (!load_operand(w, s, in, ((const u64 *)row(f, e->ops[at_a]))[0], e->mode3 & 1, at, 16, e->k, first_row, x.a, false)) {
+    } else if (!load_operand(w, s, in, ((const u64 *)row(f, e->ops[at_a]))[0], e->mode3 & 1, at, 16, e->k, first_row,
+                             x.a, false)) {
         return STEP_FAULT;
     }
-    if (!load_operand(w, s, in, ((const u64 *)row(f, e->ops[at_b]))[0], e->mode3 & 2, bt, e->nn, e->k, 0, x.b, true)) return STEP_FAULT;
+    if (!load_operand(w, s, in, ((const u64 *)row(f, e->ops[at_b]))[0], e->mode3 & 2, bt, e->nn, e->k, 0, x.b, true))
+        return STEP_FAULT;
     bool keep = !(in->imm & 2);
     if (in->c != NO_ROW) keep = (*(const u32 *)row(f, in->c) & 1) ^ (in->imm & 1);
     int halves = dt == PT_F16 ? 2 : 1;
@@ -88,8 +99,10 @@ enum step op_wgmma(struct warp *w, struct split *s, const struct insn *in, u32 m
             int r = (int)lane / 4 + 8 * (i / 2 % 2), c = i / 4 * 8 + (int)(lane % 4) * 2 + i % 2;
             u32 *d = (u32 *)row(f, e->ops[i / halves]) + lane, v;
             v = dt == PT_S32 ? (u32)(s32)x.d[r][c] : (u32)vm_accumulator_bits(x.d[r][c], dt);
-            if (halves == 2) *d = i % 2 ? (*d & 0xffff) | v << 16 : (*d & 0xffff0000) | v;
-            else *d = v;
+            if (halves == 2)
+                *d = i % 2 ? (*d & 0xffff) | v << 16 : (*d & 0xffff0000) | v;
+            else
+                *d = v;
         }
     struct vm_counters *n = &w->block->worker->counters;
     n->matrix_ops++;

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-/* wmma.load and .store. ext: type element, m rows, nn columns, mode 1: column-major; ops registers; in->b stride row or NO_ROW */
+/* wmma.load and .store. ext: type element, m rows, nn columns, mode 1: column-major; ops registers; in->b stride row or
+ * NO_ROW */
 static enum step move_matrix(struct warp *w, struct split *s, const struct insn *in, u32 mask, bool store) {
     const struct ext *x = in->ext;
     enum step out;
@@ -47,12 +48,17 @@ static enum step move_matrix(struct warp *w, struct split *s, const struct insn 
     }
     return STEP_NEXT;
 }
-enum step op_wmma_load(struct warp *w, struct split *s, const struct insn *in, u32 mask) { return move_matrix(w, s, in, mask, false); }
-enum step op_wmma_store(struct warp *w, struct split *s, const struct insn *in, u32 mask) { return move_matrix(w, s, in, mask, true); }
+enum step op_wmma_load(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    return move_matrix(w, s, in, mask, false);
+}
+enum step op_wmma_store(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    return move_matrix(w, s, in, mask, true);
+}
 
-/* ldmatrix and stmatrix of 8x8 b16: lane i gives the address of row i % 8 of matrix i / 8; lane l holds elements 2 (l % 4) and the next of row l / 4
- * (transposed: of column l / 4). ext: n matrices, mode 1: transposed */
-static bool row_pointers(struct warp *w, struct split *s, const struct insn *in, const struct ext *x, int access, u8 **p) {
+/* ldmatrix and stmatrix of 8x8 b16: lane i gives the address of row i % 8 of matrix i / 8; lane l holds elements 2 (l %
+ * 4) and the next of row l / 4 (transposed: of column l / 4). ext: n matrices, mode 1: transposed */
+static bool row_pointers(struct warp *w, struct split *s, const struct insn *in, const struct ext *x, int access,
+                         u8 **p) {
     u64 addr[32];
     u32 m = x->n >= 4 ? ~0u : (1u << 8 * x->n) - 1;
     u8 space = vm_addresses(w, s, in, x, m, addr);

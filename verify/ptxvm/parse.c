@@ -22,8 +22,12 @@ _Noreturn void parse_fail(struct parser *p, const char *fmt, ...) {
     longjmp(p->out, 1);
 }
 
-void parse_next(struct parser *p) { ptx_next(&p->x, false); }
-bool parse_is(const struct parser *p, char c) { return p->x.kind == TK_PUNCT && p->x.value == (uint64_t)c; }
+void parse_next(struct parser *p) {
+    ptx_next(&p->x, false);
+}
+bool parse_is(const struct parser *p, char c) {
+    return p->x.kind == TK_PUNCT && p->x.value == (uint64_t)c;
+}
 bool parse_is_word(const struct parser *p, const char *w) {
     return p->x.kind == TK_ID && strlen(w) == p->x.n && !memcmp(p->x.start, w, p->x.n);
 }
@@ -33,10 +37,15 @@ bool parse_take(struct parser *p, char c) {
     return true;
 }
 void parse_expect(struct parser *p, char c) {
-    if (!parse_take(p, c)) parse_fail(p, "expected '%c', found '%.*s'", c, (int)(p->x.n < 40 ? p->x.n : 40), p->x.start);
+    if (!parse_take(p, c))
+        parse_fail(p, "expected '%c', found '%.*s'", c, (int)(p->x.n < 40 ? p->x.n : 40), p->x.start);
 }
-void *parse_new(struct parser *p, size_t bytes) { return arena_new(&p->t->arena, bytes); }
-char *parse_text(struct parser *p) { return arena_strndup(&p->t->arena, p->x.start, p->x.n); }
+void *parse_new(struct parser *p, size_t bytes) {
+    return arena_new(&p->t->arena, bytes);
+}
+char *parse_text(struct parser *p) {
+    return arena_strndup(&p->t->arena, p->x.start, p->x.n);
+}
 
 /* Grows an arena array: the old one stays in the arena, which at worst doubles its cost. */
 void *parse_grow(struct parser *p, void *old, int n, int *cap, size_t each) {
@@ -50,7 +59,8 @@ void *parse_grow(struct parser *p, void *old, int n, int *cap, size_t each) {
 }
 
 char *parse_name(struct parser *p) {
-    if (p->x.kind != TK_ID) parse_fail(p, "expected a name, found '%.*s'", (int)(p->x.n < 40 ? p->x.n : 40), p->x.start);
+    if (p->x.kind != TK_ID)
+        parse_fail(p, "expected a name, found '%.*s'", (int)(p->x.n < 40 ? p->x.n : 40), p->x.start);
     char *s = parse_text(p);
     parse_next(p);
     return s;
@@ -60,7 +70,7 @@ char *parse_name(struct parser *p) {
 static int64_t constant_sum(struct parser *p, int depth);
 static int64_t constant_unary(struct parser *p, int depth) {
     if (depth > 50) parse_fail(p, "a constant expression nested more than 50 deep");
-    if (parse_take(p, '-')) return (int64_t)-(uint64_t)constant_unary(p, depth + 1);
+    if (parse_take(p, '-')) return (int64_t) - (uint64_t)constant_unary(p, depth + 1);
     if (parse_take(p, '+')) return constant_unary(p, depth + 1);
     if (parse_take(p, '~')) return ~constant_unary(p, depth + 1);
     if (parse_take(p, '!')) return !constant_unary(p, depth + 1);
@@ -82,12 +92,17 @@ static int64_t constant_product(struct parser *p, int depth) {
 static int64_t constant_sum(struct parser *p, int depth) {
     int64_t v = constant_product(p, depth);
     for (;;) {
-        if (parse_take(p, '+')) v = (int64_t)((uint64_t)v + (uint64_t)constant_product(p, depth));
-        else if (parse_take(p, '-')) v = (int64_t)((uint64_t)v - (uint64_t)constant_product(p, depth));
-        else return v;
+        if (parse_take(p, '+'))
+            v = (int64_t)((uint64_t)v + (uint64_t)constant_product(p, depth));
+        else if (parse_take(p, '-'))
+            v = (int64_t)((uint64_t)v - (uint64_t)constant_product(p, depth));
+        else
+            return v;
     }
 }
-int64_t parse_constant(struct parser *p) { return constant_sum(p, 0); }
+int64_t parse_constant(struct parser *p) {
+    return constant_sum(p, 0);
+}
 
 /* ---- variables ---- */
 static void init_room(struct parser *p, struct ptx_var *v, uint64_t need, uint64_t *cap) {
@@ -119,8 +134,10 @@ static void init_element(struct parser *p, struct ptx_var *v, uint64_t off, uint
         if (parse_is(p, '-')) {
             struct ptx_lexer save = p->x;
             parse_next(p);
-            if (p->x.kind == TK_F32 || p->x.kind == TK_F64) minus = true;
-            else p->x = save;
+            if (p->x.kind == TK_F32 || p->x.kind == TK_F64)
+                minus = true;
+            else
+                p->x = save;
         }
         if (p->x.kind == TK_F32 || p->x.kind == TK_F64) {
             bits = p->x.value;
@@ -152,7 +169,8 @@ static void init_element(struct parser *p, struct ptx_var *v, uint64_t off, uint
 }
 
 /* Nested braces group rows of inner dimensions; an inner list that is short leaves zeros. */
-static void init_list(struct parser *p, struct ptx_var *v, const uint64_t *dims, int n_dims, uint64_t off, uint64_t *cap) {
+static void init_list(struct parser *p, struct ptx_var *v, const uint64_t *dims, int n_dims, uint64_t off,
+                      uint64_t *cap) {
     uint64_t inner = (uint64_t)ptx_type_bytes(v->type);
     for (int i = 1; i < n_dims; i++) inner *= dims[i];
     parse_expect(p, '{');
@@ -215,8 +233,10 @@ static void var_dims(struct parser *p, struct ptx_var *v, int vec, uint64_t *dim
     bool unsized = false;
     while (parse_take(p, '[')) {
         uint64_t n = 0;
-        if (!parse_is(p, ']')) n = (uint64_t)parse_constant(p);
-        else unsized = true;
+        if (!parse_is(p, ']'))
+            n = (uint64_t)parse_constant(p);
+        else
+            unsized = true;
         parse_expect(p, ']');
         if (*n_dims == 8) parse_fail(p, "%s has more than 8 dimensions", v->name);
         dims[(*n_dims)++] = n;
@@ -243,8 +263,10 @@ struct ptx_var *parse_variable(struct parser *p, enum ptx_space space, bool is_e
         parse_next(p);
         uint64_t cap = 0;
         if (space != SP_GLOBAL && space != SP_CONST) parse_fail(p, "%s cannot have an initializer here", v->name);
-        if (parse_is(p, '{')) init_list(p, v, dims, n_dims ? n_dims : 1, 0, &cap);
-        else init_element(p, v, 0, &cap);
+        if (parse_is(p, '{'))
+            init_list(p, v, dims, n_dims ? n_dims : 1, 0, &cap);
+        else
+            init_element(p, v, 0, &cap);
         if (!v->bytes) v->bytes = v->init_bytes;
         if (v->init_bytes > v->bytes) parse_fail(p, "more initializers than elements in %s", v->name);
     }
@@ -252,18 +274,16 @@ struct ptx_var *parse_variable(struct parser *p, enum ptx_space space, bool is_e
 }
 
 static void module_variable(struct parser *p, enum ptx_space space, bool is_extern) {
-    do {
-        struct ptx_var *v = parse_variable(p, space, is_extern);
-        struct ptx_var *old = ptx_var_find(p->t, v->name);
-        if (old && !old->is_extern && !is_extern) parse_fail(p, "%s is defined twice", v->name);
-        if (old && (is_extern || old->bytes)) continue;
-        struct ptx_var **bucket = &p->t->var_hash[ptx_hash(v->name, strlen(v->name)) % PTX_BUCKETS];
-        v->next = *bucket;
-        *bucket = v;
-        p->t->vars = parse_grow(p, p->t->vars, p->t->n_vars, &p->t->cap_vars, sizeof *p->t->vars);
-        p->t->vars[p->t->n_vars++] = v;
-    } while (parse_take(p, ',') && false);
+    struct ptx_var *v = parse_variable(p, space, is_extern);
     parse_expect(p, ';');
+    struct ptx_var *old = ptx_var_find(p->t, v->name);
+    if (old && !old->is_extern && !is_extern) parse_fail(p, "%s is defined twice", v->name);
+    if (old && (is_extern || old->bytes)) return;
+    struct ptx_var **bucket = &p->t->var_hash[ptx_hash(v->name, strlen(v->name)) % PTX_BUCKETS];
+    v->next = *bucket;
+    *bucket = v;
+    p->t->vars = parse_grow(p, p->t->vars, p->t->n_vars, &p->t->cap_vars, sizeof *p->t->vars);
+    p->t->vars[p->t->n_vars++] = v;
 }
 
 /* ---- functions ---- */
@@ -312,9 +332,12 @@ static void performance_directives(struct parser *p, struct ptx_function *f) {
             continue;
         }
         parse_next(p);
-        if (ntid) up_to_three(p, f->maxntid);
-        else if (req) up_to_three(p, f->reqntid);
-        else if (cluster) up_to_three(p, f->cluster);
+        if (ntid)
+            up_to_three(p, f->maxntid);
+        else if (req)
+            up_to_three(p, f->reqntid);
+        else if (cluster)
+            up_to_three(p, f->cluster);
         else if (min_cta || max_reg || abi) {
             up_to_three(p, one);
             if (min_cta) f->minnctapersm = one[0];
@@ -339,8 +362,10 @@ static void function(struct parser *p, bool is_entry, bool is_extern) {
         struct ptx_function **bucket = &p->t->function_hash[ptx_hash(f->name, strlen(f->name)) % PTX_BUCKETS];
         f->next_hash = *bucket;
         *bucket = f;
-        if (p->t->last_function) p->t->last_function->next = f;
-        else p->t->functions = f;
+        if (p->t->last_function)
+            p->t->last_function->next = f;
+        else
+            p->t->functions = f;
         p->t->last_function = f;
     }
     if (parse_is(p, '{')) {
@@ -380,8 +405,10 @@ static void directive(struct parser *p) {
         uint32_t line = p->x.line;
         ptx_next(&p->x, false);
         double v = 0;
-        if (p->x.kind == TK_F64) memcpy(&v, &p->x.value, 8);
-        else if (p->x.kind == TK_INT) v = (double)p->x.value;
+        if (p->x.kind == TK_F64)
+            memcpy(&v, &p->x.value, 8);
+        else if (p->x.kind == TK_INT)
+            v = (double)p->x.value;
         if (!(v >= 1 && v < 100)) {
             p->x.line = line;
             parse_fail(p, ".version has no number like 8.7");

@@ -1,4 +1,5 @@
-/* The parser of function bodies: scopes, register and variable declarations, labels, instructions and their operands. */
+/* The parser of function bodies: scopes, register and variable declarations, labels, instructions and their operands.
+ */
 #include "verify/ptxvm/parse.h"
 
 #include <ctype.h>
@@ -97,15 +98,13 @@ static void reg_declaration(struct parser *p) {
 static void var_declaration(struct parser *p, enum ptx_space space) {
     struct ptx_function *f = p->f;
     parse_next(p);
-    do {
-        struct ptx_var *v = parse_variable(p, space, false);
-        v->owner = f;
-        struct declared *d = declare(p, v->name, strlen(v->name));
-        d->var = v;
-        f->locals = parse_grow(p, f->locals, f->n_locals, &f->cap_locals, sizeof *f->locals);
-        f->locals[f->n_locals++] = v;
-    } while (parse_take(p, ',') && false);
+    struct ptx_var *v = parse_variable(p, space, false);
     parse_expect(p, ';');
+    v->owner = f;
+    struct declared *d = declare(p, v->name, strlen(v->name));
+    d->var = v;
+    f->locals = parse_grow(p, f->locals, f->n_locals, &f->cap_locals, sizeof *f->locals);
+    f->locals[f->n_locals++] = v;
 }
 
 /* ---- operands ---- */
@@ -196,7 +195,8 @@ static struct ptx_operand operand(struct parser *p, int depth) {
         o.value = parse_constant(p);
     }
     if (o.kind == O_REG || o.kind == O_VAR || o.kind == O_NAME) {
-        if (parse_is(p, '+') || parse_is(p, '-')) o.value = parse_constant(p);
+        if (parse_is(p, '+') || parse_is(p, '-'))
+            o.value = parse_constant(p);
         else if (parse_is(p, '[')) { /* array element syntax: var[4] */
             parse_next(p);
             o.value = parse_constant(p);
@@ -276,7 +276,8 @@ static char *label_here(struct parser *p) {
     while (q + n < p->x.end && (isalnum((unsigned char)q[n]) || q[n] == '_' || q[n] == '$' || q[n] == '%')) n++;
     size_t after = n;
     while (q + after < p->x.end && (q[after] == ' ' || q[after] == '\t')) after++;
-    if (!n || q + after >= p->x.end || q[after] != ':' || (q + after + 1 < p->x.end && q[after + 1] == ':')) return NULL;
+    if (!n || q + after >= p->x.end || q[after] != ':' || (q + after + 1 < p->x.end && q[after + 1] == ':'))
+        return NULL;
     char *name = arena_strndup(&p->t->arena, q, n);
     p->x.at = q + after + 1;
     parse_next(p);

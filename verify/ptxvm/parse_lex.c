@@ -6,8 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool id_start(int c) { return isalpha(c) || c == '_' || c == '$' || c == '%' || c == '.' || c == '@'; }
-static bool id_part(int c) { return isalnum(c) || c == '_' || c == '$'; }
+static bool id_start(int c) {
+    return isalpha(c) || c == '_' || c == '$' || c == '%' || c == '.' || c == '@';
+}
+static bool id_part(int c) {
+    return isalnum(c) || c == '_' || c == '$';
+}
 
 static int peek(const struct ptx_lexer *x, size_t i) {
     return (size_t)(x->end - x->at) > i ? (unsigned char)x->at[i] : 0;
@@ -114,9 +118,12 @@ void ptx_next(struct ptx_lexer *x, bool opcode) {
         x->at++;
         for (;;) {
             int d = peek(x, 0);
-            if (id_part(d) || (opcode && d == '.' && id_part(peek(x, 1)))) x->at++;
-            else if (opcode && d == ':' && peek(x, 1) == ':' && id_part(peek(x, 2))) x->at += 2;
-            else break;
+            if (id_part(d) || (opcode && d == '.' && id_part(peek(x, 1))))
+                x->at++;
+            else if (opcode && d == ':' && peek(x, 1) == ':' && id_part(peek(x, 2)))
+                x->at += 2;
+            else
+                break;
         }
     } else {
         x->kind = TK_PUNCT;
@@ -132,21 +139,20 @@ static const struct {
     int bytes;
     bool is_signed, is_float;
 } types[] = {
-    {"pred", PT_PRED, 0, 0, 0},   {"u8", PT_U8, 1, 0, 0},        {"u16", PT_U16, 2, 0, 0},
-    {"u32", PT_U32, 4, 0, 0},     {"u64", PT_U64, 8, 0, 0},      {"s8", PT_S8, 1, 1, 0},
-    {"s16", PT_S16, 2, 1, 0},     {"s32", PT_S32, 4, 1, 0},      {"s64", PT_S64, 8, 1, 0},
-    {"b8", PT_B8, 1, 0, 0},       {"b16", PT_B16, 2, 0, 0},      {"b32", PT_B32, 4, 0, 0},
-    {"b64", PT_B64, 8, 0, 0},     {"b128", PT_B128, 16, 0, 0},   {"f16", PT_F16, 2, 1, 1},
-    {"f16x2", PT_F16X2, 4, 1, 1}, {"bf16", PT_BF16, 2, 1, 1},    {"bf16x2", PT_BF16X2, 4, 1, 1},
-    {"f32", PT_F32, 4, 1, 1},     {"f64", PT_F64, 8, 1, 1},      {"tf32", PT_TF32, 4, 1, 1},
-    {"u16x2", PT_U16X2, 4, 0, 0}, {"s16x2", PT_S16X2, 4, 1, 0},  {"e4m3", PT_E4M3, 1, 1, 1},
-    {"e5m2", PT_E5M2, 1, 1, 1},   {"e4m3x2", PT_E4M3X2, 2, 1, 1}, {"e5m2x2", PT_E5M2X2, 2, 1, 1},
-    {"s4", PT_S4, 1, 1, 0},       {"u4", PT_U4, 1, 0, 0},        {"b1", PT_B1, 1, 0, 0},
-    {"e2m1x2", PT_E2M1X2, 1, 1, 1}, {"e2m3x2", PT_E2M3X2, 2, 1, 1}, {"e3m2x2", PT_E3M2X2, 2, 1, 1},
+    {"pred", PT_PRED, 0, 0, 0},       {"u8", PT_U8, 1, 0, 0},         {"u16", PT_U16, 2, 0, 0},
+    {"u32", PT_U32, 4, 0, 0},         {"u64", PT_U64, 8, 0, 0},       {"s8", PT_S8, 1, 1, 0},
+    {"s16", PT_S16, 2, 1, 0},         {"s32", PT_S32, 4, 1, 0},       {"s64", PT_S64, 8, 1, 0},
+    {"b8", PT_B8, 1, 0, 0},           {"b16", PT_B16, 2, 0, 0},       {"b32", PT_B32, 4, 0, 0},
+    {"b64", PT_B64, 8, 0, 0},         {"b128", PT_B128, 16, 0, 0},    {"f16", PT_F16, 2, 1, 1},
+    {"f16x2", PT_F16X2, 4, 1, 1},     {"bf16", PT_BF16, 2, 1, 1},     {"bf16x2", PT_BF16X2, 4, 1, 1},
+    {"f32", PT_F32, 4, 1, 1},         {"f64", PT_F64, 8, 1, 1},       {"tf32", PT_TF32, 4, 1, 1},
+    {"u16x2", PT_U16X2, 4, 0, 0},     {"s16x2", PT_S16X2, 4, 1, 0},   {"e4m3", PT_E4M3, 1, 1, 1},
+    {"e5m2", PT_E5M2, 1, 1, 1},       {"e4m3x2", PT_E4M3X2, 2, 1, 1}, {"e5m2x2", PT_E5M2X2, 2, 1, 1},
+    {"s4", PT_S4, 1, 1, 0},           {"u4", PT_U4, 1, 0, 0},         {"b1", PT_B1, 1, 0, 0},
+    {"e2m1x2", PT_E2M1X2, 1, 1, 1},   {"e2m3x2", PT_E2M3X2, 2, 1, 1}, {"e3m2x2", PT_E3M2X2, 2, 1, 1},
     {"ue8m0x2", PT_UE8M0X2, 2, 0, 1}, {"f32x2", PT_F32X2, 8, 1, 1},
 };
 #define N_TYPES (sizeof types / sizeof *types)
-
 
 static int row_of(enum ptx_type t) {
     for (size_t i = 0; i < N_TYPES; i++)

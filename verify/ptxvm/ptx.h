@@ -1,8 +1,8 @@
 /* ptx: the parsed form of PTX text.
  *
  * The parser resolves declarations (registers, variables, nested scopes) and leaves instructions as text: which
- * instructions exist is the decoder's business (exec_decode*.c), and it looks only at functions that are looked up. All of
- * it lives in one arena, owned by the module.
+ * instructions exist is the decoder's business (exec_decode*.c), and it looks only at functions that are looked up. All
+ * of it lives in one arena, owned by the module.
  */
 #ifndef KGEN_PTXVM_PTX_H
 #define KGEN_PTXVM_PTX_H
@@ -10,9 +10,43 @@
 #include "codegen/base.h"
 
 enum ptx_type {
-    PT_NONE, PT_PRED, PT_U8, PT_U16, PT_U32, PT_U64, PT_S8, PT_S16, PT_S32, PT_S64, PT_B8, PT_B16, PT_B32, PT_B64,
-    PT_B128, PT_F16, PT_F16X2, PT_BF16, PT_BF16X2, PT_F32, PT_F64, PT_TF32, PT_U16X2, PT_S16X2, PT_E4M3, PT_E5M2,
-    PT_E4M3X2, PT_E5M2X2, PT_S4, PT_U4, PT_B1, PT_E2M1X2, PT_E2M3X2, PT_E3M2X2, PT_UE8M0X2, PT_F32X2, PT_COUNT
+    PT_NONE,
+    PT_PRED,
+    PT_U8,
+    PT_U16,
+    PT_U32,
+    PT_U64,
+    PT_S8,
+    PT_S16,
+    PT_S32,
+    PT_S64,
+    PT_B8,
+    PT_B16,
+    PT_B32,
+    PT_B64,
+    PT_B128,
+    PT_F16,
+    PT_F16X2,
+    PT_BF16,
+    PT_BF16X2,
+    PT_F32,
+    PT_F64,
+    PT_TF32,
+    PT_U16X2,
+    PT_S16X2,
+    PT_E4M3,
+    PT_E5M2,
+    PT_E4M3X2,
+    PT_E5M2X2,
+    PT_S4,
+    PT_U4,
+    PT_B1,
+    PT_E2M1X2,
+    PT_E2M3X2,
+    PT_E3M2X2,
+    PT_UE8M0X2,
+    PT_F32X2,
+    PT_COUNT
 };
 int ptx_type_bytes(enum ptx_type t); /* 0 for predicates */
 bool ptx_type_is_signed(enum ptx_type t);
@@ -42,18 +76,16 @@ struct ptx_var {
     struct ptx_reloc *relocs;
     uint64_t addr; /* global, const: device address; others: offset in their space, set by the layout */
     struct ptx_function *owner;
-    int reg; /* a formal in register space: its register, else -1 */
+    int reg;              /* a formal in register space: its register, else -1 */
     struct ptx_var *next; /* hash chain of module variables */
 };
 
-enum ptx_operand_kind {
-    O_REG, O_INT, O_F32, O_F64, O_VAR, O_NAME, O_SREG, O_VEC, O_MEM, O_LIST, O_PAIR, O_SINK
-};
+enum ptx_operand_kind { O_REG, O_INT, O_F32, O_F64, O_VAR, O_NAME, O_SREG, O_VEC, O_MEM, O_LIST, O_PAIR, O_SINK };
 struct ptx_operand {
     enum ptx_operand_kind kind;
-    bool negated;   /* !p */
-    int reg;        /* O_REG */
-    int64_t value;  /* O_INT; bits of O_F32 and O_F64; offset of O_VAR and O_MEM */
+    bool negated;     /* !p */
+    int reg;          /* O_REG */
+    int64_t value;    /* O_INT; bits of O_F32 and O_F64; offset of O_VAR and O_MEM */
     const char *name; /* O_NAME, O_SREG */
     int scope;        /* O_NAME */
     struct ptx_var *var;
@@ -72,7 +104,7 @@ struct ptx_statement {
 
 struct ptx_label {
     const char *name;
-    int scope, at; /* index of a statement */
+    int scope, at;               /* index of a statement */
     struct ptx_operand *targets; /* .branchtargets and .calltargets: a list instead */
     int n_targets;
     struct ptx_label *next;

@@ -43,7 +43,7 @@ struct vm_settings {
     uint64_t seed;
     const char *report; /* file, or NULL */
     int threads;
-    int sm; /* 70 … 121 */
+    int sm;                    /* 70 … 121 */
     uint64_t max_instructions; /* per launch, 0: no bound; a launch over it fails with 702 (tests and fuzzing) */
 };
 struct vm_settings *vm_settings(void); /* tests may write to it */
@@ -78,17 +78,17 @@ struct vm_function_info {
     struct vm_module *module;
     unsigned n_params;
     const struct vm_param *params;
-    uint32_t param_bytes;   /* the end of the last parameter */
-    uint32_t static_shared; /* bytes */
-    uint32_t local_bytes;   /* per thread, along the deepest known call path */
-    uint32_t const_bytes;   /* of the module's user constants */
-    uint32_t regs;          /* estimate: most 32-bit registers alive at once, at least 16 */
+    uint32_t param_bytes;            /* the end of the last parameter */
+    uint32_t static_shared;          /* bytes */
+    uint32_t local_bytes;            /* per thread, along the deepest known call path */
+    uint32_t const_bytes;            /* of the module's user constants */
+    uint32_t regs;          /* estimate from the virtual registers, 16 to 64 */
     uint32_t maxntid[3], reqntid[3]; /* 0: not given */
-    uint32_t max_threads;   /* threads per block that a launch may use */
+    uint32_t max_threads;            /* threads per block that a launch may use */
     uint32_t minnctapersm, maxnreg;
-    uint32_t cluster[3];    /* .reqnctapercluster, 0: not given */
-    int ptx_version;        /* 90 for 9.0 */
-    int target_sm;          /* 90 for sm_90a */
+    uint32_t cluster[3]; /* .reqnctapercluster, 0: not given */
+    int ptx_version;     /* 90 for 9.0 */
+    int target_sm;       /* 90 for sm_90a */
 };
 const struct vm_function_info *vm_function_info(const struct vm_function *f);
 
@@ -131,12 +131,12 @@ void vm_mem_each(void (*f)(const struct vm_allocation *a, void *arg), void *arg)
 #define VM_TENSOR_MAP_MAGIC 0x4b544d41u
 struct vm_tensor_map {
     uint64_t base;
-    uint64_t dim[5];      /* elements, innermost first */
-    uint64_t stride[4];   /* bytes, of dimensions 1 … rank-1 */
-    uint32_t box[5];      /* elements; at most 256 */
-    uint8_t elem_stride[5]; /* 1 … 8 */
-    uint8_t type;         /* CUtensorMapDataType */
-    uint8_t rank;         /* 1 … 5 */
+    uint64_t dim[5];                                     /* elements, innermost first */
+    uint64_t stride[4];                                  /* bytes, of dimensions 1 … rank-1 */
+    uint32_t box[5];                                     /* elements; at most 256 */
+    uint8_t elem_stride[5];                              /* 1 … 8 */
+    uint8_t type;                                        /* CUtensorMapDataType */
+    uint8_t rank;                                        /* 1 … 5 */
     uint8_t interleave, swizzle, l2_promotion, nan_fill; /* as in the CUDA headers */
     uint32_t magic;
 };
@@ -151,8 +151,23 @@ struct vm_launch_params {
 };
 
 enum vm_class {
-    VM_C_INT, VM_C_FLOAT, VM_C_HALF, VM_C_DOUBLE, VM_C_CONVERT, VM_C_SPECIAL, VM_C_COMPARE, VM_C_MOVE,
-    VM_C_LOAD, VM_C_STORE, VM_C_ATOMIC, VM_C_ASYNC, VM_C_CONTROL, VM_C_WARP, VM_C_BARRIER, VM_C_MATRIX, VM_C_COUNT
+    VM_C_INT,
+    VM_C_FLOAT,
+    VM_C_HALF,
+    VM_C_DOUBLE,
+    VM_C_CONVERT,
+    VM_C_SPECIAL,
+    VM_C_COMPARE,
+    VM_C_MOVE,
+    VM_C_LOAD,
+    VM_C_STORE,
+    VM_C_ATOMIC,
+    VM_C_ASYNC,
+    VM_C_CONTROL,
+    VM_C_WARP,
+    VM_C_BARRIER,
+    VM_C_MATRIX,
+    VM_C_COUNT
 };
 enum vm_space { VM_S_GENERIC, VM_S_GLOBAL, VM_S_SHARED, VM_S_LOCAL, VM_S_CONST, VM_S_PARAM, VM_S_COUNT };
 struct vm_counters {
@@ -182,7 +197,14 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
 
 /* ---- the process's report ---- */
 enum vm_host_event {
-    VM_H_SYNC, VM_H_COPY_IN, VM_H_COPY_OUT, VM_H_COPY_DEVICE, VM_H_SET, VM_H_ALLOC, VM_H_GRAPH_LAUNCH, VM_H_HOST_FUNCTION,
+    VM_H_SYNC,
+    VM_H_COPY_IN,
+    VM_H_COPY_OUT,
+    VM_H_COPY_DEVICE,
+    VM_H_SET,
+    VM_H_ALLOC,
+    VM_H_GRAPH_LAUNCH,
+    VM_H_HOST_FUNCTION,
     VM_H_COUNT
 };
 void vm_report_host(enum vm_host_event e, uint64_t bytes);

@@ -1,4 +1,5 @@
-/* Every planted defect is found, with the code of the hardware, the kind, and a PTX line that holds the faulty instruction. */
+/* Every planted defect is found, with the code of the hardware, the kind, and a PTX line that holds the faulty
+ * instruction. */
 #include "verify/ptxvm/tests/vm_test.h"
 
 static char *text; /* of the PTX under test */
@@ -54,9 +55,13 @@ static void t_defects(void **u) {
         const struct defect *d = &defects[i];
         int values[128] = {0}, wide[128];
         for (int k = 0; k < 128; k++) wide[k] = k + 1;
-        uint64_t y = device(d->args == 1 && !strcmp(d->kernel, "misaligned_vector") ? 96 : d->args == 6 || d->threads == 64 ? 4096 : 128, NULL);
+        uint64_t y = device(d->args == 1 && !strcmp(d->kernel, "misaligned_vector") ? 96
+                            : d->args == 6 || d->threads == 64                      ? 4096
+                                                                                    : 128,
+                            NULL);
         uint64_t x = device(!strcmp(d->kernel, "load_past_end") ? 128 : 512, d->args == 5 ? NULL : wide);
-        if (d->args == 1) vm_mem_copy(y, (uint64_t)(uintptr_t)values, !strcmp(d->kernel, "misaligned_vector") ? 96 : 128);
+        if (d->args == 1)
+            vm_mem_copy(y, (uint64_t)(uintptr_t)values, !strcmp(d->kernel, "misaligned_vector") ? 96 : 128);
         if (!strcmp(d->kernel, "shared_past_end")) {
             values[0] = 1;
             vm_mem_copy(y, (uint64_t)(uintptr_t)values, 128);
@@ -64,16 +69,22 @@ static void t_defects(void **u) {
         if (d->args == 3) vm_mem_free(y);
         uint64_t args[3] = {d->args == 4 ? 0 : y};
         int n = 1;
-        if (d->args == 2 || d->args == 5 || d->args == 6) args[0] = x, args[1] = y, args[2] = 128, n = d->args == 6 ? 3 : 2;
+        if (d->args == 2 || d->args == 5 || d->args == 6)
+            args[0] = x, args[1] = y, args[2] = 128, n = d->args == 6 ? 3 : 2;
         struct vm_fault f;
-        int r = launch_full(module, d->kernel, D1(d->blocks), D1(d->threads), !strcmp(d->kernel, "dynamic_past_end") ? 128 : 0, false, &f, NULL, n, args);
+        int r = launch_full(module, d->kernel, D1(d->blocks), D1(d->threads),
+                            !strcmp(d->kernel, "dynamic_past_end") ? 128 : 0, false, &f, NULL, n, args);
         char line[400];
         line_text(f.line ? f.line : 1, line, sizeof line);
-        if (r != d->code || strcmp(f.kind, d->kind) || !strstr(line, d->instruction)) fail_msg("%s: %d %s at '%s' (%s)", d->kernel, r, f.kind, line, f.text);
-        if (d->thread != UINT32_MAX && f.thread[0] != d->thread) fail_msg("%s: thread %u, expected %u (%s)", d->kernel, f.thread[0], d->thread, f.text);
+        if (r != d->code || strcmp(f.kind, d->kind) || !strstr(line, d->instruction))
+            fail_msg("%s: %d %s at '%s' (%s)", d->kernel, r, f.kind, line, f.text);
+        if (d->thread != UINT32_MAX && f.thread[0] != d->thread)
+            fail_msg("%s: thread %u, expected %u (%s)", d->kernel, f.thread[0], d->thread, f.text);
         assert_int_equal(f.block[0], d->block);
         char prefix[200];
-        snprintf(prefix, sizeof prefix, "%s: kernel %s, vm_defects.cu line %u, block (%u,0,0), thread (%u,0,0), address ", d->kind, d->kernel, f.line, d->block, f.thread[0]);
+        snprintf(prefix, sizeof prefix,
+                 "%s: kernel %s, vm_defects.cu line %u, block (%u,0,0), thread (%u,0,0), address ", d->kind, d->kernel,
+                 f.line, d->block, f.thread[0]);
         if (strncmp(f.text, prefix, strlen(prefix))) fail_msg("'%s' does not begin with '%s'", f.text, prefix);
         if (d->args != 3) vm_mem_free(y);
         vm_mem_free(x);
@@ -92,7 +103,8 @@ int main(void) {
             int fd = mkstemp(path);
             if (fd < 0) return 1;
             close(fd);
-            snprintf(command, sizeof command, "nvcc -O3 -std=c++17 -ptx -arch=%s -o %s verify/ptxvm/tests/vm_defects.cu", archs[a], path);
+            snprintf(command, sizeof command,
+                     "nvcc -O3 -std=c++17 -ptx -arch=%s -o %s verify/ptxvm/tests/vm_defects.cu", archs[a], path);
             if (system(command)) return 1;
             struct buf b = {0};
             struct err e;

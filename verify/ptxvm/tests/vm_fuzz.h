@@ -1,4 +1,5 @@
-/* One case of the PTX fuzzer: bytes in, no crash out. Shared by the fuzzing program and by whoever links it to a fuzzing engine. */
+/* One case of the PTX fuzzer: bytes in, no crash out. Shared by the fuzzing program and by whoever links it to a
+ * fuzzing engine. */
 #ifndef KGEN_PTXVM_VM_FUZZ_H
 #define KGEN_PTXVM_VM_FUZZ_H
 
@@ -6,7 +7,8 @@
 
 #include <string.h>
 
-/* Loads the text, looks every kernel up, launches those that decode with small grids and a bounded number of instructions. */
+/* Loads the text, looks every kernel up, launches those that decode with small grids and a bounded number of
+ * instructions. */
 static inline void fuzz_one(const char *text, size_t len) {
     struct vm_module *m;
     char log[600];
@@ -23,7 +25,8 @@ static inline void fuzz_one(const char *text, size_t len) {
         uint64_t data;
         if (vm_mem_alloc(4096, VM_MEM_DEVICE, "fuzz", &data)) break;
         vm_mem_set(data, 1, 1, 4096, 1, 0);
-        for (unsigned k = 0; k < info->n_params; k++) memcpy(params + info->params[k].off, &data, info->params[k].bytes < 8 ? info->params[k].bytes : 8);
+        for (unsigned k = 0; k < info->n_params; k++)
+            memcpy(params + info->params[k].off, &data, info->params[k].bytes < 8 ? info->params[k].bytes : 8);
         struct vm_launch_params p = {{2, 1, 1}, {40, 1, 1}, {0, 0, 0}, 256, params, sizeof params, false};
         struct vm_fault fault;
         vm_launch(f, &p, &fault, NULL);

@@ -19,12 +19,21 @@ static void t_ring(void **u) {
     }
 }
 
-static struct vm_tensor_map map(uint64_t base, int type, int bytes, uint32_t w, uint32_t h, uint32_t bw, uint32_t bh, int swizzle) {
-    return (struct vm_tensor_map){.base = base, .dim = {w, h}, .stride = {(uint64_t)w * (uint64_t)bytes}, .box = {bw, bh}, .elem_stride = {1, 1}, .type = (uint8_t)type, .rank = 2,
-                                  .swizzle = (uint8_t)swizzle, .magic = VM_TENSOR_MAP_MAGIC};
+static struct vm_tensor_map map(uint64_t base, int type, int bytes, uint32_t w, uint32_t h, uint32_t bw, uint32_t bh,
+                                int swizzle) {
+    return (struct vm_tensor_map){.base = base,
+                                  .dim = {w, h},
+                                  .stride = {(uint64_t)w * (uint64_t)bytes},
+                                  .box = {bw, bh},
+                                  .elem_stride = {1, 1},
+                                  .type = (uint8_t)type,
+                                  .rank = 2,
+                                  .swizzle = (uint8_t)swizzle,
+                                  .magic = VM_TENSOR_MAP_MAGIC};
 }
 
-static int run_with_maps(const char *name, struct dims b, const struct vm_tensor_map *p, const struct vm_tensor_map *q, int n, const uint64_t *rest, struct vm_fault *fault) {
+static int run_with_maps(const char *name, struct dims b, const struct vm_tensor_map *p, const struct vm_tensor_map *q,
+                         int n, const uint64_t *rest, struct vm_fault *fault) {
     struct vm_function *f = function(m, name);
     const struct vm_function_info *i = vm_function_info(f);
     unsigned char bytes[1024] = {0};
@@ -45,7 +54,8 @@ static void t_tiles(void **u) {
         uint32_t bw = swizzle == 1 ? 8 : swizzle == 2 ? 16 : 32, bh = 16;
         for (int at = 0; at < 3; at++) {
             int px = at == 0 ? 0 : at == 1 ? 20 : -3, py = at == 0 ? 0 : at == 1 ? 10 : -2;
-            struct vm_tensor_map from = map(dx, 2, 4, W, H, bw, bh, swizzle), to = map(db, 2, 4, bw, bh, bw, bh, swizzle);
+            struct vm_tensor_map from = map(dx, 2, 4, W, H, bw, bh, swizzle),
+                                 to = map(db, 2, 4, bw, bh, bw, bh, swizzle);
             uint64_t rest[] = {dr, bw * bh * 4, (uint32_t)px, (uint32_t)py};
             struct vm_fault f;
             int r = run_with_maps("tile_copy", D1(64), &from, &to, 4, rest, &f);
@@ -56,7 +66,8 @@ static void t_tiles(void **u) {
                 for (uint32_t i = 0; i < bw; i++) {
                     int gx = px + (int)i, gy = py + (int)j;
                     uint32_t v = gx < 0 || gy < 0 || gx >= W || gy >= H ? 0 : x[gy * W + gx];
-                    uint32_t byte = (j * bw + i) * 4, unit = byte / 16 % 8, line = byte / 128 % 8; /* the documented patterns, of 16-byte units */
+                    uint32_t byte = (j * bw + i) * 4, unit = byte / 16 % 8,
+                             line = byte / 128 % 8; /* the documented patterns, of 16-byte units */
                     uint32_t flip = swizzle == 3 ? line : swizzle == 2 ? line & 3 : swizzle == 1 ? line & 1 : 0;
                     uint32_t place = byte / 128 * 128 + (unit ^ flip) * 16 + byte % 16;
                     assert_int_equal(raw[place / 4], v);
@@ -118,7 +129,8 @@ static void t_early_read(void **u) {
 
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(t_ring), cmocka_unit_test(t_tiles), cmocka_unit_test(t_wgmma), cmocka_unit_test(t_cluster), cmocka_unit_test(t_early_read)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(t_ring), cmocka_unit_test(t_tiles), cmocka_unit_test(t_wgmma),
+                                       cmocka_unit_test(t_cluster), cmocka_unit_test(t_early_read)};
     int failed = 0;
     for (uint64_t s = 0; s < 2; s++) {
         vm_settings()->seed = s;

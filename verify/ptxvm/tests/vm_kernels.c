@@ -95,7 +95,8 @@ static void gemm(const char *name, uint16_t (*encode)(int), struct dims g, struc
         ia[i] = (int)(rnd(&seed) % 17) - 8, ib[i] = (int)(rnd(&seed) % 17) - 8;
         a[i] = encode(ia[i]), bt[i] = encode(ib[i]);
     }
-    uint64_t da = device((uint64_t)(n * n * 2), a), db = device((uint64_t)(n * n * 2), bt), dc = device((uint64_t)(n * n * 4), NULL);
+    uint64_t da = device((uint64_t)(n * n * 2), a), db = device((uint64_t)(n * n * 2), bt),
+             dc = device((uint64_t)(n * n * 4), NULL);
     LAUNCH(m, name, g, b, 0, da, db, dc, (uint64_t)n);
     fetch(c, dc, (uint64_t)(n * n * 4));
     for (int i = 0; i < n; i++)
@@ -131,7 +132,9 @@ static void t_collatz(void **u) {
     }
 }
 
-static int ackermann(int a, int b) { return a == 0 ? b + 1 : b == 0 ? ackermann(a - 1, 1) : ackermann(a - 1, ackermann(a, b - 1)); }
+static int ackermann(int a, int b) {
+    return a == 0 ? b + 1 : b == 0 ? ackermann(a - 1, 1) : ackermann(a - 1, ackermann(a, b - 1));
+}
 static void t_recursion(void **u) {
     (void)u;
     int y[64];
@@ -149,7 +152,8 @@ static void t_pointers(void **u) {
     uint64_t dx = device(sizeof x, x), dy = device(sizeof y, NULL), dw = device(sizeof which, which);
     LAUNCH(m, "pointers", D1(1), D1(96), 0, dx, dy, dw);
     fetch(y, dy, sizeof y);
-    for (int i = 0; i < 96; i++) assert_true(y[i] == (which[i] == 0 ? x[i] + x[i] : which[i] == 1 ? x[i] * x[i] : 1.0f / x[i]));
+    for (int i = 0; i < 96; i++)
+        assert_true(y[i] == (which[i] == 0 ? x[i] + x[i] : which[i] == 1 ? x[i] * x[i] : 1.0f / x[i]));
 }
 
 static void t_switches(void **u) {
@@ -160,7 +164,14 @@ static void t_switches(void **u) {
     LAUNCH(m, "switches", D1(1), D1(64), 0, dx, dy);
     fetch(y, dy, sizeof y);
     for (int i = 0; i < 64; i++) {
-        int v = x[i], r[8] = {v + 1, (int)((unsigned)v * 7u), v ^ 0x55, (int)((unsigned)v - 100u), (int)((unsigned)v << 2), __builtin_popcount((unsigned)v), (int)-(unsigned)v, 42};
+        int v = x[i], r[8] = {v + 1,
+                              (int)((unsigned)v * 7u),
+                              v ^ 0x55,
+                              (int)((unsigned)v - 100u),
+                              (int)((unsigned)v << 2),
+                              __builtin_popcount((unsigned)v),
+                              (int)-(unsigned)v,
+                              42};
         assert_int_equal(y[i], r[v & 7]);
     }
 }
@@ -238,7 +249,9 @@ static float half_value(uint16_t h) {
 static uint16_t to_half(double v) { /* nearest, ties to even; in range */
     uint16_t best = 0;
     for (int h = 0; h < 0x7c00; h++)
-        if (fabs(half_value((uint16_t)h) - fabs(v)) < fabs(half_value(best) - fabs(v)) || (fabs(half_value((uint16_t)h) - fabs(v)) == fabs(half_value(best) - fabs(v)) && !(h & 1))) best = (uint16_t)h;
+        if (fabs(half_value((uint16_t)h) - fabs(v)) < fabs(half_value(best) - fabs(v)) ||
+            (fabs(half_value((uint16_t)h) - fabs(v)) == fabs(half_value(best) - fabs(v)) && !(h & 1)))
+            best = (uint16_t)h;
     return v < 0 ? best | 0x8000 : best;
 }
 static void t_halves(void **u) {
@@ -249,7 +262,8 @@ static void t_halves(void **u) {
         float f = rnd_f(&seed) * 4;
         p[i] = (uint16_t)(f_bits(f) >> 16);
     }
-    uint64_t dx = device(sizeof x, x), dy = device(sizeof y, NULL), dp = device(sizeof p, p), dq = device(sizeof q, NULL);
+    uint64_t dx = device(sizeof x, x), dy = device(sizeof y, NULL), dp = device(sizeof p, p),
+             dq = device(sizeof q, NULL);
     LAUNCH(m, "halves", D1(1), D1(32), 0, dx, dy, dp, dq);
     fetch(y, dy, sizeof y);
     fetch(q, dq, sizeof q);
@@ -278,14 +292,16 @@ static void t_math(void **u) {
     double x[32], y[32];
     float f[32], g[32];
     for (int i = 0; i < 32; i++) x[i] = rnd_f(&seed) * 20, f[i] = rnd_f(&seed) * 5;
-    uint64_t dx = device(sizeof x, x), dy = device(sizeof y, NULL), df = device(sizeof f, f), dg = device(sizeof g, NULL);
+    uint64_t dx = device(sizeof x, x), dy = device(sizeof y, NULL), df = device(sizeof f, f),
+             dg = device(sizeof g, NULL);
     LAUNCH(m, "doubles", D1(1), D1(32), 0, dx, dy);
     LAUNCH(m, "math_f32", D1(1), D1(32), 0, df, dg);
     fetch(y, dy, sizeof y);
     fetch(g, dg, sizeof g);
     for (int i = 0; i < 32; i++) {
         assert_true(fabs(y[i] - (sin(x[i]) / sqrt(fabs(x[i]) + 1) + exp(x[i] * 0.1))) < 1e-14 * 20);
-        double v = f[i], r = sin((double)(f[i] * 1000.0f)) + exp(v) + log(fabs(v) + 1) + pow(fabs(v) + 0.1f, 1.7f) + v / 3 + 1 / sqrt(fabs(v) + 1);
+        double v = f[i], r = sin((double)(f[i] * 1000.0f)) + exp(v) + log(fabs(v) + 1) + pow(fabs(v) + 0.1f, 1.7f) +
+                             v / 3 + 1 / sqrt(fabs(v) + 1);
         assert_true(fabs(g[i] - r) < 2e-6 * (fabs(r) + exp(v) + 10));
     }
 }
@@ -305,7 +321,8 @@ static void t_integers(void **u) {
         if (d[i] == -1) continue;
         assert_true(y[i * 4] == x[i] / d[i]);
         assert_true(y[i * 4 + 1] == x[i] % d[i]);
-        assert_true(y[i * 4 + 2] == (long long)((unsigned __int128)(unsigned long long)x[i] * 0x9e3779b97f4a7c15ull >> 64));
+        assert_true(y[i * 4 + 2] ==
+                    (long long)((unsigned __int128)(unsigned long long)x[i] * 0x9e3779b97f4a7c15ull >> 64));
         unsigned a = (unsigned)x[i], b = (unsigned)d[i], dot = 5, rev = 0;
         for (int k = 0; k < 32; k += 8) dot += (unsigned)((signed char)(a >> k) * (signed char)(b >> k));
         for (int k = 0; k < 32; k++) rev |= (b >> k & 1) << (31 - k);
@@ -317,7 +334,9 @@ static void t_integers(void **u) {
     }
 }
 
-static int ascending(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+static int ascending(const void *a, const void *b) {
+    return *(const int *)a - *(const int *)b;
+}
 static void t_local_array(void **u) {
     (void)u;
     int x[32], y[32 * 32];
@@ -365,7 +384,8 @@ static void t_by_value(void **u) {
     struct vm_fault fault;
     assert_int_equal(vm_launch(f, &lp, &fault, NULL), 0);
     fetch(y, dy, sizeof y);
-    for (int i = 0; i < 32; i++) assert_true(y[i] == c[p.index[i % 5] & 3] * (i & 1 ? p.scale : q.scale) + (float)q.index[(i + 1) % 5]);
+    for (int i = 0; i < 32; i++)
+        assert_true(y[i] == c[p.index[i % 5] & 3] * (i & 1 ? p.scale : q.scale) + (float)q.index[(i + 1) % 5]);
 }
 
 static void t_barriers(void **u) {
@@ -386,10 +406,14 @@ static void t_barriers(void **u) {
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_saxpy), cmocka_unit_test(t_reduce), cmocka_unit_test(t_scan), cmocka_unit_test(t_transpose), cmocka_unit_test(t_histogram), cmocka_unit_test(t_gemm_tiled),
-        cmocka_unit_test(t_gemm_wmma), cmocka_unit_test(t_gemm_mma), cmocka_unit_test(t_collatz), cmocka_unit_test(t_recursion), cmocka_unit_test(t_pointers), cmocka_unit_test(t_switches),
-        cmocka_unit_test(t_spin), cmocka_unit_test(t_last_block), cmocka_unit_test(t_grid_sync), cmocka_unit_test(t_warp_tricks), cmocka_unit_test(t_halves), cmocka_unit_test(t_math),
-        cmocka_unit_test(t_integers), cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf), cmocka_unit_test(t_by_value), cmocka_unit_test(t_barriers),
+        cmocka_unit_test(t_saxpy),       cmocka_unit_test(t_reduce),      cmocka_unit_test(t_scan),
+        cmocka_unit_test(t_transpose),   cmocka_unit_test(t_histogram),   cmocka_unit_test(t_gemm_tiled),
+        cmocka_unit_test(t_gemm_wmma),   cmocka_unit_test(t_gemm_mma),    cmocka_unit_test(t_collatz),
+        cmocka_unit_test(t_recursion),   cmocka_unit_test(t_pointers),    cmocka_unit_test(t_switches),
+        cmocka_unit_test(t_spin),        cmocka_unit_test(t_last_block),  cmocka_unit_test(t_grid_sync),
+        cmocka_unit_test(t_warp_tricks), cmocka_unit_test(t_halves),      cmocka_unit_test(t_math),
+        cmocka_unit_test(t_integers),    cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf),
+        cmocka_unit_test(t_by_value),    cmocka_unit_test(t_barriers),
     };
     static const char *const archs[] = {"sm_80", "sm_90a", "sm_120"};
     int failed = 0;

@@ -1,5 +1,5 @@
-/* What the machine's own tests share: compiling CUDA C with nvcc at test time, launching, comparing. Linked with the machine's
- * objects, below the driver API. */
+/* What the machine's own tests share: compiling CUDA C with nvcc at test time, launching, comparing. Linked with the
+ * machine's objects, below the driver API. */
 #ifndef KGEN_PTXVM_VM_TEST_H
 #define KGEN_PTXVM_VM_TEST_H
 
@@ -57,7 +57,8 @@ static inline struct vm_function *function(struct vm_module *m, const char *name
 }
 
 /* Arguments are 8-byte values; each parameter takes its own size of the low bytes. */
-static inline int launch_full(struct vm_module *m, const char *name, struct dims g, struct dims b, uint64_t dynamic, bool cooperative, struct vm_fault *fault, struct vm_counters *c, int n,
+static inline int launch_full(struct vm_module *m, const char *name, struct dims g, struct dims b, uint64_t dynamic,
+                              bool cooperative, struct vm_fault *fault, struct vm_counters *c, int n,
                               const uint64_t *args) {
     struct vm_function *f = function(m, name);
     const struct vm_function_info *i = vm_function_info(f);
@@ -68,12 +69,12 @@ static inline int launch_full(struct vm_module *m, const char *name, struct dims
     struct vm_fault own;
     return vm_launch(f, &lp, fault ? fault : &own, c);
 }
-#define LAUNCH(m, name, g, b, dyn, ...) \
-    do { \
-        uint64_t args_[] = {__VA_ARGS__}; \
-        struct vm_fault fault_; \
-        int r_ = launch_full(m, name, g, b, dyn, false, &fault_, NULL, (int)(sizeof args_ / 8), args_); \
-        if (r_) fail_msg("%s: %d %s", name, r_, fault_.text); \
+#define LAUNCH(m, name, g, b, dyn, ...)                                                                                \
+    do {                                                                                                               \
+        uint64_t args_[] = {__VA_ARGS__};                                                                              \
+        struct vm_fault fault_;                                                                                        \
+        int r_ = launch_full(m, name, g, b, dyn, false, &fault_, NULL, (int)(sizeof args_ / 8), args_);                \
+        if (r_) fail_msg("%s: %d %s", name, r_, fault_.text);                                                          \
     } while (0)
 
 static inline uint64_t device(uint64_t bytes, const void *from) {
@@ -82,7 +83,9 @@ static inline uint64_t device(uint64_t bytes, const void *from) {
     if (from) assert_int_equal(vm_mem_copy(a, (uint64_t)(uintptr_t)from, bytes), 0);
     return a;
 }
-static inline void fetch(void *to, uint64_t from, uint64_t bytes) { assert_int_equal(vm_mem_copy((uint64_t)(uintptr_t)to, from, bytes), 0); }
+static inline void fetch(void *to, uint64_t from, uint64_t bytes) {
+    assert_int_equal(vm_mem_copy((uint64_t)(uintptr_t)to, from, bytes), 0);
+}
 
 static inline uint32_t rnd(uint32_t *s) {
     *s ^= *s << 13;
@@ -90,7 +93,9 @@ static inline uint32_t rnd(uint32_t *s) {
     *s ^= *s << 5;
     return *s;
 }
-static inline float rnd_f(uint32_t *s) { return (float)(int32_t)(rnd(s) & 0xffff) / 32768.0f - 1.0f; }
+static inline float rnd_f(uint32_t *s) {
+    return (float)(int32_t)(rnd(s) & 0xffff) / 32768.0f - 1.0f;
+}
 static inline uint64_t f_bits(float f) {
     uint32_t u;
     memcpy(&u, &f, 4);
