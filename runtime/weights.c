@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 
 /* Kernels may read up to a vector past the end of an array (lanes whose results are masked). */
-enum { SLACK = 256, HUGE_PAGE = 1 << 21 };
+enum { SLACK = 256, HUGE_PAGE = 1 << 21, STAGING = 8 << 20 };
 
 struct packing {
     struct model *m;
@@ -15,7 +15,8 @@ struct packing {
     uint8_t *staging;
     const int32_t *rowmap;
     int64_t dims[4]; /* as the kernel wants them */
-    int64_t n_rows, row_bytes;
+    int64_t first, end; /* rows in this round, read into staging */
+    int64_t row_bytes;
     _Atomic bool failed;
     struct err err;
 };
@@ -24,18 +25,20 @@ static void pack_thread(void *ctx, int thread) {
     struct packing *p = ctx;
     struct pool *pool = p->m->pool;
     int64_t begin, end;
-    pool_share(pool, thread, p->n_rows, &begin, &end);
+    pool_share(pool, thread, p->end - p->first, &begin, &end);
     struct err e = {0};
-    if (begin < end && !gguf_pread(p->m->gguf, p->src, (uint64_t)(begin * p->row_bytes),
+    if (begin < end && !gguf_pread(p->m->gguf, p->src, (uint64_t)((p->first + begin) * p->row_bytes),
                                    p->staging + begin * p->row_bytes, (size_t)((end - begin) * p->row_bytes), &e) &&
         !atomic_exchange(&p->failed, true))
         p->err = e;
     pool_barrier(pool);
     if (atomic_load(&p->failed)) return;
-    int64_t lanes = p->m->compiler.target.lanes;
-    pool_share(pool, thread, (p->n_rows + lanes - 1) / lanes, &begin, &end);
-    void *args[3] = {p->staging, p->t->data, (void *)p->rowmap};
-    if (begin < end) p->fn(args, p->dims, begin, end, NULL);
+    int64_t lanes = p->m->compiler.target.lanes, first_tile = p->first / lanes;
+    pool_share(pool, thread, (p->end + lanes - 1) / lanes - first_tile, &begin, &end);
+    /* The routine counts rows from the tensor's first. */
+    void *src = (void *)((uintptr_t)p->staging - (uintptr_t)(p->first * p->row_bytes));
+    void *args[3] = {src, p->t->data, (void *)p->rowmap};
+    if (begin < end) p->fn(args, p->dims, first_tile + begin, first_tile + end, NULL);
 }
 
 /* The source row of each packed row. halves > 0: within each run of `halves` rows, the interleaved pairs (2i, 2i + 1)
@@ -68,6 +71,14 @@ static bool packed_size(struct model *m, const struct tensor *t, struct sizes *o
     return true;
 }
 
+/* Rows read and packed at a time: about STAGING bytes, whole tiles, and whole heads where rows are reordered in them. */
+static int64_t round_rows(const struct model *m, const struct tensor *t, int64_t row_bytes) {
+    int64_t unit = m->compiler.target.lanes, halves = json_integer_value(json_object_get(t->plan, "halves"));
+    if (halves > 0) unit *= halves;
+    int64_t rows = STAGING / (row_bytes > 0 ? row_bytes : 1) / unit * unit;
+    return rows > unit ? rows : unit;
+}
+
 static bool is_packed(const struct tensor *t) { return json_is_true(json_object_get(t->plan, "packed")); }
 
 static bool load_one(struct model *m, struct tensor *t, const struct kernel *pack, uint64_t tile_bytes,
@@ -78,17 +89,20 @@ static bool load_one(struct model *m, struct tensor *t, const struct kernel *pac
     fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
     struct packing p = {.m = m, .t = t, .src = src, .staging = staging, .rowmap = rowmap};
     p.fn = pack->phases[0].parts[0].fn;
-    p.n_rows = t->dims[0];
     p.row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
     int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = t->dims[1] / src->type->block_elems,
-                                 [RUN_ROWS] = p.n_rows,
+                                 [RUN_ROWS] = t->dims[0],
                                  [RUN_ROW_BYTES] = p.row_bytes,
                                  [RUN_TILE_BYTES] = (int64_t)tile_bytes};
     for (size_t i = 0; i < pack->n_dims; i++) p.dims[i] = sizes[pack->dims[i]];
-    pool_run(m->pool, pack_thread, &p);
-    if (p.failed) {
-        *e = p.err;
-        return false;
+    int64_t round = round_rows(m, t, p.row_bytes);
+    for (p.first = 0; p.first < t->dims[0]; p.first = p.end) {
+        p.end = p.first + round < t->dims[0] ? p.first + round : t->dims[0];
+        pool_run(m->pool, pack_thread, &p);
+        if (p.failed) {
+            *e = p.err;
+            return false;
+        }
     }
     gguf_drop(m->gguf, src);
     return true;
@@ -110,7 +124,9 @@ bool weights_load(struct model *m, struct err *e) {
                 ok = err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u", t->name,
                              (long long)t->dims[1], t->fmt, src->type->block_elems);
             ok = ok && packed_size(m, t, &sizes[i], e);
-            if (src->bytes > staging_bytes) staging_bytes = src->bytes;
+            int64_t row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
+            int64_t rows = round_rows(m, t, row_bytes) < t->dims[0] ? round_rows(m, t, row_bytes) : t->dims[0];
+            if ((uint64_t)(rows * row_bytes) > staging_bytes) staging_bytes = (uint64_t)(rows * row_bytes);
             if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
         } else {
             sizes[i].bytes = src->bytes;
