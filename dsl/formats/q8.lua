@@ -8,8 +8,8 @@ return {
   },
   value = function(f) return f.d * f.q end,
   encode = function(x, amax, op)
-    local some = op.lt(3.8e-37, amax) -- below, 127 / amax overflows: such a block is zero
-    local inv = op.select(some, 127 / amax, 0)
-    return { d = op.select(some, amax / 127, 0), q = function(e) return op.round(x(e) * inv) end }
+    local none = op.lt(amax, 3.8e-37) -- 127 / amax would overflow: such a block is zero; one with a NaN is not
+    local inv = op.select(none, 0, 127 / amax)
+    return { d = op.select(none, 0, amax / 127), q = function(e) return op.round(x(e) * inv) end }
   end,
 }
