@@ -17,7 +17,7 @@ local function user_line()
   for level = 3, 30 do
     local info = debug.getinfo(level, "Sl")
     if not info then return nil end
-    if info.source:match("kernels%.lua$") or info.source:match("^@verify/") or info.source:match("^@user:") then
+    if info.source:match("kernels%.lua$") or info.source:match("^@user:") then
       return info.source:gsub("^@user:", ""):gsub("^@", "") .. ":" .. info.currentline
     end
   end
@@ -31,7 +31,8 @@ end
 local function fail(fmt, ...)
   local msg = select("#", ...) > 0 and fmt:format(...) or fmt
   local where = user_line()
-  error((where and where .. ": " or "") .. (T and "kernel '" .. T.name .. "': " or "") .. msg, 0)
+  where = where and where .. ": " or T and T.where or ""
+  error(where .. (T and "kernel '" .. T.name .. "': " or "") .. msg, 0)
 end
 E.fail = fail
 M.fail = fail
@@ -584,12 +585,11 @@ local function run_body(k, given)
   local a, sizes = bind(k, given)
   T.sizes = sizes -- for tunables that depend on them
   local depth = #T.axes
-  T.where = k.where
   local ok, err = xpcall(k.body, function(e)
     -- Lua's own errors (an undefined name, arithmetic on a table) know the line but not the kernel.
     if type(e) ~= "string" or e:find("kernel '", 1, true) then return e end
     local line, msg = e:gsub("^user:", ""):match("^(%S+:%d+): (.*)$")
-    return line and ("%s: kernel '%s': %s"):format(line, T.name, msg) or ("%skernel '%s': %s"):format(k.where, T.name, e)
+    return line and ("%s: kernel '%s': %s"):format(line, T.name, msg) or ("%skernel '%s': %s"):format(k.where or "", T.name, e)
   end, a)
   if not ok then error(err, 0) end
   if #T.axes ~= depth then fail("break or return out of the loop over axis '%s'", T.axes[#T.axes].axis) end
@@ -694,7 +694,7 @@ function M.trace(k, make_given, opts)
   local materialize = {}
   while true do
     local ctx = E.begin(opts and opts.node_limit)
-    T = { name = k.name, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
+    T = { name = k.name, where = k.where, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
     local given = make_given()
     local ok, err = xpcall(function()
       if k.body then

@@ -85,8 +85,15 @@ static bool load_one(struct model *m, struct tensor *t, const struct kernel *pac
                      uint8_t *staging, int32_t *rowmap, struct err *e) {
     const struct gguf_tensor *src;
     if (!gguf_get_tensor(m->gguf, t->name, &src, e)) return false;
-    if (!is_packed(t)) return gguf_pread(m->gguf, src, 0, t->data, src->bytes, e);
     fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
+    if (!is_packed(t)) {
+        /* A vector of float32: its elements move as the rows they belong to (the biases of reordered rows). */
+        if (!gguf_pread(m->gguf, src, 0, staging, src->bytes, e)) return false;
+        float *to = t->data;
+        const float *from = (const float *)staging;
+        for (int64_t i = 0; i < t->dims[0]; i++) to[i] = from[rowmap[i]];
+        return true;
+    }
     struct packing p = {.m = m, .t = t, .src = src, .staging = staging, .rowmap = rowmap};
     p.fn = pack->phases[0].parts[0].fn;
     p.row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
@@ -127,10 +134,11 @@ bool weights_load(struct model *m, struct err *e) {
             int64_t row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
             int64_t rows = round_rows(m, t, row_bytes) < t->dims[0] ? round_rows(m, t, row_bytes) : t->dims[0];
             if ((uint64_t)(rows * row_bytes) > staging_bytes) staging_bytes = (uint64_t)(rows * row_bytes);
-            if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
         } else {
             sizes[i].bytes = src->bytes;
+            if (src->bytes > staging_bytes) staging_bytes = src->bytes;
         }
+        if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
         t->bytes = sizes[i].bytes;
         total += (sizes[i].bytes + SLACK + 63) / 64 * 64;
     }
