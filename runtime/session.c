@@ -36,6 +36,7 @@ struct session {
     struct gpu_input input; /* on a GPU */
     float *logits;          /* on a GPU: the host's copy [HEAD_BATCH][n_vocab] */
     cuda_addr best_at;      /* on a GPU: argmax's index and value */
+    struct cuda_graph *step; /* on a GPU: all launches for one token with its logits, recorded at the first */
     void **cache_of;   /* [n_tensors] pool of a cache tensor */
     int32_t *pages;    /* [n_pages] the physical page of each run of PAGE keys */
     int32_t *free_pages;
@@ -174,7 +175,11 @@ void session_close(struct session *s) {
     release(s, &s->ws);
     release(s, &s->caches);
     release(s, &s->tables);
-    if (s->m->gpu) cuda_free(s->m->gpu, s->input.device), cuda_free(s->m->gpu, s->best_at);
+    if (s->m->gpu) {
+        cuda_graph_free(s->m->gpu, s->step);
+        cuda_free(s->m->gpu, s->input.device);
+        cuda_free(s->m->gpu, s->best_at);
+    }
     mem_free(s->input.host);
     mem_free(s->logits);
     mem_free(s->cache_of);
@@ -278,21 +283,50 @@ static bool launch_gpu(struct session *s, size_t i, const struct cuda_kernel *k,
     return true;
 }
 
-/* One copy in, the launches, and for the head's one copy out: the only wait. */
-static bool run_gpu(struct session *s, size_t from, size_t to, struct err *e) {
+static bool upload_input(struct session *s, size_t from, size_t to, struct err *e) {
     const struct model *m = s->m;
     struct gpu_input *in = &s->input;
     memcpy(in->host, s->ids, (size_t)s->batch * sizeof *s->ids);
     memcpy(in->host + in->pages_at, s->pages, (size_t)s->n_pages * sizeof *s->pages);
     for (size_t i = from; i < to; i++)
         cuda_dims(m->launches[i].kernel, s->sizes, (int64_t *)(in->host + dims_at(s, i)));
-    if (!cuda_upload(m->gpu, in->device, in->host, in->bytes, e)) return false;
+    return cuda_upload(m->gpu, in->device, in->host, in->bytes, e);
+}
+
+static bool launch_all(struct session *s, size_t from, size_t to, struct err *e) {
+    const struct model *m = s->m;
     for (size_t i = from; i < to; i++)
         if (!launch_gpu(s, i, m->loaded[m->launches[i].kernel - m->kernels], s->args + s->first_arg[i], e)) return false;
-    if (from < m->first_head) return true;
+    return true;
+}
+
+static bool download_logits(struct session *s, struct err *e) {
+    uint64_t n = (uint64_t)s->sizes[RUN_TOK] * (uint64_t)s->m->n_vocab;
     s->logits_row = 0;
-    return cuda_download(m->gpu, s->logits, on_gpu(logits_at(s)),
-                         (uint64_t)s->sizes[RUN_TOK] * (uint64_t)m->n_vocab * sizeof *s->logits, e);
+    return cuda_download(s->m->gpu, s->logits, on_gpu(logits_at(s)), n * sizeof *s->logits, e);
+}
+
+/* One copy in, the launches, and for the head's one copy out: the only wait. */
+static bool run_gpu(struct session *s, size_t from, size_t to, struct err *e) {
+    return upload_input(s, from, to, e) && launch_all(s, from, to, e) &&
+           (from < s->m->first_head || download_logits(s, e));
+}
+
+/* A token and its logits: as run_gpu, its launches all in one. They find sizes and addresses where the first token's
+ * did: nothing is recorded twice. */
+static bool step_gpu(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    s->sizes[RUN_TOK] = 1;
+    if (!s->step) {
+        if (!cuda_capture_begin(m->gpu, e)) return false;
+        struct err failed;
+        bool ok = launch_all(s, 0, m->n_launches, &failed);
+        if (!cuda_capture_end(m->gpu, &s->step, e) || !ok) {
+            if (!ok) *e = failed;
+            return false;
+        }
+    }
+    return upload_input(s, 0, m->n_launches, e) && cuda_graph_launch(m->gpu, s->step, e) && download_logits(s, e);
 }
 
 static bool run(struct session *s, size_t from, size_t to, int64_t n_tok, struct err *e) {
@@ -323,14 +357,15 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
         s->sizes[RUN_CTX] = s->n_ctx;
         s->sizes[RUN_NPAGES] = s->n_pages;
         bind(s, 0, m->first_head, 0);
-        if (!run(s, 0, m->first_head, (int64_t)count, e)) return false;
+        bool step = m->gpu && !s->profile && count == 1 && n_out >= n - done;
+        if (!step && !run(s, 0, m->first_head, (int64_t)count, e)) return false;
         if (s->profile) s->profile->n_evals++;
         /* Of this chunk, the tokens whose logits are wanted. */
         size_t first = n - n_out > done ? n - n_out - done : 0;
         while (first < count) {
             size_t rows = count - first < HEAD_BATCH ? count - first : HEAD_BATCH;
             bind(s, m->first_head, m->n_launches, (int64_t)first);
-            if (!run(s, m->first_head, m->n_launches, (int64_t)rows, e)) return false;
+            if (!(step ? step_gpu(s, e) : run(s, m->first_head, m->n_launches, (int64_t)rows, e))) return false;
             for (size_t r = 0; r < rows; r++) {
                 s->logits_row = (int64_t)r;
                 if (sink && !sink(ctx, s->pos + (int64_t)(first + r), session_logits(s), e)) {

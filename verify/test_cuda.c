@@ -1,7 +1,4 @@
 /* test_cuda: kernels and the CUDA device on the PTX machine (verify/ptxvm), or on a GPU where there is a driver.
- *
- * The machine's libcuda.so.1 must be found by the loader: the test starts itself again with LD_LIBRARY_PATH pointing at
- * build/ptxvm when that has been built. Without it and without a driver everything here is skipped, and says so.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,27 +14,9 @@
 #include "codegen/interp.h"
 #include "runtime/dev_cuda.h"
 #include "verify/codegen_help.h"
+#include "verify/cuda_help.h"
 #include "verify/ir_random.h"
 #include "verify/parity.h"
-
-static struct cuda *gpu;
-
-static int open_gpu(void **state) {
-    (void)state;
-    struct err e;
-    if (cuda_open(0, &gpu, &e)) return 0;
-    print_message("[  SKIPPED ] %s; `make ptxvm` builds a driver for machines without a GPU\n", e.msg);
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    cuda_close(gpu);
-    return 0;
-}
-
-#define NEED_GPU()                                                                                                     \
-    if (!gpu) skip()
 
 /* A kernel of one function over `times` tasks with two arguments, from flat IR. */
 static void make_kernel(struct kernel *k, const char *name, const char *text, size_t len, int64_t times) {
@@ -50,13 +29,6 @@ static void make_kernel(struct kernel *k, const char *name, const char *text, si
     if (!meta || !compile_lowered(meta, &t, k, &e)) fail_msg("%s", meta ? e.msg : "no valid data");
     json_decref(meta);
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e_ = {0};                                                                                           \
-        struct err *e = &e_;                                                                                           \
-        if (!(call)) fail_msg(#call ": %s", e_.msg);                                                                   \
-    } while (0)
 
 /* ---- what the flat IR computes ---- */
 
@@ -257,21 +229,6 @@ static void faults_are_reported_by_who_waits(void **state) {
     assert_non_null(strstr(e.msg, "CUDA_ERROR_ILLEGAL_ADDRESS"));
     cuda_kernel_free(gpu, loaded);
     kernel_free(&k);
-}
-
-static void use_the_machine(char **argv) {
-    char path[512];
-    if (getenv("KGEN_TEST_CUDA")) return;
-    setenv("KGEN_TEST_CUDA", "1", 1);
-    const char *slash = strrchr(argv[0], '/');
-    snprintf(path, sizeof path, "%.*s/ptxvm", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
-    char library[600];
-    snprintf(library, sizeof library, "%s/libcuda.so.1", path);
-    if (access(library, R_OK) != 0) snprintf(path, sizeof path, "build/ptxvm");
-    snprintf(library, sizeof library, "%s/libcuda.so.1", path);
-    if (access(library, R_OK) != 0) return;
-    setenv("LD_LIBRARY_PATH", path, 1);
-    execv("/proc/self/exe", argv);
 }
 
 int main(int argc, char **argv) {

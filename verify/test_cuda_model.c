@@ -1,0 +1,142 @@
+/* test_cuda_model: whole models on a CUDA device, which may be the PTX machine: small ones against PyTorch's results
+ * (verify/data/families), the demo's own, where it has been fetched, against the processor. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "runtime/session.h"
+#include "verify/cuda_help.h"
+
+enum { MAX_TOKENS = 24 };
+
+static struct model *open_model(const char *path, const char *act, bool cuda) {
+    struct model *m;
+    struct model_options o = {.path = path, .act = act, .cuda = cuda, .n_threads = 1};
+    OK(model_open(&o, &m, e));
+    return m;
+}
+
+struct logits {
+    float *rows; /* [MAX_TOKENS][n_vocab] */
+    int64_t n_vocab, n;
+};
+
+static bool keep(void *ctx, int64_t pos, const float *row, struct err *e) {
+    (void)e;
+    struct logits *l = ctx;
+    assert_int_equal(pos, l->n);
+    memcpy(l->rows + l->n_vocab * l->n++, row, (size_t)l->n_vocab * sizeof *row);
+    return true;
+}
+
+/* All logits of ids, evaluated `step` tokens at a time in a context of its own; and the likeliest next token. */
+static struct logits evaluate(struct model *m, const int32_t *ids, size_t n, size_t step, int32_t *best) {
+    struct session *s;
+    struct logits l = {.rows = mem_new(MAX_TOKENS * (size_t)m->n_vocab * sizeof(float)), .n_vocab = m->n_vocab};
+    OK(session_open(m, 64, &s, e));
+    for (size_t at = 0; at < n; at += step) {
+        size_t count = n - at < step ? n - at : step;
+        OK(session_eval(s, ids + at, count, count, keep, &l, e));
+    }
+    OK(session_argmax(s, best, e));
+    session_close(s);
+    return l;
+}
+
+static double nll(const struct logits *l, int64_t at, int32_t id) {
+    const float *row = l->rows + at * l->n_vocab;
+    double max = row[0], sum = 0;
+    for (int64_t i = 1; i < l->n_vocab; i++)
+        if (row[i] > max) max = row[i];
+    for (int64_t i = 0; i < l->n_vocab; i++) sum += exp(row[i] - max);
+    return max + log(sum) - row[id];
+}
+
+static int32_t likeliest(const struct logits *l) {
+    const float *row = l->rows + (l->n - 1) * l->n_vocab;
+    int32_t best = 0;
+    for (int32_t i = 1; i < l->n_vocab; i++)
+        if (row[i] > row[best]) best = i;
+    return best;
+}
+
+/* Batched, and token by token through the recorded graph: the same bits, within 1e-3 nats of PyTorch. */
+static void small_models_run_exactly(void **state) {
+    (void)state;
+    NEED_GPU();
+    static const char *const names[] = {"llama-mixed", "llama-bias", "gemma3", "gemma3-hd256"};
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        char path[128];
+        snprintf(path, sizeof path, "verify/data/families/%s.json", names[k]);
+        json_t *root = json_load_file(path, 0, NULL);
+        const json_t *cases = json_object_get(root, "cases"), *c, *list = NULL, *want = NULL;
+        for (size_t i = 0; (c = json_array_get(cases, i)); i++) /* the longest */
+            if (json_array_size(json_object_get(c, "ids")) > json_array_size(list)) {
+                list = json_object_get(c, "ids");
+                want = json_object_get(c, "next_token_nll");
+            }
+        int32_t ids[MAX_TOKENS], best, best_by_one;
+        size_t n = json_array_size(list) < MAX_TOKENS ? json_array_size(list) : MAX_TOKENS;
+        assert_true(n > 2);
+        for (size_t i = 0; i < n; i++) ids[i] = (int32_t)json_integer_value(json_array_get(list, i));
+        snprintf(path, sizeof path, "verify/data/families/%s.gguf", names[k]);
+        struct model *m = open_model(path, "f32", true);
+        struct logits all = evaluate(m, ids, n, n, &best), one = evaluate(m, ids, n, 1, &best_by_one);
+        for (size_t i = 0; i + 1 < n; i++) {
+            double found = nll(&all, (int64_t)i, ids[i + 1]), expected = json_number_value(json_array_get(want, i));
+            if (!(fabs(found - expected) <= 1e-3))
+                fail_msg("%s, token %zu: %.6f nats, expected %.6f", names[k], i, found, expected);
+        }
+        assert_memory_equal(all.rows, one.rows, (size_t)(all.n * all.n_vocab) * sizeof *all.rows);
+        assert_int_equal(best, likeliest(&all));
+        assert_int_equal(best_by_one, best);
+        mem_free(all.rows);
+        mem_free(one.rows);
+        model_close(m);
+        json_decref(root);
+    }
+}
+
+/* In float32, the processor's results (exact: test_golden.c) within 1e-3 nats. */
+static void real_models_agree_with_the_processor(void **state) {
+    (void)state;
+    NEED_GPU();
+    static const struct {
+        const char *path;
+        int32_t ids[5];
+    } models[] = {{"build/models/smollm2-135m-instruct-q4_1.gguf", {504, 3575, 282, 4649, 314}},
+                  {"build/models/gemma-3-270m-q4_k_m.gguf", {2, 818, 5279, 529, 7001}}};
+    for (size_t k = 0; k < 2; k++) {
+        if (access(models[k].path, R_OK) != 0) {
+            print_message("[  SKIPPED ] there is no %s; `make setup` fetches it\n", models[k].path);
+            continue;
+        }
+        int32_t best, best_on_gpu;
+        struct model *cpu = open_model(models[k].path, "f32", false), *m = open_model(models[k].path, "f32", true);
+        struct logits want = evaluate(cpu, models[k].ids, 5, 5, &best), got = evaluate(m, models[k].ids, 5, 4, &best_on_gpu);
+        for (int64_t i = 0; i + 1 < 5; i++) {
+            double a = nll(&want, i, models[k].ids[i + 1]), b = nll(&got, i, models[k].ids[i + 1]);
+            if (!(fabs(a - b) <= 1e-3)) fail_msg("%s, token %d: %.6f nats, expected %.6f", models[k].path, (int)i, b, a);
+        }
+        assert_int_equal(best, best_on_gpu);
+        mem_free(want.rows);
+        mem_free(got.rows);
+        model_close(m);
+        model_close(cpu);
+    }
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    use_the_machine(argv);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_models_run_exactly),
+                                       cmocka_unit_test(real_models_agree_with_the_processor)};
+    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+}
