@@ -13,7 +13,7 @@ local E = {}
 local current -- the context of the kernel being traced: {nodes = {key -> node}, n = count, limit = bound}
 
 function E.begin(limit)
-  current = { nodes = {}, n = 0, limit = limit or 2000000, vars = {} }
+  current = { nodes = {}, n = 0, limit = limit or 250000, vars = {} }
   return current
 end
 

@@ -11,7 +11,7 @@
 enum {
     MAX_DEPTH = 100,                /* nesting of data crossing the border */
     STEP_SLICE = 1 << 16,           /* instructions between two looks at the budget */
-    STEP_BUDGET = 600 * 1000 * 1000 /* instructions a call: a few seconds */
+    STEP_BUDGET = 300 * 1000 * 1000 /* instructions a call: about a second */
 };
 static const size_t MEMORY_BUDGET = (size_t)1 << 30;
 

@@ -1,0 +1,11 @@
+-- format_of_cast.lua:6: kernel 'k': unknown format 'q7'; known: 
+kernel "k" {
+  sig = "x: f32[tok?,d], w: W[n,d], act: format -> y: f32[tok?,n]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local xs = as("q7", vec("k", a.d, function(k) return a.x[t][k] end))
+      for r in each("row", a.n) do a.y[t][r] = sum("k", a.d, function(k) return a.w[r][k] * xs[k] end) end
+    end
+  end,
+  map = schedules.contract,
+}

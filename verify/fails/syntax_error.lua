@@ -1,0 +1,4 @@
+-- syntax_error.lua:3: 
+kernel "k" {
+  sig = = "x",
+}
