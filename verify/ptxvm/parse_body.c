@@ -162,6 +162,7 @@ static struct ptx_operand operand(struct parser *p, int depth) {
     if (parse_take(p, '{')) {
         o.kind = O_VEC;
         elements(p, &o, '}', depth);
+        if (o.n < 1) parse_fail(p, "an empty list in braces");
     } else if (depth == 0 && parse_take(p, '(')) {
         o.kind = O_LIST;
         elements(p, &o, ')', depth);
