@@ -291,6 +291,8 @@ function emit_op.res(self, _, n)
   return group[n.imm]
 end
 
+local streams
+
 local function emit_one(self, n)
   local s = place(self, n)
   if s.memo[n] then return end
@@ -310,6 +312,25 @@ local function emit_one(self, n)
     error("internal: no emission for " .. n.op)
   end
   s.memo[n] = v
+end
+
+-- The arrays a loop reads in lanes. Loops over different ones gain nothing from being one: they share no loads, and their
+-- accumulators together do not fit the registers.
+function streams(loop)
+  if loop.streams then return loop.streams end
+  local seen, set = {}, {}
+  local function go(n)
+    if seen[n] then return end
+    seen[n] = true
+    if n.op == "ld" and n.lane then set[n.base] = true end
+    for _, a in ipairs(n.args) do go(a) end
+  end
+  go(loop)
+  local names = {}
+  for name in pairs(set) do names[#names + 1] = name end
+  table.sort(names)
+  loop.streams = table.concat(names, ",")
+  return loop.streams
 end
 
 -- Loops with equal ranges in one place: one IR loop.
@@ -428,7 +449,9 @@ function M:values(list)
   local groups, index = {}, {}
   for _, n in ipairs(pending) do
     local key = n.op .. #n.args
-    if n.op == "loop" then key = ("loop%d,%d,%d,%d"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry) end
+    if n.op == "loop" then
+      key = ("loop%d,%d,%d,%d,%s"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry, streams(n))
+    end
     if not index[key] then
       groups[#groups + 1] = {}
       index[key] = #groups
