@@ -120,7 +120,7 @@ setup:
 demo:
 	./setup.sh demo
 	$(MAKE) $(B)/kgen
-	$(B)/kgen run -m build/models/smollm2-135m-instruct-q4_1.gguf -p "What is the capital of France?" -n 64
+	$(B)/kgen run -m build/models/smollm2-135m-instruct-q4_1.gguf -p "Why is the sky blue?" -n 64
 
 # The build carries on past what fails. What is then out of date is removed, never run: run_tests.sh counts it as failed.
 remove_stale = for target in $(1); do $(MAKE) -q $$target 2>/dev/null || rm -f $$target; done

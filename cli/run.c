@@ -179,7 +179,7 @@ const struct command command_run = {
     .details =
         "The text goes to standard output as it is made; a summary of times, speed and memory follows on standard "
         "error. A prompt longer than the context is an error, never cut.",
-    .examples = "kgen run -m model.gguf -p \"What is the capital of France?\" -n 64\n"
+    .examples = "kgen run -m model.gguf -p \"Why is the sky blue?\" -n 64\n"
                 "kgen run -m model.gguf -i --temp 0.7",
     .groups = groups,
     .options_bytes = sizeof(struct run_options),
