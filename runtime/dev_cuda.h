@@ -40,6 +40,7 @@ bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes,
 bool cuda_copy(struct cuda *c, cuda_addr to, cuda_addr from, uint64_t bytes, struct err *e);
 bool cuda_fill(struct cuda *c, cuda_addr to, uint8_t byte, uint64_t bytes, struct err *e);
 bool cuda_download(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e); /* waits */
+bool cuda_download_later(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e); /* does not */
 bool cuda_sync(struct cuda *c, struct err *e);
 
 /* A kernel of a PTX target (compile_lowered), loaded. `k` is borrowed. */

@@ -36,6 +36,7 @@ struct session {
     struct gpu_input input; /* on a GPU */
     float *logits;          /* on a GPU: the host's copy [HEAD_BATCH][n_vocab] */
     cuda_addr best_at;      /* on a GPU: argmax's index and value */
+    bool best_known;        /* on a GPU: argmax has run already, with the launches */
     struct cuda_graph *step; /* on a GPU: all launches for one token with its logits, recorded at the first */
     void **cache_of;   /* [n_tensors] pool of a cache tensor */
     int32_t *pages;    /* [n_pages] the physical page of each run of PAGE keys */
@@ -290,6 +291,7 @@ static bool upload_input(struct session *s, size_t from, size_t to, struct err *
     memcpy(in->host + in->pages_at, s->pages, (size_t)s->n_pages * sizeof *s->pages);
     for (size_t i = from; i < to; i++)
         cuda_dims(m->launches[i].kernel, s->sizes, (int64_t *)(in->host + dims_at(s, i)));
+    cuda_dims(&m->kernels[m->n_plan_kernels], s->sizes, (int64_t *)(in->host + dims_at(s, m->n_launches)));
     return cuda_upload(m->gpu, in->device, in->host, in->bytes, e);
 }
 
@@ -300,6 +302,18 @@ static bool launch_all(struct session *s, size_t from, size_t to, struct err *e)
     return true;
 }
 
+/* Of the last logits; its sizes lie behind the plan's. */
+static bool argmax_gpu(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    void *args[3] = {(void *)logits_at(s), (void *)(uintptr_t)s->best_at, (void *)(uintptr_t)(s->best_at + 4)};
+    return launch_gpu(s, m->n_launches, m->loaded[m->n_plan_kernels], args, e);
+}
+
+static bool download_best(struct session *s, struct err *e) {
+    return cuda_download_later(s->m->gpu, &s->best, s->best_at, sizeof s->best, e) &&
+           cuda_download_later(s->m->gpu, &s->best_value, s->best_at + 4, sizeof s->best_value, e);
+}
+
 static bool download_logits(struct session *s, struct err *e) {
     uint64_t n = (uint64_t)s->sizes[RUN_TOK] * (uint64_t)s->m->n_vocab;
     s->logits_row = 0;
@@ -308,25 +322,29 @@ static bool download_logits(struct session *s, struct err *e) {
 
 /* One copy in, the launches, and for the head's one copy out: the only wait. */
 static bool run_gpu(struct session *s, size_t from, size_t to, struct err *e) {
+    s->best_known = false;
     return upload_input(s, from, to, e) && launch_all(s, from, to, e) &&
            (from < s->m->first_head || download_logits(s, e));
 }
 
-/* A token and its logits: as run_gpu, its launches all in one. They find sizes and addresses where the first token's
+/* A token, its logits and the likeliest next: as run_gpu, its launches all in one. They find sizes and addresses where the first token's
  * did: nothing is recorded twice. */
 static bool step_gpu(struct session *s, struct err *e) {
     const struct model *m = s->m;
     s->sizes[RUN_TOK] = 1;
+    s->logits_row = 0;
     if (!s->step) {
         if (!cuda_capture_begin(m->gpu, e)) return false;
         struct err failed;
-        bool ok = launch_all(s, 0, m->n_launches, &failed);
+        bool ok = launch_all(s, 0, m->n_launches, &failed) && argmax_gpu(s, &failed);
         if (!cuda_capture_end(m->gpu, &s->step, e) || !ok) {
             if (!ok) *e = failed;
             return false;
         }
     }
-    return upload_input(s, 0, m->n_launches, e) && cuda_graph_launch(m->gpu, s->step, e) && download_logits(s, e);
+    s->best_known = upload_input(s, 0, m->n_launches, e) && cuda_graph_launch(m->gpu, s->step, e) &&
+                    download_best(s, e) && download_logits(s, e);
+    return s->best_known;
 }
 
 static bool run(struct session *s, size_t from, size_t to, int64_t n_tok, struct err *e) {
@@ -388,30 +406,13 @@ static void argmax_thread(void *ctx, int thread) {
     run_kernel(s, k, args, thread);
 }
 
-/* argmax's sizes and results lie behind the plan's; the result is one more copy of 8 bytes. */
-static bool argmax_gpu(struct session *s, struct err *e) {
-    const struct model *m = s->m;
-    const struct kernel *k = &m->kernels[m->n_plan_kernels];
-    uint64_t at = dims_at(s, m->n_launches);
-    void *args[3] = {(void *)logits_at(s), (void *)(uintptr_t)s->best_at, (void *)(uintptr_t)(s->best_at + 4)};
-    cuda_dims(k, s->sizes, (int64_t *)(s->input.host + at));
-    struct {
-        int32_t index;
-        float value;
-    } best;
-    bool ok = cuda_upload(m->gpu, s->input.device + at, s->input.host + at, N_RUN_DIMS * sizeof(int64_t), e) &&
-              launch_gpu(s, m->n_launches, m->loaded[m->n_plan_kernels], args, e) &&
-              cuda_download(m->gpu, &best, s->best_at, sizeof best, e);
-    if (!ok) return false;
-    s->best = best.index;
-    s->best_value = best.value;
-    return true;
-}
-
 bool session_argmax(struct session *s, int32_t *id, struct err *e) {
+    const struct model *m = s->m;
     s->sizes[RUN_TOK] = 1;
-    if (s->m->gpu) {
-        if (!argmax_gpu(s, e)) return false;
+    if (m->gpu) {
+        bool ok = s->best_known || (upload_input(s, m->n_launches, m->n_launches, e) && argmax_gpu(s, e) &&
+                                    download_best(s, e) && cuda_sync(m->gpu, e));
+        if (!ok) return false;
     } else {
         pool_run(s->m->pool, argmax_thread, s);
     }
