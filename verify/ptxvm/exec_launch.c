@@ -39,6 +39,16 @@ static u64 now_ns(void) {
     return (u64)t.tv_sec * 1000000000ull + (u64)t.tv_nsec;
 }
 
+/* Puts a frame and its callers on the free list; live says whether one is there already. */
+static void frames_free(struct worker *k, struct frame *f) {
+    for (; f; f = f->caller) {
+        if (!f->live) continue;
+        f->live = 0;
+        f->next_free = k->free_frames;
+        k->free_frames = f;
+    }
+}
+
 static void gang_free(struct gang *g) {
     if (!g) return;
     for (u32 i = 0; g->blocks && i < g->n_blocks; i++) {
@@ -46,19 +56,9 @@ static void gang_free(struct gang *g) {
         if (!b) continue;
         for (u32 k = 0; k < b->n_warps; k++) { /* frames of warps that a fault ended */
             struct warp *w = &b->warps[k];
-            for (int s = 0; s < w->n_splits; s++)
-                for (struct frame *f = w->splits[s].frame; f;) {
-                    struct frame *up = f->caller;
-                    f->live &= ~w->splits[s].mask;
-                    bool last = true;
-                    for (int t = s + 1; t < w->n_splits; t++)
-                        for (struct frame *o = w->splits[t].frame; o; o = o->caller) last &= o != f;
-                    for (int j = 0; j < w->n_joins; j++)
-                        if (w->joins[j].used)
-                            for (struct frame *o = w->joins[j].frame; o; o = o->caller) last &= o != f;
-                    if (last) free(f);
-                    f = up;
-                }
+            for (int s = 0; s < w->n_splits; s++) frames_free(g->worker, w->splits[s].frame);
+            for (int j = 0; j < w->n_joins; j++)
+                if (w->joins[j].used) frames_free(g->worker, w->joins[j].frame);
         }
         b->next_spare = g->worker->spare;
         g->worker->spare = b;
