@@ -1,0 +1,130 @@
+-- Properties of the monoids of kernels.lua, on plain numbers: the file is run in an environment where the language's
+-- verbs compute at once, so that what is checked is the algebra as written, not its lowering.
+
+local planned, failures = 0, 0
+local function ok(condition, name, detail)
+  planned = planned + 1
+  if not condition then failures = failures + 1 end
+  print((condition and "ok " or "not ok ") .. planned .. " - " .. name)
+  if not condition and detail then print("# " .. detail) end
+end
+
+-- The language on numbers: 0-based vectors are tables.
+local monoids = {}
+local function collect(_) return function() end end
+local env = {
+  math = math, ipairs = ipairs, pairs = pairs, exp = math.exp, max = math.max, min = math.min, abs = math.abs,
+  lt = function(a, b) return a < b end, le = function(a, b) return a <= b end, eq = function(a, b) return a == b end,
+  both = function(a, b) return a and b end, either = function(a, b) return a or b end,
+  select = function(c, a, b) if c then return a end return b end,
+  kernel = collect, fused = collect, schedules = setmetatable({}, { __index = function() return {} end }),
+  monoid = function(def) monoids[#monoids + 1] = def return def end,
+}
+function env.sum(_, n, f) local s = 0 for j = 0, n - 1 do s = s + f(j) end return s end
+function env.maximum(_, n, f) local m = -math.huge for j = 0, n - 1 do m = math.max(m, f(j)) end return m end
+function env.vec(_, n, f) local v = { n = n } for j = 0, n - 1 do v[j] = f(j) end return v end
+assert(loadfile("kernels.lua", "t", env))()
+
+local function field(name)
+  for _, m in ipairs(monoids) do if m.zero()[name] ~= nil then return m end end
+end
+local softmax_mean, largest = field("l"), field("i")
+
+local seed = tonumber(os.getenv("SEED") or os.time() // 86400)
+math.randomseed(seed)
+local function normal() local s = -6 for _ = 1, 12 do s = s + math.random() end return s end
+
+-- Equal but for rounding; NaN equals NaN.
+local function near(a, b)
+  for k, x in pairs(a) do
+    local y = b[k]
+    if not (x == y or (x ~= x and y ~= y) or math.abs(x - y) <= 1e-12 * (1 + math.abs(x))) then return false, k end
+  end
+  return true
+end
+
+local function check(name, m, element)
+  local associative, neutral, detail = true, true, nil
+  for n = 1, 300 do
+    local a, b, c = element(), element(), element()
+    if n % 7 == 0 then b = a end
+    if n % 11 == 0 then c = m.zero() end
+    local left, right = m.merge(m.merge(a, b), c), m.merge(a, m.merge(b, c))
+    local same, k = near(left, right)
+    if not same then associative, detail = false, ("%s: %s and %s"):format(k, left[k], right[k]) end
+    neutral = neutral and near(m.merge(a, m.zero()), a) and near(m.merge(m.zero(), a), a)
+  end
+  ok(associative, name .. ": merge is associative", detail)
+  ok(neutral, name .. ": zero is neutral")
+end
+
+-- States as folds make them: of one key, of several merged, or masked.
+check("softmax_mean", softmax_mean, function()
+  if math.random(8) == 1 then return { m = normal() * 10, l = 0, o = 0 } end -- a key of no weight
+  local l = math.random() * 3 + 0.1
+  return { m = normal() * 10, l = l, o = normal() * l }
+end)
+local index = 0
+check("largest", largest, function()
+  index = index + 1
+  return { v = math.random(5), i = index }
+end)
+
+-- A tile of n keys with a value of two elements, some masked as a fold masks them (m and l of zero()).
+local function tile_of(n)
+  local tile = { n = n, m = {}, l = {}, o = { n = 2 } }
+  for j = 0, n - 1 do
+    local masked = math.random(5) == 1
+    tile.m[j] = masked and softmax_mean.zero().m or normal() * 4
+    tile.l[j] = masked and 0 or 1
+    tile.o[j] = { [0] = normal(), normal() }
+  end
+  return tile
+end
+
+local many_is_merge, detail = true, nil
+for _, n in ipairs { 1, 2, 5, 31, 32 } do
+  for _ = 1, 50 do
+    local tile = tile_of(n)
+    local whole = softmax_mean.many(tile)
+    for e = 0, 1 do
+      local state = softmax_mean.zero()
+      for j = 0, n - 1 do
+        state = softmax_mean.merge(state, { m = tile.m[j], l = tile.l[j], o = tile.o[j][e] * tile.l[j] })
+      end
+      local same, k = near(state, { m = whole.m, l = whole.l, o = whole.o[e] })
+      if not same then many_is_merge, detail = false, ("%d keys: %s"):format(n, k) end
+    end
+  end
+end
+ok(many_is_merge, "softmax_mean: many(tile) is merge repeated", detail)
+
+-- The lowest index on ties, wherever the axis is cut; a NaN is not lost.
+local function fold_pieces(x, cuts)
+  local total
+  for c = 1, #cuts - 1 do
+    local part = largest.zero()
+    for j = cuts[c], cuts[c + 1] - 1 do part = largest.merge(part, { v = x[j], i = j }) end
+    total = total and largest.merge(total, part) or part
+  end
+  return total
+end
+local lowest, nan_found = true, true
+for _ = 1, 200 do
+  local x = {}
+  for j = 0, 39 do x[j] = math.random(4) end
+  local cut = math.random(1, 39)
+  local first = 0
+  for j = 1, 39 do if x[j] > x[first] then first = j end end
+  local r = fold_pieces(x, { 0, cut, 40 })
+  lowest = lowest and r.i == first and r.v == x[first]
+  local at = math.random(0, 39)
+  x[at] = 0 / 0
+  r = fold_pieces(x, { 0, cut, 40 })
+  nan_found = nan_found and r.v ~= r.v and r.i == at
+end
+ok(lowest, "largest: the lowest index on ties, however the axis is cut")
+ok(nan_found, "largest: a NaN is found, however the axis is cut")
+
+print("1.." .. planned)
+os.exit(failures == 0 and 0 or 1)
