@@ -164,9 +164,9 @@ local softmax_mean = monoid {
   end,
 }
 
-local function queries(m, s) return math.max(1, math.min(4, m.vregs * m.lanes // (2 * s.hd))) end
-local function shared_heads(m, s)
-  local n = queries(m, s)
+local QUERIES = 4
+local function shared_heads(_, s)
+  local n = QUERIES
   while s.nh // s.nkv % n ~= 0 do n = n - 1 end
   return n
 end
@@ -192,7 +192,7 @@ kernel "attention" {
   -- hold.
   tune = {
     heads = shared_heads,
-    toks = function(m, s) return math.max(1, queries(m, s) // shared_heads(m, s)) end,
+    toks = function(m, s) return QUERIES // shared_heads(m, s) end,
   },
   map = schedules.attend,
   bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 },

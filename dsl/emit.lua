@@ -10,7 +10,8 @@ local E = require "dsl.expr"
 local M = {}
 M.__index = M
 
-function M.new() return setmetatable({ out = {}, next_id = 0 }, M) end
+-- vregs: vector registers of the machine.
+function M.new(vregs) return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2 }, M) end
 
 local function name(self)
   self.next_id = self.next_id + 1
@@ -314,23 +315,51 @@ local function emit_one(self, n)
   s.memo[n] = v
 end
 
--- The arrays a loop reads in lanes. Loops over different ones gain nothing from being one: they share no loads, and their
--- accumulators together do not fit the registers.
+-- What a loop reads in lanes: the arrays, and the loads themselves. Loops over different arrays gain nothing from being one
+-- (they share no loads, and their accumulators together do not fit the registers).
 function streams(loop)
-  if loop.streams then return loop.streams end
-  local seen, set = {}, {}
+  if loop.streams then return loop.streams, loop.loads end
+  local seen, set, ids = {}, {}, {}
   local function go(n)
     if seen[n] then return end
     seen[n] = true
-    if n.op == "ld" and n.lane then set[n.base] = true end
+    if n.op == "ld" and n.lane then
+      set[n.base] = true
+      ids[#ids + 1] = n.id
+    end
     for _, a in ipairs(n.args) do go(a) end
   end
   go(loop)
   local names = {}
   for name in pairs(set) do names[#names + 1] = name end
   table.sort(names)
-  loop.streams = table.concat(names, ",")
-  return loop.streams
+  table.sort(ids)
+  loop.streams, loop.loads = table.concat(names, ","), table.concat(ids, ",")
+  return loop.streams, loop.loads
+end
+
+-- Cuts a list of loops into runs whose carries fit half of the registers, keeping together those that share all loads.
+local function batches(self, loops)
+  local by_loads, order = {}, {}
+  for _, l in ipairs(loops) do
+    local _, loads = streams(l)
+    if not by_loads[loads] then
+      by_loads[loads] = {}
+      order[#order + 1] = loads
+    end
+    table.insert(by_loads[loads], l)
+  end
+  local out, carries = { {} }, 0
+  for _, loads in ipairs(order) do
+    local n = #by_loads[loads] * by_loads[loads][1].n_carry
+    if carries > 0 and carries + n > self.max_carries then
+      out[#out + 1] = {}
+      carries = 0
+    end
+    carries = carries + n
+    for _, l in ipairs(by_loads[loads]) do table.insert(out[#out], l) end
+  end
+  return out
 end
 
 -- Loops with equal ranges in one place: one IR loop.
@@ -450,7 +479,8 @@ function M:values(list)
   for _, n in ipairs(pending) do
     local key = n.op .. #n.args
     if n.op == "loop" then
-      key = ("loop%d,%d,%d,%d,%s"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry, streams(n))
+      key = ("loop%d,%d,%d,%d,%s"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry,
+        (streams(n)))
     end
     if not index[key] then
       groups[#groups + 1] = {}
@@ -469,7 +499,9 @@ function M:values(list)
         end
         table.insert(by_place[s], n)
       end
-      for _, s in ipairs(order) do emit_loops(self, by_place[s]) end
+      for _, s in ipairs(order) do
+        for _, run in ipairs(batches(self, by_place[s])) do emit_loops(self, run) end
+      end
     else
       local ops, width = {}, 0
       for j, n in ipairs(g) do

@@ -537,7 +537,7 @@ end
 
 function M.kernel(spec, target, opts)
   local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial, owners = {}, records = {},
-    record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new() }, X)
+    record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs or 16) }, X)
   local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
   local args = {}
   x.arg_index = {}

@@ -92,7 +92,7 @@ function M.kernel(fmt, lanes)
   local layout = formats.layout(def, lanes)
   local name = "pack." .. fmt
   local ctx = E.begin()
-  local em = emit.new()
+  local em = emit.new(16)
   local dims = { "nb", "rows", "row_bytes", "tile_bytes" }
   local dim_index = {}
   for k, d in ipairs(dims) do dim_index[d] = k - 1 end
