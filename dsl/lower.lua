@@ -323,10 +323,13 @@ function X:store_part(group, name, max_lanes)
   end
 
   -- Task axes, outermost first; their tiles are numbered together. The lane axis comes innermost of the rest.
+  -- Where there are warps to spare, tiles of the lane axis are tasks of their own.
   local ordered, tasks, is_task = {}, { times = 1 }, {}
-  for _, axis in ipairs(map.task) do
+  local task_axes = table.move(map.task, 1, #map.task, 1, {})
+  if self.spread and by_name[map.lane] and by_name[map.lane].static then task_axes[#task_axes + 1] = map.lane end
+  for _, axis in ipairs(task_axes) do
     local ax = by_name[axis]
-    if ax then
+    if ax and not is_task[ax] then
       is_task[ax] = true
       ordered[#ordered + 1] = ax
     end
@@ -403,18 +406,28 @@ function X:record_part(rec)
   local task = E.var("task", nil, 0)
   local B = rec.fmt == "q8" and rec.def.block or reduce.pow2_divisor(rec.n, 32)
   local lanes = self.serial and 1 or reduce.pow2_divisor(B, math.min(16, self.lanes))
+  -- One task a token; where there are warps to spare, one for each run of up to four blocks.
+  local run = rec.n // B
+  if self.spread and not self.serial then
+    for r = 4, 1, -1 do
+      if run % r == 0 then run = r break end
+    end
+  end
+  local n_runs = rec.n // B // run
+  local token = n_runs > 1 and E.idiv(task, i(n_runs)) or task
   em:each(task, begin, finish, 1, function()
     self.memo, self.mats, self.folds = {}, {}, {}
-    local kb = E.var("block", rec.n // B, 0)
-    em:each(kb, i(0), i(rec.n // B), 1, function()
+    local k_run = E.var("block", run, 0)
+    em:each(k_run, i(0), i(run), 1, function()
+      local kb = n_runs > 1 and add(mul(E.imod(task, i(n_runs)), i(run)), k_run) or k_run
       local list, xs = {}, {}
-      local base = access.record_base(rec, task)
+      local base = access.record_base(rec, token)
       local function put(fname_, at, v, storage)
         list[#list + 1] = { base = "ws", name = rec.name, off = add(add(base, i(rec.fields[fname_])), at), value = v, storage = storage }
       end
       for c = 0, B // lanes - 1 do
         local at = add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c))
-        xs[c] = self:lower(E.subst(rec.body, { [rec.kvar] = at, [rec.tvar] = task }))
+        xs[c] = self:lower(E.subst(rec.body, { [rec.kvar] = at, [rec.tvar] = token }))
       end
       local function across(op, hop, values)
         local t
@@ -466,13 +479,13 @@ function X:record_part(rec)
     end)
   end)
   em:close()
-  return { fn = fname, tasks = { times = 1, per = 1, dim = "tok" } }
+  return { fn = fname, tasks = { times = n_runs, per = 1, dim = "tok" } }
 end
 
 -- Kernels -----------------------------------------------------------------------------------------------------------
 
 -- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"} }
--- target: { class, lanes, serial = bool }
+-- target: { class, lanes, serial = bool, spread = bool: more warps than tasks }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
 --           ws = bytes a token, ws_fixed = bytes }
 local function trace_spec(spec, x, pack_lanes, opts)
@@ -536,7 +549,8 @@ function M.probe(spec)
 end
 
 function M.kernel(spec, target, opts)
-  local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial, owners = {}, records = {},
+  local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial,
+    spread = target.spread, owners = {}, records = {},
     record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs or 16) }, X)
   local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
   local args = {}

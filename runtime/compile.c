@@ -95,8 +95,8 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
 }
 
 static json_t *target_json(const struct target *t, bool serial) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:b}", "class", t->class_name, "lanes", (int)t->lanes, "pack_lanes",
-                     (int)t->lanes, "vregs", (int)t->n_vregs, "serial", serial);
+    return json_pack("{s:s, s:i, s:i, s:i, s:b, s:b}", "class", t->class_name, "lanes", (int)t->lanes, "pack_lanes",
+                     (int)t->lanes, "vregs", (int)t->n_vregs, "serial", serial, "spread", t->ptx);
 }
 
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta,
