@@ -3,6 +3,7 @@
 #   make                the program, build/kgen
 #   make demo           packages, a small model, the program, and an answered prompt
 #   make test           everything that is proved, ending in one line of counts; ONLY="base cli" runs those tests alone
+#   make test-archs     every kernel's PTX for every GPU architecture, against its budget of registers
 #   make asan | tsan    the C tests under AddressSanitizer + UBSan | ThreadSanitizer
 #   make fuzz           every parser's fuzz target for FUZZ_SECONDS each
 #   make install        PREFIX=/usr/local, DESTDIR=: the program, its man pages and shell completion
@@ -132,6 +133,10 @@ test:
 	@verify/run_tests.sh --build $(B) --only "$(ONLY)" $(TESTS) $(SCRIPTS) $(PTXVM_TESTS:%=make:%) \
 	    $(if $(FUZZ_C),verify/run_fuzz.sh)
 
+# The PTX of every kernel and format, through ptxas for every architecture.
+test-archs: $(B)/test_ptx
+	KGEN_ARCHS=all $(B)/test_ptx
+
 asan tsan:
 	./setup.sh test
 	@$(MAKE) $@-build || $(MAKE) $@-build REMOVE_STALE=1
@@ -152,7 +157,8 @@ fuzz:
 	./setup.sh test
 	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
 
-tests: $(B)/kgen $(TESTS)
+# The tests of the GPU path run on the PTX machine (verify/cuda_help.h), which is never built with a sanitizer.
+tests: $(B)/kgen $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
 stale:
 	@$(call remove_stale,$(B)/kgen $(TESTS))
 fuzzers: $(FUZZERS)
@@ -180,6 +186,6 @@ install: $(B)/kgen
 clean:
 	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
 
-.PHONY: all setup demo test asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
+.PHONY: all setup demo test test-archs asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
 .SECONDARY:
 .DELETE_ON_ERROR:
