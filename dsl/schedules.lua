@@ -1,8 +1,8 @@
 -- Named maps: where each axis of a kernel's stores goes. `task` axes are spread over the pool's threads (or thread
 -- blocks), the `lane` axis lies across SIMD lanes, `unroll` names how many instances of an axis are computed together
 -- ("all", a number, or the name of a tunable). Axes not named are serial loops.
--- rows_across: packed weights lie with their rows across the lanes. Many kernels share these maps (`shared`), so they may
--- name axes that a kernel does not have; a map written in a kernel may not.
+-- rows_across: packed weights lie with their rows across the lanes. Many kernels share these maps (`shared`), so they
+-- may name axes that a kernel does not have; a map written in a kernel may not.
 
 local S = {}
 
