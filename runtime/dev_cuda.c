@@ -17,18 +17,15 @@ typedef struct cu_graph *cu_graph;
 typedef struct cu_graph_exec *cu_graph_exec;
 
 enum {
-    CU_INVALID_VALUE = 1,
     CU_OUT_OF_MEMORY = 2,
     CU_STUB_LIBRARY = 34,
     CU_NO_DEVICE = 100,
     CU_INVALID_DEVICE = 101,
     CU_NO_BINARY = 209,
-    CU_INVALID_PTX = 218,
     CU_UNSUPPORTED_PTX = 222,
-    CU_NOT_FOUND = 500,
     CU_SYSTEM_DRIVER_MISMATCH = 803,
 };
-enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
 enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
 
@@ -47,11 +44,8 @@ enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
     X(mem_info, "cuMemGetInfo_v2", (size_t *free, size_t *total))                                                      \
     X(mem_alloc, "cuMemAlloc_v2", (cuda_addr * out, size_t bytes))                                                     \
     X(mem_free, "cuMemFree_v2", (cuda_addr a))                                                                         \
-    X(host_alloc, "cuMemAllocHost_v2", (void **out, size_t bytes))                                                     \
-    X(host_free, "cuMemFreeHost", (void *p))                                                                           \
     X(copy_in, "cuMemcpyHtoDAsync_v2", (cuda_addr to, const void *from, size_t bytes, cu_stream s))                    \
     X(copy_out, "cuMemcpyDtoHAsync_v2", (void *to, cuda_addr from, size_t bytes, cu_stream s))                         \
-    X(copy, "cuMemcpyDtoDAsync_v2", (cuda_addr to, cuda_addr from, size_t bytes, cu_stream s))                         \
     X(fill, "cuMemsetD8Async", (cuda_addr to, unsigned char byte, size_t n, cu_stream s))                              \
     X(stream_new, "cuStreamCreate", (cu_stream * out, unsigned flags))                                                 \
     X(stream_free, "cuStreamDestroy_v2", (cu_stream s))                                                                \
@@ -151,7 +145,7 @@ struct cuda {
     cu_context context;
     cu_stream stream;
     char name[128];
-    unsigned sm, n_multiprocessors;
+    unsigned sm;
     const char *target;
 };
 
@@ -183,7 +177,7 @@ static const char *newest_target(unsigned sm) {
 }
 
 static bool open_device(struct cuda *c, int index, struct err *e) {
-    int n = 0, major = 0, minor = 0, multiprocessors = 0;
+    int n = 0, major = 0, minor = 0;
     CALL("starting the driver", init(0));
     CALL("counting devices", device_count(&n));
     if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices");
@@ -193,9 +187,7 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     CALL("naming the device", device_name(c->name, sizeof c->name, c->device));
     CALL("asking for its architecture", device_attribute(&major, ATTRIBUTE_MAJOR, c->device));
     CALL("asking for its architecture", device_attribute(&minor, ATTRIBUTE_MINOR, c->device));
-    CALL("counting multiprocessors", device_attribute(&multiprocessors, ATTRIBUTE_MULTIPROCESSORS, c->device));
     c->sm = (unsigned)(major * 10 + minor);
-    c->n_multiprocessors = (unsigned)multiprocessors;
     c->target = newest_target(c->sm);
     if (!c->target)
         return err_set(e, ERR_UNSUPPORTED, "%s has architecture sm_%u; kgen needs sm_75 (Turing) or newer: try --device cpu",
@@ -231,8 +223,6 @@ void cuda_close(struct cuda *c) {
 }
 
 const char *cuda_name(const struct cuda *c) { return c->name; }
-unsigned cuda_sm(const struct cuda *c) { return c->sm; }
-unsigned cuda_multiprocessors(const struct cuda *c) { return c->n_multiprocessors; }
 const char *cuda_target(const struct cuda *c) { return c->target; }
 
 /* ---- memory ---- */
@@ -264,29 +254,10 @@ void cuda_free(struct cuda *c, cuda_addr a) {
     if (a && enter(c, &ignored)) driver.mem_free(a);
 }
 
-bool cuda_alloc_host(struct cuda *c, uint64_t bytes, void **out, struct err *e) {
-    *out = NULL;
-    if (!enter(c, e)) return false;
-    CALL("allocating page-locked memory", host_alloc(out, bytes ? bytes : 1));
-    return true;
-}
-
-void cuda_free_host(struct cuda *c, void *p) {
-    struct err ignored;
-    if (p && enter(c, &ignored)) driver.host_free(p);
-}
-
 bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes, struct err *e) {
     if (!bytes) return true;
     if (!enter(c, e)) return false;
     CALL("copying to the device", copy_in(to, from, bytes, c->stream));
-    return true;
-}
-
-bool cuda_copy(struct cuda *c, cuda_addr to, cuda_addr from, uint64_t bytes, struct err *e) {
-    if (!bytes) return true;
-    if (!enter(c, e)) return false;
-    CALL("copying on the device", copy(to, from, bytes, c->stream));
     return true;
 }
 

@@ -24,20 +24,15 @@ bool cuda_open(int index, struct cuda **out, struct err *e);
 void cuda_close(struct cuda *c); /* NULL is fine; memory and code not given back before is lost with it */
 
 const char *cuda_name(const struct cuda *c);
-unsigned cuda_sm(const struct cuda *c);           /* 90 for sm_90 */
-unsigned cuda_multiprocessors(const struct cuda *c);
 const char *cuda_target(const struct cuda *c);    /* the newest target (codegen/target.h) that the device runs */
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
 
 /* Memory: 256-byte aligned, contents undefined. 0 bytes are one. Errors say how much there is. */
 bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e);
 void cuda_free(struct cuda *c, cuda_addr a); /* 0 is fine */
-bool cuda_alloc_host(struct cuda *c, uint64_t bytes, void **out, struct err *e); /* page-locked: copies do not wait */
-void cuda_free_host(struct cuda *c, void *p);
 
-/* Copies and fills, in the stream. Memory of the host that is not page-locked may be changed when upload returns. */
+/* Copies and fills, in the stream. The source may be changed when upload returns. */
 bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes, struct err *e);
-bool cuda_copy(struct cuda *c, cuda_addr to, cuda_addr from, uint64_t bytes, struct err *e);
 bool cuda_fill(struct cuda *c, cuda_addr to, uint8_t byte, uint64_t bytes, struct err *e);
 bool cuda_download(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e); /* waits */
 bool cuda_download_later(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e); /* does not */
