@@ -71,5 +71,6 @@ bool file_read(const char *path, struct buf *out, struct err *e);
 bool file_write_atomic(const char *path, const void *bytes, size_t n, struct err *e);
 
 double now_s(void); /* monotonic seconds */
+double cpu_s(void); /* processor seconds of this process: for time limits that a busy machine must not fail */
 
 #endif
