@@ -66,7 +66,8 @@ bool generator_open(struct generator *g, const struct run_options *o, struct mod
     g->options = o;
     g->model = m;
     g->tokenizer = t;
-    return open_sampler(g, e) && open_stream(g, e) && session_open(m, n_ctx, &g->session, e);
+    return open_sampler(g, e) && open_stream(g, e) && session_open(m, n_ctx, &g->session, e) &&
+           (!o->check || session_check(g->session, e));
 }
 
 void generator_close(struct generator *g) {

@@ -133,6 +133,7 @@ static const struct option generation[] = {
      AT(interactive)},
     {"raw", 0, OPTION_FLAG, NULL, "give the model the text as it is, without the chat template", AT(raw)},
     {"stop", 0, OPTION_LIST, "TEXT", "end the answer where this text would begin; may be given again", AT(stop)},
+    {"check", 0, OPTION_FLAG, NULL, "run the reference kernels beside every launch and compare (slow)", AT(check)},
     {0},
 };
 #undef AT

@@ -19,7 +19,7 @@ struct run_options {
     struct sampling_options sampling;
     struct words stop; /* texts that end the answer */
     int64_t n_predict; /* 0: until the model ends, or the context is full */
-    bool interactive, raw;
+    bool interactive, raw, check;
     struct report_options report;
 };
 

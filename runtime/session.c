@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "runtime/check.h"
 #include "runtime/tables.h"
 
 enum {
@@ -48,6 +49,7 @@ struct session {
     int64_t sizes[N_RUN_DIMS];
     size_t from, to; /* launches to run */
     struct session_profile *profile;
+    struct check *check; /* NULL: launches are not compared with their references */
     int32_t best;
     float best_value;
     int64_t logits_row;
@@ -171,6 +173,7 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
 
 void session_close(struct session *s) {
     if (!s) return;
+    check_close(s->check);
     release(s, &s->act);
     release(s, &s->head);
     release(s, &s->ws);
@@ -350,10 +353,19 @@ static bool step_gpu(struct session *s, struct err *e) {
 static bool run(struct session *s, size_t from, size_t to, int64_t n_tok, struct err *e) {
     s->sizes[RUN_TOK] = n_tok;
     if (s->m->gpu) return run_gpu(s, from, to, e);
-    s->from = from;
-    s->to = to;
-    pool_run(s->m->pool, run_thread, s);
+    for (size_t i = from; i < to; i = s->to) {
+        s->from = i;
+        s->to = s->check ? i + 1 : to;
+        void **args = s->args + s->first_arg[i];
+        if (s->check) check_reference(s->check, i, args, s->sizes);
+        pool_run(s->m->pool, run_thread, s);
+        if (s->check && !check_compare(s->check, i, args, s->sizes, e)) return false;
+    }
     return true;
+}
+
+bool session_check(struct session *s, struct err *e) {
+    return check_open(s->m, s->batch, HEAD_BATCH, &s->check, e);
 }
 
 bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out, session_sink *sink, void *ctx,

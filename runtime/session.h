@@ -38,6 +38,10 @@ const float *session_logits(const struct session *s);
 /* Bytes reserved for the cache, activations and workspace. */
 uint64_t session_bytes(const struct session *s);
 
+/* From now on every launch is compared with its reference kernel (runtime/check.h); session_eval fails at the first
+ * element that differs. Slow. */
+bool session_check(struct session *s, struct err *e);
+
 /* Times of launches (profile != NULL while evaluating): seconds by launch, on thread 0, including the wait. */
 struct session_profile {
     double *seconds; /* [n_launches] */

@@ -23,12 +23,6 @@ enum { LIMIT_S = 60 };
 enum { LIMIT_S = 3 };
 #endif
 
-static double cpu_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* Line n of text, without `prefix`; NULL where it does not begin so. */
 static char *line_after(const char *text, int n, const char *prefix) {
     for (int i = 1; i < n && text; i++) {
