@@ -5,6 +5,7 @@
  * seen that clock, through a barrier, a fence with atomics, or an mbarrier. Within a warp, lanes are ordered by any
  * .sync instruction. One record holds a 32-bit word: its last write and its last two reads from different warps. */
 #include "verify/ptxvm/mem_access.h"
+#include "verify/ptxvm/race.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,34 +52,9 @@ enum step vm_fault_at(struct warp *w, const struct split *s, const struct insn *
 }
 
 /* ---- races ---- */
-/* A stamp: clock 32 | byte mask 4 | relaxed 1 | lane 6 (63: several) | warp + 1 of 8. 0: none. */
-static u64 stamp(const struct warp *w, u32 lane, u32 bytes, bool relaxed) {
-    return (u64)w->clocks[w->id] << 32 | (u64)bytes << 15 | (u64)relaxed << 14 | (u64)lane << 8 | (w->id + 1);
-}
-static u32 stamp_warp(u64 t) {
-    return (u32)(t & 255) - 1;
-}
-static u32 stamp_lane(u64 t) {
-    return t >> 8 & 63;
-}
-static u32 stamp_bytes(u64 t) {
-    return t >> 15 & 15;
-}
-static bool stamp_relaxed(u64 t) {
-    return t >> 14 & 1;
-}
-#define PENDING (1ull << 19) /* an asynchronous copy that nobody has waited for */
-
 void vm_race_reset(struct block *b) {
     memset(b->races, 0, ((size_t)b->shared_bytes / 4 + 2) * sizeof *b->races);
     b->n_sync_clocks = 0;
-}
-
-static bool ordered(const struct warp *w, u32 lane, u64 t) {
-    u32 other = stamp_warp(t), clock = (u32)(t >> 32);
-    if (t & PENDING) return false;
-    if (other != w->id) return w->clocks[other] >= clock;
-    return clock < w->clocks[w->id] || stamp_lane(t) == lane;
 }
 
 bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off,
@@ -90,13 +66,13 @@ bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 
         u64 found = 0;
         u32 line = 0;
         const char *with = NULL;
-        if (r->write && (stamp_bytes(r->write) & m) && !ordered(w, lane, r->write) &&
+        if (r->write && (stamp_bytes(r->write) & m) && !stamp_ordered(w, lane, r->write) &&
             !(relaxed && stamp_relaxed(r->write))) {
             found = r->write, line = r->write_line;
-            with = found & PENDING ? "copied asynchronously and not waited for" : "written";
+            with = found & STAMP_PENDING ? "copied asynchronously and not waited for" : "written";
         }
         for (int k = 0; k < 2 && !found && access != ACCESS_LOAD; k++)
-            if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !ordered(w, lane, r->read[k]) &&
+            if (r->read[k] && (stamp_bytes(r->read[k]) & m) && !stamp_ordered(w, lane, r->read[k]) &&
                 !(relaxed && stamp_relaxed(r->read[k])))
                 found = r->read[k], line = r->read_line[k], with = "read";
         if (found) {
@@ -117,16 +93,7 @@ bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 
             r->write = t;
             r->write_line = in->line;
         } else {
-            u64 old = r->read[0];
-            if (old && stamp_warp(old) == w->id && (old >> 32) == (t >> 32)) {
-                if (stamp_lane(old) != lane) t |= 63 << 8;
-                t |= old & (15 << 15);
-            } else if (old && stamp_warp(old) != w->id) {
-                r->read[1] = old;
-                r->read_line[1] = r->read_line[0];
-            }
-            r->read[0] = t;
-            r->read_line[0] = in->line;
+            race_note_read(r, t, in->line);
         }
     }
     return true;
@@ -219,7 +186,7 @@ void vm_race_order(struct warp *w, const u64 *addr, u32 m, int order) {
 
 void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
     for (u32 at = off & ~3u; at < off + bytes; at += 4) {
-        w->block->races[at / 4].write = stamp(w, lane, 15, false) | PENDING;
+        w->block->races[at / 4].write = stamp(w, lane, 15, false) | STAMP_PENDING;
         w->block->races[at / 4].write_line = line;
     }
 }

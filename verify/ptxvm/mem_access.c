@@ -1,5 +1,6 @@
 /* Loads and stores of a warp: address windows, checks, and the fast ways through. */
 #include "verify/ptxvm/mem_access.h"
+#include "verify/ptxvm/race.h"
 
 #include <string.h>
 
@@ -203,12 +204,57 @@ static inline bool shadow_all_ok(const u8 *s, u32 bytes) {
     }
 }
 
-/* The same warp has read the whole word since it last synchronized, and in this lane or several: nothing new to check
- * or note. Field positions as in check.c. */
-static inline bool race_known(const struct warp *w, const struct race_word *r, u32 lane) {
-    u64 t = r->read[0];
-    if ((t & ~((u64)63 << 8 | 1u << 14)) != ((u64)w->clocks[w->id] << 32 | 15u << 15 | (w->id + 1))) return false;
-    return (t >> 8 & 63) == 63 || (t >> 8 & 63) == lane;
+/* A lane's address in the shared memory of its block, with everything checked; NULL after a fault. */
+static u8 *shared_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 off, u32 bytes,
+                          int access) {
+    struct block *b = w->block;
+    const struct ext *x = in->ext;
+    bool relaxed = access == ACCESS_ATOMIC || x->is_volatile || x->order;
+    u8 *p = vm_lane_pointer(w, s, in, lane, SP_SHARED, off, bytes, access);
+    if (p && b->gang_check && off <= b->shared_bytes - bytes &&
+        !vm_race_access(w, s, in, lane, b, (u32)off, bytes, access, relaxed))
+        return NULL;
+    return p;
+}
+
+/* Checked loads of whole words from shared memory, what tiled kernels spend their time on: bytes is a constant where
+ * this is inlined. */
+static inline __attribute__((always_inline)) bool shared_load_pointers(struct warp *w, struct split *s,
+                                                                       const struct insn *in, const u64 *addr, u32 m,
+                                                                       u32 bytes, u8 **out) {
+    struct block *b = w->block;
+    u64 limit = b->shared_bytes - bytes, own = stamp(w, 0, 15, false);
+    u8 *shared = b->shared, *shadow = b->shared_shadow;
+    struct race_word *races = b->races;
+    EACH_LANE(i, m) {
+        u64 off = addr[i];
+        if (off <= limit && !(off & (bytes - 1)) && shadow_all_ok(shadow + off, bytes) &&
+            race_load_words(w, &races[off / 4], bytes / 4, i, own, in->line))
+            out[i] = shared + off;
+        else if (!(out[i] = shared_pointer(w, s, in, i, off, bytes, ACCESS_LOAD)))
+            return false;
+    }
+    return true;
+}
+
+static bool shared_pointers(struct warp *w, struct split *s, const struct insn *in, const u64 *addr, u32 m, u32 bytes,
+                            int access, u8 **out) {
+    const struct ext *x = in->ext;
+    bool check = w->block->gang_check;
+    if (check && access == ACCESS_LOAD && !x->is_volatile && !x->order) {
+        if (bytes == 4) return shared_load_pointers(w, s, in, addr, m, 4, out);
+        if (bytes == 8) return shared_load_pointers(w, s, in, addr, m, 8, out);
+        if (bytes == 16) return shared_load_pointers(w, s, in, addr, m, 16, out);
+    }
+    u64 limit = w->block->shared_bytes - bytes, low = bytes - 1;
+    EACH_LANE(i, m) {
+        u64 off = addr[i];
+        if (!check && off <= limit && !(off & low))
+            out[i] = w->block->shared + off;
+        else if (!(out[i] = shared_pointer(w, s, in, i, off, bytes, access)))
+            return false;
+    }
+    return true;
 }
 
 /* Host pointers of all lanes of m, checked. */
@@ -228,26 +274,8 @@ bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 spac
         }
         return true;
     }
-    if (space == SP_SHARED) {
-        struct block *b = w->block;
-        const struct ext *x = in->ext;
-        bool relaxed = access == ACCESS_ATOMIC || x->is_volatile || x->order;
-        if (b->shared_bytes >= bytes) {
-            u64 limit = b->shared_bytes - bytes;
-            EACH_LANE(i, m) {
-                u64 off = addr[i];
-                if (off <= limit && !(off & low) && (!check || shadow_all_ok(b->shared_shadow + off, bytes)))
-                    out[i] = b->shared + off;
-                else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_SHARED, off, bytes, access)))
-                    return false;
-                if (check && off <= limit &&
-                    !(access == ACCESS_LOAD && bytes == 4 && race_known(w, &b->races[off / 4], i)) &&
-                    !vm_race_access(w, s, in, i, b, (u32)off, bytes, access, relaxed))
-                    return false;
-            }
-            return true;
-        }
-    }
+    if (space == SP_SHARED && w->block->shared_bytes >= bytes)
+        return shared_pointers(w, s, in, addr, m, bytes, access, out);
     EACH_LANE(i, m)
     if (!(out[i] = vm_lane_pointer(w, s, in, i, space, addr[i], bytes, access))) return false;
     return true;
