@@ -247,7 +247,7 @@ end
 function M.resolve(spec)
   if spec.steps then
     local k = language.fusion(spec.name, spec.sig, spec.steps)
-    return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params }
+    return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params, tune = spec.tune }
   end
   return spec
 end

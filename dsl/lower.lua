@@ -256,6 +256,20 @@ local function tune_value(v, x, sizes)
   return v
 end
 
+local MAX_TUNED = 64
+
+-- How many instances of an axis the tunable `name` asks for: the specification's choice before the kernel's default.
+function X:tunable(name, v, ax, sizes)
+  local default = tune_value(v or 1, self, sizes)
+  self.tunables[name] = self.tunables[name] or { default = default, extent = ax.static }
+  local chosen = self.chosen[name]
+  if chosen == nil then return default end
+  if math.type(chosen) ~= "integer" or chosen < 1 or chosen > MAX_TUNED then
+    error({ kernel_error = ("the tunable '%s' is %s; expected a whole number 1 … %d"):format(name, tostring(chosen), MAX_TUNED) })
+  end
+  return chosen
+end
+
 -- Instances of an axis computed together run their folds over common bounds, so that their loops can be one: the last
 -- instance's end and the first one's start. What an instance must not see is masked, and contributes zero().
 function X:widen_folds(group, axes)
@@ -303,7 +317,7 @@ function X:store_part(group, name, max_lanes)
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
     local u = map.unroll and map.unroll[var.axis]
-    if type(u) == "string" and u ~= "all" then u = tune_value(tune[u] or 1, self, sizes) end
+    if type(u) == "string" and u ~= "all" then u = self:tunable(u, tune[u], ax, sizes) end
     if not self.serial and map.lane == var.axis and ax.static then
       local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, max_lanes)
       if block > 1 then lanes = 1 end
@@ -484,10 +498,11 @@ end
 
 -- Kernels -----------------------------------------------------------------------------------------------------------
 
--- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"} }
+-- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"},
+--         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
 -- target: { class, lanes, serial = bool, spread = bool: more warps than tasks }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
---           ws = bytes a token, ws_fixed = bytes }
+--           ws = bytes a token, tunables = {name -> {default, extent = of its axis, where known}} }
 local function trace_spec(spec, x, pack_lanes, opts)
   local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
   if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end
@@ -551,7 +566,7 @@ end
 function M.kernel(spec, target, opts)
   local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial,
     spread = target.spread, owners = {}, records = {},
-    record_of = {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs or 16) }, X)
+    record_of = {}, tunables = {}, chosen = spec.tune or {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs or 16) }, X)
   local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
   local args = {}
   x.arg_index = {}
@@ -566,7 +581,8 @@ function M.kernel(spec, target, opts)
   L.during(trace, function()
     x:schedule(trace, phases)
   end)
-  return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = x.dims, ws = x.ws_per_tok }
+  return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = x.dims, ws = x.ws_per_tok,
+           tunables = x.tunables }
 end
 
 -- Orders stages into phases and lowers them.

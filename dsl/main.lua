@@ -12,6 +12,7 @@ local blocks = require "dsl.blocks"
 local jinja = require "dsl.jinja"
 local shapes = require "dsl.shapes"
 local show = require "dsl.show"
+local tunables = require "dsl.tunables"
 
 local M = {}
 
@@ -100,7 +101,7 @@ end
 -- {spec} -> the traced expressions as text
 function M.show(arg) return show.kernel(lower.trace(graph.resolve(arg.spec))) end
 
--- {spec = {kernel | steps, formats, sizes, params}, target = {class, lanes, serial}}
+-- {spec = {kernel | steps, formats, sizes, params, tune}, target = {class, lanes, serial}}
 function M.lower(arg)
   local r = lower.kernel(graph.resolve(arg.spec), arg.target, { node_limit = arg.node_limit })
   local phases = {}
@@ -111,6 +112,13 @@ function M.lower(arg)
     end
   end
   return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws }
+end
+
+-- {spec, target} -> what `kgen tune` tries, the default first: see dsl/tunables.lua
+function M.candidates(arg)
+  local spec = graph.resolve(arg.spec)
+  spec.tune = nil
+  return tunables.candidates(lower.kernel(spec, arg.target).tunables)
 end
 
 -- {fmt, lanes}
