@@ -77,14 +77,14 @@ static void same_bits_are_asked_for(void **state) {
     struct parity_case c = {0};
     struct parity_out all, part;
     struct err e = {0};
-    const float a[6] = {0.0f, 2, 3, 4, 5, 6}, b[6] = {-0.0f, 2, 3, 4, 5, 6};
+    const float a[6] = {0.0f, 2, 3, 4, 5, 6}, b[6] = {-0.0f, 2, 3, 4, 5, 6}, second[6] = {4, 5, 6};
     one_output(&c, &all, NULL, NULL, a);
     one_output(&c, &part, NULL, NULL, a);
     assert_true(parity_same(&c, &all, &part, 0, 2, &e));
     memcpy(part.args[0].data, b, 24);
     assert_false(parity_same(&c, &all, &part, 0, 2, &e)); /* zeros of different sign */
     parity_out_free(&part);
-    one_output(&c, &part, NULL, NULL, a + 3);
+    one_output(&c, &part, NULL, NULL, second);
     part.args[0].bytes = 12;
     assert_true(parity_same(&c, &all, &part, 1, 1, &e));
     assert_false(parity_same(&c, &all, &part, 0, 1, &e));
