@@ -94,14 +94,14 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
     return true;
 }
 
-static json_t *target_json(const struct target *t, bool serial) {
+json_t *compile_target(const struct target *t, bool serial) {
     return json_pack("{s:s, s:i, s:i, s:i, s:b, s:b}", "class", t->class_name, "lanes", (int)t->lanes, "pack_lanes",
                      (int)t->lanes, "vregs", (int)t->n_vregs, "serial", serial, "spread", t->ptx);
 }
 
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta,
                    struct err *e) {
-    json_t *arg = json_pack("{s:O, s:o}", "spec", (json_t *)spec, "target", target_json(t, serial));
+    json_t *arg = json_pack("{s:O, s:o}", "spec", (json_t *)spec, "target", compile_target(t, serial));
     if (!arg) return err_set(e, ERR_INPUT, "a kernel specification is not valid data");
     bool ok = dsl_call(d, "lower", arg, meta, e);
     json_decref(arg);
@@ -309,6 +309,32 @@ static char *key_of(const struct compiler *c, const struct target *t, const json
     return b.data;
 }
 
+char *compile_key(const struct compiler *c, const json_t *spec) {
+    return key_of(c, &c->target, spec, NULL);
+}
+
+/* The specification with the tunables that were found for it; NULL: none were, or it has some. A new reference. */
+static json_t *tuned(const struct compiler *c, const json_t *spec) {
+    if (!c->tune || !spec || json_object_get(spec, "tune")) return NULL;
+    char *key = compile_key(c, spec);
+    json_t *tune = tunedb_find(c->tune, key);
+    mem_free(key);
+    if (!tune) return NULL;
+    json_t *with = json_copy((json_t *)spec);
+    json_object_set_new(with, "tune", tune);
+    return with;
+}
+
+/* Finds a job's code in the cache, or lowers it. */
+static bool prepare(struct compiler *c, const json_t *spec, const char *fmt, struct job *j, struct err *e) {
+    mem_free(j->key);
+    j->key = key_of(c, &j->target, spec, fmt);
+    struct buf payload = {0};
+    if (c->cache && cache_get(c->cache, j->key, strlen(j->key), &payload)) j->cached = unpack(j, &payload);
+    buf_free(&payload);
+    return j->cached || lower_job(c, spec, fmt, j, e);
+}
+
 bool compile_kernels(struct compiler *c, const json_t *const *specs, const char *const *pack_fmts, size_t n,
                      struct kernel *out, struct err *e) {
     double start = now_s();
@@ -319,11 +345,12 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         struct job *j = &jobs[i];
         const char *fmt = pack_fmts ? pack_fmts[i] : NULL;
         if (!(ok = find_target(c, fmt, &j->target, e))) break;
-        j->key = key_of(c, &j->target, specs[i], fmt);
-        struct buf payload = {0};
-        if (c->cache && cache_get(c->cache, j->key, strlen(j->key), &payload)) j->cached = unpack(j, &payload);
-        buf_free(&payload);
-        if (!j->cached) ok = lower_job(c, specs[i], fmt, j, e);
+        json_t *choice = fmt ? NULL : tuned(c, specs[i]);
+        /* A choice that cannot be lowered (a database edited by hand) is no choice. */
+        bool use = choice && prepare(c, choice, fmt, j, e);
+        c->n_tuned += use;
+        ok = use || prepare(c, specs[i], fmt, j, e);
+        json_decref(choice);
     }
     ok = ok && compile_misses(c, jobs, n, e);
     for (size_t i = 0; i < n && ok; i++) {

@@ -8,6 +8,7 @@
 #include "codegen/cache.h"
 #include "codegen/codegen.h"
 #include "dsl/host.h"
+#include "runtime/tunedb.h"
 
 /* Sizes known at run time, in the order of run_dim_names. */
 enum run_dim { RUN_TOK, RUN_POS, RUN_KEY, RUN_CTX, RUN_NPAGES, RUN_NB, RUN_ROWS, RUN_ROW_BYTES, RUN_TILE_BYTES, N_RUN_DIMS };
@@ -44,7 +45,8 @@ struct compiler {
     struct cache *cache; /* NULL: none */
     int n_threads;       /* compilations at once, each in a process of its own */
     const char *dump;    /* a flat IR pass after which kernels are printed, on standard error; NULL: none */
-    size_t n_compiled, n_cached;
+    struct tunedb *tune; /* whose choices are used; NULL: every kernel has its defaults */
+    size_t n_compiled, n_cached, n_tuned;
     double seconds; /* spent here, wall clock */
 };
 
@@ -54,6 +56,13 @@ struct compiler {
 bool compile_kernels(struct compiler *c, const json_t *const *specs, const char *const *pack_fmts, size_t n,
                      struct kernel *out, struct err *e);
 void kernel_free(struct kernel *k); /* accepts a zeroed one */
+
+/* What a specification's code is kept under, in the cache and, for its tunables, in the tune database: the caller
+ * mem_free()s it. */
+char *compile_key(const struct compiler *c, const json_t *spec);
+
+/* {"class", "lanes", …}: a target as dsl/main.lua takes it. New reference. */
+json_t *compile_target(const struct target *t, bool serial);
 
 /* How many tasks a part has for these sizes (indexed by enum run_dim). */
 int64_t part_tasks(const struct part *p, const int64_t *sizes);

@@ -216,12 +216,16 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
         m->compiler.dump = o->dump;
         m->compiler.cache = m->cache;
         m->compiler.n_threads = n_threads;
+        if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
         ok = model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e);
     }
     if (ok) {
         read_plan(m);
         /* Compiling forks: before there are other threads. */
-        ok = compile(m, e) && pool_open(n_threads, &m->pool, e) && weights_load(m, e);
+        ok = compile(m, e);
+        tunedb_close(m->compiler.tune);
+        m->compiler.tune = NULL;
+        ok = ok && pool_open(n_threads, &m->pool, e) && weights_load(m, e);
         if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     }
     if (!ok) {
@@ -246,6 +250,7 @@ void model_close(struct model *m) {
     mem_free(m->bindings);
     mem_free(m->tensors);
     json_decref(m->plan);
+    tunedb_close(m->compiler.tune);
     cache_close(m->cache);
     gguf_close(m->gguf);
     dsl_close(m->dsl);
