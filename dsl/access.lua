@@ -88,7 +88,46 @@ function M.offset(array, idx)
   return paged_offset(array, idx, plain_size(array))
 end
 
-function M.page_bytes(array) return array.dims[1].size * M.PAGE * array.dims[3].size * plain_size(array) end
+-- A cache in a block format (blocks of 32 along i): in each tile of a head first the scales, then the codes, both in the
+-- order of the plain layouts: [block][key], [i][key] for keys, [key][block], [key][i] for values.
+local function cache_tile_bytes(array)
+  local hd, B = array.dims[3].size, array.def.block
+  if hd % B ~= 0 then
+    error({ kernel_error = ("a %s cache needs heads of a multiple of %d, got %d"):format(array.fmt, B, hd) })
+  end
+  return M.TILE * (hd // B * 2 + hd), hd // B
+end
+
+-- The byte offset of a field ("d" or "q") of element idx = {kv head, key, i}.
+function M.cache_offset(array, fname, idx)
+  local tile_bytes, n_blocks = cache_tile_bytes(array)
+  local nkv, hd = array.dims[1].size, array.dims[3].size
+  local h, key, e = idx[1], idx[2], idx[3]
+  local tiles = M.PAGE // M.TILE
+  local page = ld_index("pages", mul(div(key, i(M.PAGE)), i(4)))
+  local in_page = mod(key, i(M.PAGE))
+  local off = add(mul(page, i(nkv * tiles * tile_bytes)), mul(h, i(tiles * tile_bytes)))
+  off = add(off, mul(div(in_page, i(M.TILE)), i(tile_bytes)))
+  local t, b = mod(in_page, i(M.TILE)), div(e, i(array.def.block))
+  if fname == "d" then
+    if array.layout == "keys" then return add(off, add(mul(b, i(M.TILE * 2)), mul(t, i(2)))) end
+    return add(off, add(mul(t, i(n_blocks * 2)), mul(b, i(2))))
+  end
+  off = add(off, i(M.TILE * n_blocks * 2))
+  if array.layout == "keys" then return add(off, add(mul(e, i(M.TILE)), t)) end
+  return add(off, add(mul(t, i(hd)), e))
+end
+
+function M.cache_field(array, fname, idx)
+  local off = M.cache_offset(array, fname, idx)
+  if fname == "d" then return to_f32(ld(array.name, "f16", off)) end
+  return to_f32(E.cast("sext", "i32", ld(array.name, "i8", off)))
+end
+
+function M.page_bytes(array)
+  if array.def then return array.dims[1].size * M.PAGE // M.TILE * (cache_tile_bytes(array)) end
+  return array.dims[1].size * M.PAGE * array.dims[3].size * plain_size(array)
+end
 
 -- Packed weights ----------------------------------------------------------------------------------------------------
 

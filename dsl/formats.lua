@@ -62,6 +62,8 @@ function M.define(name, def)
   return def
 end
 
+function M.known(name) return registry[name] ~= nil end
+
 function M.get(name, fail)
   local f = registry[name]
   if not f then

@@ -49,7 +49,7 @@ end
 function X:owner_of(n)
   if n.op == "load" or n.op == "rload" then
     local o = self.owners[n.imm]
-    if o and (o.packed or o.record) then return o end
+    if o and (o.packed or o.record or o.cache) then return o end
   end
 end
 
@@ -70,6 +70,11 @@ function X:lower(n)
       else
         local value = o.def.value(setmetatable({}, { __index = function(_, fname)
           if o.record then return access.record_field(o, fname, self:lower(n.args[1]), self:lower(n.args[2])) end
+          if o.cache then
+            local idx = {}
+            for k, a in ipairs(n.args) do idx[k] = self:lower(a) end
+            return access.cache_field(o, fname, idx)
+          end
           return access.packed_field(o, fname, self:lower(n.args[1]), self:lower(n.args[2]))
         end }))
         out = self:lower(value)
@@ -292,6 +297,36 @@ function X:widen_folds(group, axes)
   end
 end
 
+-- The block of the format in which stores along this axis are encoded; nil where none are.
+local function encoded_along(group, var)
+  for _, st in ipairs(group) do
+    if st.array.cache and st.idx[#st.idx].deps[var] then return st.array.def.block end
+  end
+end
+
+-- Stores into a cache of a block format: the instances come in runs of one block, which is encoded as a whole.
+function X:encode_blocks(st, maps, list)
+  local def = st.array.def
+  for first = 1, #maps, def.block do
+    local xs, idx, amax = {}, {}, nil
+    for c = 0, def.block - 1 do
+      local m = maps[first + c]
+      idx[c] = {}
+      for k, e in ipairs(st.idx) do idx[c][k] = self:lower(E.subst(e, m)) end
+      xs[c] = self:lower(E.subst(st.value, m))
+      local mag = E.un("fabs", xs[c])
+      amax = amax and E.fmax(amax, mag) or mag
+    end
+    local enc = def.encode(function(c) return xs[c] end, amax, L.lang)
+    local function put(fname, c, value, storage)
+      list[#list + 1] = { base = st.array.name, name = st.array.name, off = access.cache_offset(st.array, fname, idx[c]),
+                          value = value, storage = storage }
+    end
+    put("d", 0, enc.d, "f16")
+    for c = 0, def.block - 1 do put("q", c, E.cast("fptosi", "i32", enc.q(c)), "i8") end
+  end
+end
+
 -- One group of stores that share their axes and map: a function.
 function X:store_part(group, name, max_lanes)
   local first = group[1]
@@ -327,8 +362,10 @@ function X:store_part(group, name, max_lanes)
         ax.static = (ax.static + lanes - 1) // lanes
       end
     end
+    local encoded = encoded_along(group, var)
     if block > 1 and map.lane == var.axis then u = block end -- decoding whole chunks keeps positions known
     if self.serial and u ~= "all" then u = block > 1 and map.lane == var.axis and block or 1 end
+    if encoded then u = encoded end
     if u == "all" then u = ax.static end
     ax.unroll = u or 1
     if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
@@ -381,6 +418,7 @@ function X:store_part(group, name, max_lanes)
       local list = {}
       for _, m in ipairs(maps) do
         for _, st in ipairs(group) do
+          if st.array.cache then goto continue end
           local idx, mask, lanes = {}, nil, nil
           for k, e in ipairs(st.idx) do idx[k] = self:lower(E.subst(e, m)) end
           for _, ax in ipairs(axes) do
@@ -392,7 +430,11 @@ function X:store_part(group, name, max_lanes)
           list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name, off = off,
             value = self:lower(E.subst(st.value, m)), storage = st.array.fmt, mask = mask,
             lanes = off.lane and lanes or nil }
+          ::continue::
         end
+      end
+      for _, st in ipairs(group) do
+        if st.array.cache then self:encode_blocks(st, maps, list) end
       end
       em:stores(list)
     end)
@@ -528,6 +570,11 @@ local function trace_spec(spec, x, pack_lanes, opts)
           local size = d.size or (not d.run and (spec.sizes or {})[d.name]) or nil
           if not size and not d.run then error(("kernel '%s': size '%s' is not given"):format(k.name, d.name), 0) end
           array.dims[n] = { name = d.name, size = size, node = d.run and x.dim(d.name) or nil }
+        end
+        if p.layout ~= "dense" and formats.known(fmt) and not formats.is_float(formats.get(fmt)) then
+          array.def, array.cache = formats.get(fmt), true
+          if not array.def.encode then error(("kernel '%s': a KV cache cannot be %s"):format(k.name, fmt), 0) end
+          x.owners[p.name] = array
         end
         if p.kind:match("^%u") and p.layout == "dense" then
           array.def = formats.get(fmt, function(msg) error(("kernel '%s': %s"):format(k.name, msg), 0) end)

@@ -22,8 +22,8 @@ local MAX_MONOMIALS = 64
 -- X is the lowering context: X:lower(node), X.lanes, X.arrays, X.records.
 
 -- A field of a formatted element, symbolically: resolved to loads once its position is known.
-local function leaf(owner, fname, r, k)
-  local n = E.node("leaf", "f32", { r, k }, owner.name .. "." .. fname)
+local function leaf(owner, fname, idx)
+  local n = E.node("leaf", "f32", idx, owner.name .. "." .. fname)
   n.owner, n.field = owner, fname
   return n
 end
@@ -31,6 +31,7 @@ end
 local function granularity(X, n, kvar)
   if not n.deps[kvar] then return math.huge end
   if n.op == "leaf" then
+    if not n.args[#n.args].deps[kvar] then return 1 end -- blocks lie along the last axis
     local o = X.owners[n.imm:match("^(.*)%.")]
     return o.def.fields[n.imm:match("([^.]*)$")].per
   end
@@ -38,10 +39,10 @@ local function granularity(X, n, kvar)
 end
 
 -- The element as an expression in leaves.
-local function decoded(owner, r, k)
+local function decoded(owner, idx)
   local f = setmetatable({}, { __index = function(_, fname)
     if not owner.def.fields[fname] then error(("format '%s' has no field '%s'"):format(owner.def.name, fname), 0) end
-    return leaf(owner, fname, r, k)
+    return leaf(owner, fname, idx)
   end })
   return owner.def.value(f)
 end
@@ -51,6 +52,11 @@ function M.resolve(X, n)
   local owner = X.owners[n.imm:match("^(.*)%.")]
   local fname = n.imm:match("([^.]*)$")
   if owner.record then return access.record_field(owner, fname, n.args[1], n.args[2]) end
+  if owner.cache then
+    local idx = {}
+    for k, a in ipairs(n.args) do idx[k] = X:lower(a) end
+    return access.cache_field(owner, fname, idx)
+  end
   return access.packed_field(owner, fname, n.args[1], n.args[2])
 end
 
@@ -83,7 +89,7 @@ local function monomials(X, n)
       return a
     end
     local owner = X:owner_of(x)
-    if owner then return go(decoded(owner, x.args[1], x.args[2])) end
+    if owner then return go(decoded(owner, x.args)) end
     return { { c = 1, f = { x } } }
   end
   return go(n)
@@ -96,7 +102,7 @@ local function formatted(X, n, var)
     if seen[x] or not x.deps[var] then return end
     seen[x] = true
     local o = X:owner_of(x)
-    if o then found[#found + 1] = o end
+    if o and x.args[#x.args].deps[var] then found[#found + 1] = o end
     for _, a in ipairs(x.args) do go(a) end
   end
   go(n)
@@ -170,7 +176,7 @@ local function code_side(X, n)
   if n.op ~= "leaf" then return nil end
   local o = X.owners[n.imm:match("^(.*)%.")]
   local f = o.def.fields[n.imm:match("([^.]*)$")]
-  if f.per ~= 1 or formats.is_float(o.def) then return nil end
+  if f.per ~= 1 or o.cache or formats.is_float(o.def) then return nil end
   return o.record and "act" or "weight", o
 end
 
@@ -222,6 +228,14 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
   return s
 end
 
+-- The order in which three and more factors are multiplied: by what they are, not by when they were made, so that every
+-- instance rounds alike; those without lanes first.
+local function before(a, b)
+  if (a.lane ~= nil) ~= (b.lane ~= nil) then return a.lane == nil end
+  if a.op ~= b.op then return a.op < b.op end
+  return tostring(a.imm) < tostring(b.imm)
+end
+
 -- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
 local function contract(X, node, body, kvar, len)
   local n = E.int_const(len)
@@ -265,6 +279,7 @@ local function contract(X, node, body, kvar, len)
           if a[1] ~= b[1] then return a[1] > b[1] end
           return a[2].id < b[2].id
         end)
+        if #elems > 2 then table.sort(elems, before) end
         local s, rec, code
         if #elems == 0 then
           tok_side[#tok_side + 1] = E.f32(g)

@@ -112,7 +112,9 @@ static bool open_gpu(struct session *s, struct err *e) {
 }
 
 static uint64_t page_bytes(const struct tensor *t) {
-    return (uint64_t)t->dims[0] * PAGE * (uint64_t)t->dims[2] * (strcmp(t->fmt, "f16") == 0 ? 2 : 4);
+    uint64_t hd = (uint64_t)t->dims[2];
+    uint64_t key = strcmp(t->fmt, "q8_0") == 0 ? hd + hd / 32 * 2 : strcmp(t->fmt, "f16") == 0 ? hd * 2 : hd * 4;
+    return (uint64_t)t->dims[0] * PAGE * key;
 }
 
 bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct err *e) {

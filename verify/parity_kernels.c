@@ -12,6 +12,7 @@ static const double NORM_EPS = 1e-5;
 
 static size_t add_shape(struct parity_shape *list, size_t n, struct parity_shape s) {
     if (n == PARITY_MAX_SHAPES) bug("over %d shapes", PARITY_MAX_SHAPES);
+    if (s.hd % 32 && s.fmt[0] && strcmp(s.fmt[0], "q8_0") == 0) return n; /* a cache in blocks of 32 along a head */
     if (!s.n_runs) {
         s.runs[0].tok = TOK;
         s.n_runs = 1;
@@ -363,8 +364,8 @@ struct pool {
 
 static struct pool pool_new(struct arena *a, const char *fmt, size_t n_keys, size_t nkv, size_t hd) {
     struct pool p = {.n_pages = (n_keys + PAGE - 1) / PAGE, .nkv = nkv, .hd = hd};
-    p.elem = strcmp(fmt, "f16") == 0 ? 2 : 4;
-    p.size = p.n_pages * nkv * PAGE * hd * p.elem;
+    p.elem = strcmp(fmt, "q8_0") == 0 ? 1 : strcmp(fmt, "f16") == 0 ? 2 : 4;
+    p.size = p.n_pages * nkv * PAGE * (p.elem == 1 ? hd + hd / 32 * 2 : hd * p.elem);
     p.bytes = arena_new(a, p.size);
     memset(p.bytes, 0xff, p.size);
     return p;
@@ -382,6 +383,25 @@ static int32_t *random_pages(struct arena *a, struct ref_rng *rng, size_t n) {
     return pages;
 }
 
+/* Stores a block of 32 elements from i on as Q8_0 and returns the values as stored. In each tile the scales come first:
+ * [block][key] and then [i][key] for keys, [key][block] and [key][i] for values. */
+static void pool_put_q8(struct pool *p, const int32_t *pages, bool keys, size_t h, size_t key, size_t i, const float *x,
+                        double *stored) {
+    size_t nb = p->hd / 32, tile_bytes = TILE * (p->hd + nb * 2), in = key % PAGE, t = in % TILE, b = i / 32;
+    uint8_t *tile = p->bytes + (((size_t)pages[key / PAGE] * p->nkv + h) * (PAGE / TILE) + in / TILE) * tile_bytes;
+    float amax = 0;
+    for (int e = 0; e < 32; e++) amax = fmaxf(amax, fabsf(x[e]));
+    bool none = amax < 3.8e-37f;
+    float inverse = none ? 0 : 127.0f / amax;
+    uint16_t d = ref_f16_encode(none ? 0 : (double)(amax / 127.0f));
+    memcpy(tile + (keys ? b * TILE + t : t * nb + b) * 2, &d, 2);
+    for (size_t e = 0; e < 32; e++) {
+        int8_t q = (int8_t)nearbyintf(x[e] * inverse);
+        memcpy(tile + TILE * nb * 2 + (keys ? (i + e) * TILE + t : t * p->hd + i + e), &q, 1);
+        stored[e] = ref_f16_decode(d) * q;
+    }
+}
+
 /* Stores one element and returns its value as stored. Within a page, keys lie in tiles [i][key], values as rows. */
 static double pool_put(struct pool *p, const int32_t *pages, bool keys, size_t h, size_t key, size_t i, float x) {
     size_t in = key % PAGE, at = ((size_t)pages[key / PAGE] * p->nkv + h) * PAGE * p->hd;
@@ -393,6 +413,15 @@ static double pool_put(struct pool *p, const int32_t *pages, bool keys, size_t h
     uint16_t h16 = ref_f16_encode(x);
     memcpy(p->bytes + at * 2, &h16, 2);
     return ref_f16_decode(h16);
+}
+
+/* A row of one head and key, in whatever the pool holds. stored: hd values as read back. */
+static void pool_put_row(struct pool *p, const int32_t *pages, bool keys, size_t h, size_t key, const float *x,
+                         double *stored) {
+    if (p->elem == 1)
+        for (size_t i = 0; i < p->hd; i += 32) pool_put_q8(p, pages, keys, h, key, i, x + i, stored + i);
+    else
+        for (size_t i = 0; i < p->hd; i++) stored[i] = pool_put(p, pages, keys, h, key, i, x[i]);
 }
 
 static size_t kv_append_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
@@ -429,12 +458,12 @@ static void kv_append_build(const struct parity_shape *s, int run, struct ref_rn
     put_in(c, "k", x[0], n * 4, nkv * hd * 4);
     put_in(c, "v", x[1], n * 4, nkv * hd * 4);
     put_in(c, "pages", pages, before.n_pages * 4, 0);
+    double *stored = arena_new(&c->arena, hd * sizeof *stored);
     for (int which = 0; which < 2; which++) {
         struct pool after = pool_new(&c->arena, s->fmt[0], (size_t)c->pos + n_tok, nkv, hd);
         for (size_t t = 0; t < n_tok; t++)
             for (size_t h = 0; h < nkv; h++)
-                for (size_t i = 0; i < hd; i++)
-                    pool_put(&after, pages, which == 0, h, (size_t)c->pos + t, i, x[which][(t * nkv + h) * hd + i]);
+                pool_put_row(&after, pages, which == 0, h, (size_t)c->pos + t, x[which] + (t * nkv + h) * hd, stored);
         struct parity_arg *o = &c->args[c->n_args++];
         *o = (struct parity_arg){.name = which ? "vc" : "kc",
                                  .role = PARITY_OUT,
@@ -509,14 +538,18 @@ static void attention_build(const struct parity_shape *s, int run, struct ref_rn
     struct pool kc = pool_new(a, s->fmt[0], n_keys, nkv, hd), vc = pool_new(a, s->fmt[0], n_keys, nkv, hd);
     c->n_pages = (int64_t)kc.n_pages;
     int32_t *pages = random_pages(a, rng, kc.n_pages);
+    float *row = arena_new(a, 2 * hd * sizeof *row);
     double *k = arena_new(a, n_keys * nkv * hd * sizeof *k), *v = arena_new(a, n_keys * nkv * hd * sizeof *v);
     for (size_t j = 0, at = 0; j < n_keys; j++) {
         double strong = ref_rng_below(rng, 40) ? 1 : 6; /* a key that most weight goes to, so that the maximum moves */
-        for (size_t h = 0; h < nkv; h++)
-            for (size_t i = 0; i < hd; i++, at++) {
-                k[at] = pool_put(&kc, pages, true, h, j, i, (float)(strong * ref_rng_normal(rng)));
-                v[at] = pool_put(&vc, pages, false, h, j, i, (float)ref_rng_normal(rng));
+        for (size_t h = 0; h < nkv; h++, at += hd) {
+            for (size_t i = 0; i < hd; i++) {
+                row[i] = (float)(strong * ref_rng_normal(rng));
+                row[hd + i] = (float)ref_rng_normal(rng);
             }
+            pool_put_row(&kc, pages, true, h, j, row, k + at);
+            pool_put_row(&vc, pages, false, h, j, row + hd, v + at);
+        }
     }
     struct approx qa = approx_of(a, q, n), y = approx_new(a, n);
     double *mag = arena_new(a, n * sizeof *mag);
