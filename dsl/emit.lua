@@ -331,7 +331,7 @@ function streams(loop)
   end
   go(loop)
   local names = {}
-  for name in pairs(set) do names[#names + 1] = name end
+  for base in pairs(set) do names[#names + 1] = base end
   table.sort(names)
   table.sort(ids)
   loop.streams, loop.loads = table.concat(names, ","), table.concat(ids, ",")
