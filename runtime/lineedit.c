@@ -17,6 +17,7 @@ enum { MAX_TEXT = 16 << 20, MAX_PASTE = 1 << 20, HISTORY_ENTRIES = 1000 };
 
 struct lineedit {
     FILE *in, *out;
+    bool resize_later; /* the terminal changed its size while a text was edited */
     bool is_terminal;
     char *history_path;
     const char *prompt; /* borrowed during a read */
@@ -109,8 +110,9 @@ static int read_byte(EditLine *el, unsigned char *byte) {
             le->cancelled = true;
             return 0;
         }
+        /* libedit (3.1 of Debian 12) damages its memory when the size changes under a text that is being edited. */
         resized = 0;
-        el_resize(el);
+        le->resize_later = true;
     }
 }
 
@@ -300,6 +302,8 @@ static bool read_edited(struct lineedit *le, struct buf *text, enum lineedit_res
     struct sigaction old[N_FATAL + 1];
     signals_begin(le, old);
     locale_t outer = uselocale(le->utf8);
+    if (le->resize_later) el_resize(le->el);
+    le->resize_later = false;
     el_set(le->el, EL_PREP_TERM, 1); /* libedit would do it after the prompt: what is typed early would be echoed */
     write_all(out_fd, PASTE_ON, sizeof PASTE_ON - 1);
     le->cancelled = le->failed = false;
