@@ -239,6 +239,6 @@ bool text_read(const struct text_options *t, struct buf *out, bool *given, struc
 bool engine_check(const struct engine_options *o, struct err *e);
 
 extern const struct command command_bench, command_completion, command_doctor, command_emit, command_help,
-    command_inspect, command_perplexity, command_run, command_tokenize, command_verify;
+    command_inspect, command_perplexity, command_run, command_tokenize, command_tune, command_verify;
 
 #endif

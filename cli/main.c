@@ -13,7 +13,7 @@
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
 const struct command *const commands[] = {
-    &command_run, &command_bench, &command_perplexity, &command_emit, &command_tokenize, &command_verify, &command_inspect, &command_doctor, &command_completion, &command_help, NULL,
+    &command_run, &command_bench, &command_perplexity, &command_emit, &command_tokenize, &command_verify, &command_tune, &command_inspect, &command_doctor, &command_completion, &command_help, NULL,
 };
 
 const struct command *command_find(const char *name, struct err *e) {

@@ -1,0 +1,285 @@
+/* kgen tune: measures the choices that a kernel's map leaves open and keeps the fastest. */
+#include "cli/tune.h"
+#include "cli/doctor.h"
+#include "runtime/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct tune_options {
+    struct engine_options engine;
+    struct words kernels;
+    const char *target, *shape, *report_file;
+    double budget;  /* seconds */
+    int64_t prompt; /* tokens of a model's prefill launches */
+    struct report_options report;
+};
+
+struct sweeps {
+    struct sweep *items;
+    size_t n;
+};
+
+static struct sweep *add_sweep(struct sweeps *list, const char *name) {
+    list->items = mem_grow(list->items, (list->n + 1) * sizeof *list->items);
+    struct sweep *s = &list->items[list->n++];
+    struct buf copy = {0};
+    buf_puts(&copy, name);
+    *s = (struct sweep){.name = copy.data, .launches = 1};
+    return s;
+}
+
+/* ---- A kernel at its benchmark shapes ----------------------------------------------------------------------------- */
+
+static int64_t bench_shapes(struct dsl *d, const char *kernel) {
+    json_t *kernels = NULL;
+    struct err e;
+    int64_t n = 0;
+    if (!dsl_call(d, "kernels", NULL, &kernels, &e)) return 0;
+    for (size_t i = 0; i < json_array_size(kernels); i++) {
+        const json_t *k = json_array_get(kernels, i);
+        if (strcmp(json_string_value(json_object_get(k, "name")), kernel) == 0)
+            n = json_integer_value(json_object_get(k, "n_bench"));
+    }
+    json_decref(kernels);
+    return n;
+}
+
+/* Shapes that differ in their run-time sizes alone share code, and so a sweep. */
+static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
+    const char *kernel = o->kernels.items[0];
+    int64_t n = bench_shapes(d, kernel);
+    for (int64_t nth = 1; nth == 1 || nth <= n; nth++) {
+        json_t *arg = json_pack("{s:s, s:s*, s:I}", "kernel", kernel, "shape", o->shape, "nth", (json_int_t)nth);
+        json_t *made = NULL;
+        if (!arg) return err_set(e, ERR_USAGE, "a kernel's name and shape are UTF-8 text");
+        bool ok = dsl_call(d, "shape", arg, &made, e);
+        json_decref(arg);
+        if (!ok) return false;
+        json_t *spec = json_object_get(made, "spec"), *sizes = json_object_get(made, "run");
+        struct sweep *s = NULL;
+        for (size_t i = 0; i < list->n && !s; i++)
+            if (json_equal(list->items[i].spec, spec) && list->items[i].n_runs < SWEEP_MAX_RUNS) s = &list->items[i];
+        if (!s) {
+            s = add_sweep(list, kernel);
+            s->spec = json_incref(spec);
+            struct buf label = {0};
+            buf_puts(&label, json_string_value(json_object_get(made, "label")));
+            s->label = label.data;
+        }
+        bool known = false;
+        for (size_t r = 0; r < s->n_runs; r++) known = known || json_equal(s->runs[r], sizes);
+        if (!known) s->runs[s->n_runs++] = json_incref(sizes);
+        json_decref(made);
+    }
+    return true;
+}
+
+/* ---- All launches of a model -------------------------------------------------------------------------------------- */
+
+static json_t *run_sizes(int64_t tok, int64_t pos) {
+    enum { PAGE = 256 }; /* dsl/access.lua */
+    int64_t key = pos + tok;
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "tok", (json_int_t)tok, "pos", (json_int_t)pos, "key", (json_int_t)key,
+                     "ctx", (json_int_t)key, "npages", (json_int_t)((key + PAGE - 1) / PAGE));
+}
+
+/* "F1=q4_k,d=576" and a composed kernel's signature, which has its sizes. */
+static char *label_of(const json_t *spec) {
+    static const char *const parts[] = {"formats", "sizes"};
+    struct buf b = {0};
+    buf_puts(&b, "");
+    for (size_t i = 0; i < 2; i++) {
+        const char *name;
+        json_t *v;
+        json_object_foreach(json_object_get(spec, parts[i]), name, v) {
+            buf_printf(&b, "%s%s=", b.len ? "," : "", name);
+            if (json_is_string(v))
+                buf_puts(&b, json_string_value(v));
+            else
+                buf_printf(&b, "%lld", (long long)json_integer_value(v));
+        }
+    }
+    const char *sig = json_string_value(json_object_get(spec, "sig"));
+    if (sig) buf_printf(&b, "%s%s", b.len ? "; " : "", sig);
+    return b.data;
+}
+
+static int most_launches_first(const void *a, const void *b) {
+    const struct sweep *x = a, *y = b;
+    return x->launches > y->launches ? -1 : x->launches < y->launches;
+}
+
+static bool model_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
+    struct gguf *g = NULL;
+    json_t *plan = NULL;
+    gguf_type_fn types;
+    const char *act = o->engine.act == ACT_F32 ? "f32" : "q8";
+    int kv = o->engine.kv != KV_DEFAULT ? o->engine.kv : o->engine.act == ACT_F32 ? KV_F32 : KV_F16;
+    bool ok = (types = model_types(d, e)) && gguf_open(o->engine.model, types, &g, e) &&
+              model_plan(d, g, act, kv_names[kv], true, &plan, e);
+    const json_t *kernels = json_object_get(plan, "kernels"), *launches = json_object_get(plan, "launches");
+    int64_t ctx = json_integer_value(json_object_get(json_object_get(plan, "hyper"), "ctx"));
+    int64_t prompt = ctx > 0 && ctx < o->prompt ? ctx : o->prompt;
+    for (size_t i = 0; i < json_array_size(kernels); i++) {
+        json_t *spec = json_array_get(kernels, i);
+        struct sweep *s = add_sweep(list, json_string_value(json_object_get(spec, "name")));
+        bool body = false;
+        s->launches = 0;
+        for (size_t l = 0; l < json_array_size(launches); l++) {
+            const json_t *launch = json_array_get(launches, l);
+            if (json_integer_value(json_object_get(launch, "kernel")) != (json_int_t)i) continue;
+            s->launches++;
+            body = body || !json_is_true(json_object_get(launch, "head"));
+        }
+        s->spec = json_incref(spec);
+        s->label = label_of(spec);
+        s->runs[s->n_runs++] = run_sizes(1, prompt - 1);
+        /* What follows the last layer sees the wanted tokens alone. */
+        if (body && prompt > 1) s->runs[s->n_runs++] = run_sizes(prompt, 0);
+    }
+    if (ok) qsort(list->items, list->n, sizeof *list->items, most_launches_first);
+    json_decref(plan);
+    gguf_close(g);
+    return ok;
+}
+
+/* ---- Report ------------------------------------------------------------------------------------------------------- */
+
+static json_t *sweep_json(const struct sweep *s) {
+    json_t *candidates = json_array(), *runs = json_array();
+    for (size_t i = 0; i < s->n_runs; i++) json_array_append(runs, s->runs[i]);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_candidate *c = &s->candidates[i];
+        json_t *ms = json_array();
+        for (size_t r = 0; r < s->n_runs; r++)
+            json_array_append_new(ms, c->run_ms[r] > 0 ? json_real(c->run_ms[r]) : json_null());
+        json_array_append_new(candidates, json_pack("{s:O, s:s, s:o, s:o}", "tune", c->tune, "outcome", c->outcome, "ms",
+                                                    c->ms > 0 ? json_real(c->ms) : json_null(), "run_ms", ms));
+    }
+    const struct sweep_candidate *best = &s->candidates[s->best], *fallback = &s->candidates[0];
+    return json_pack("{s:s, s:s, s:I, s:o, s:O, s:O, s:f, s:f, s:f, s:f, s:o}", "kernel", s->name, "shape", s->label,
+                     "launches", (json_int_t)s->launches, "runs", runs, "best", best->tune, "default", fallback->tune,
+                     "best_ms", best->ms, "default_ms", fallback->ms, "speedup", fallback->ms / best->ms, "limit_ms",
+                     s->limit_ms, "candidates", candidates);
+}
+
+static void count(const struct sweeps *list, size_t *measured, size_t *fixed, size_t *unreached) {
+    *measured = *fixed = *unreached = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        const struct sweep *s = &list->items[i];
+        ++*(s->measured ? measured : s->n == 0 ? fixed : unreached);
+    }
+}
+
+static bool report(const struct tune_options *o, const struct tuner *t, const struct sweeps *list, struct err *e) {
+    size_t measured, fixed, unreached;
+    count(list, &measured, &fixed, &unreached);
+    if (o->report_file && !tune_report(t, list->items, list->n, o->report_file, e)) return false;
+    if (o->report.json) {
+        json_t *sweeps = json_array();
+        for (size_t i = 0; i < list->n; i++)
+            if (list->items[i].measured) json_array_append_new(sweeps, sweep_json(&list->items[i]));
+        return json_print(json_pack("{s:s, s:i, s:I, s:I, s:o, s:o}", "target", t->target.name, "threads",
+                                    pool_threads(t->pool), "without_tunables", (json_int_t)fixed, "not_reached",
+                                    (json_int_t)unreached, "peaks", peaks_json(&t->peaks), "sweeps", sweeps),
+                          e);
+    }
+    for (size_t i = 0; i < list->n; i++) {
+        const struct sweep *s = &list->items[i];
+        if (!s->measured) continue;
+        struct buf line = {0};
+        const struct sweep_candidate *best = &s->candidates[s->best], *fallback = &s->candidates[0];
+        tune_text(best->tune, &line);
+        if (s->best == 0) buf_puts(&line, " (the default)");
+        printf("%s %s\n  %s: %.4f ms, %.2f times the default's speed, %.0f %% of the limit\n", s->name, s->label,
+               line.data, best->ms, fallback->ms / best->ms, 100 * s->limit_ms / best->ms);
+        buf_free(&line);
+    }
+    printf("%zu of %zu kernels tuned", measured, list->n);
+    if (fixed) printf(", %zu have nothing to tune", fixed);
+    if (unreached) printf(", %zu not reached within --budget %g", unreached, o->budget);
+    putchar('\n');
+    return true;
+}
+
+/* ---- Command ------------------------------------------------------------------------------------------------------ */
+
+static bool check(const void *opts, struct err *e) {
+    const struct tune_options *o = opts;
+    if (!o->engine.model == !o->kernels.n) return err_set(e, ERR_USAGE, "expected a KERNEL or -m MODEL");
+    if (o->engine.model && o->shape) return err_set(e, ERR_USAGE, "--shape belongs to a KERNEL");
+    if (o->engine.gpu || o->engine.device.kind == DEVICE_CUDA)
+        return err_set(e, ERR_USAGE, "kgen tune measures on the processor; leave --device and --gpu away");
+    return true;
+}
+
+static bool find_target(const char *name, struct target *out, struct err *e) {
+    if (!target_find(name, out, e)) return false;
+    return (!out->ptx && target_runs_here(out)) ||
+           err_set(e, ERR_UNSUPPORTED, "--target %s: this processor cannot run its code, and so not measure it", name);
+}
+
+static bool run(const void *opts, struct err *e) {
+    const struct tune_options *o = opts;
+    struct tuner t = {.deadline = now_s() + o->budget, .terminal = isatty(STDERR_FILENO)};
+    struct sweeps list = {0};
+    bool ok = find_target(o->target, &t.target, e) && dsl_open(&t.dsl, e) &&
+              (o->engine.model ? model_sweeps : kernel_sweeps)(o, t.dsl, &list, e);
+    if (ok) t.cache = cache_open(NULL);
+    ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
+         pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
+         peaks_measure(t.pool, &t.target, &t.peaks, e);
+    for (size_t i = 0; i < list.n && ok; i++) ok = sweep_run(&t, &list.items[i], e);
+    ok = ok && report(o, &t, &list, e);
+    for (size_t i = 0; i < list.n; i++) sweep_free(&list.items[i]);
+    mem_free(list.items);
+    pool_close(t.pool);
+    tunedb_close(t.db);
+    cache_close(t.cache);
+    dsl_close(t.dsl);
+    return ok;
+}
+
+#define AT(field) .offset = offsetof(struct tune_options, field)
+static const struct option options[] = {
+    {"budget", 0, OPTION_FLOAT, "SECONDS", "begin nothing new after this time", AT(budget), .floats = {0, 1e6},
+     .unit = "seconds", .fallback = "120"},
+    {"target", 0, OPTION_STRING, "NAME", "the code to tune: native, x86-64, x86-64-v3, x86-64-v4 or x86-64-v4-vnni",
+     AT(target), .fallback = "native"},
+    {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
+    {"prompt", 'p', OPTION_INT, "N", "tokens of a model's prompt to be fast at, and in its cache when it generates",
+     AT(prompt), .ints = {1, 1 << 24}, .unit = "tokens", .fallback = "512"},
+    {"report", 0, OPTION_STRING, "FILE.html", "write a page with every sweep's times against what the machine allows",
+     AT(report_file)},
+    {0},
+};
+#undef AT
+
+static const struct option_group groups[] = {
+    {"what to tune", options, 0},
+    {"model and machine", engine_options, offsetof(struct tune_options, engine)},
+    {"output", report_options, offsetof(struct tune_options, report)},
+    {0},
+};
+
+const struct command command_tune = {
+    .name = "tune",
+    .summary = "finds the fastest variant of each kernel on this machine",
+    .usage = "(KERNEL | -m MODEL) [--target NAME] [--budget SECONDS] [--report FILE.html]",
+    .details =
+        "Tries the choices that a kernel's map leaves open, such as how many tokens share a load of the weights: of one "
+        "kernel, or of all that a model launches, for one token and for a prompt. Weights and cache are read from memory, "
+        "not from the processor's caches. A candidate whose result differs in any bit from the default's is refused.\n\n"
+        "What is found is kept in tune.db in the cache directory, with the code, and used from then on. It holds for this "
+        "version of kgen and LLVM and this kind of processor; removing the file restores the defaults.",
+    .examples = "kgen tune -m model.gguf\nkgen tune linear --shape W=q4_1,d=576,n=1536 --report linear.html",
+    .groups = groups,
+    .options_bytes = sizeof(struct tune_options),
+    .words_name = "KERNEL",
+    .words_max = 1,
+    .words_offset = offsetof(struct tune_options, kernels),
+    .check = check,
+    .run = run,
+};
