@@ -90,6 +90,14 @@ u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value) {
     return combine(op, t, old, value, 0);
 }
 
+/* Additions of f32 flush subnormals in global memory, and in shared memory they do not (PTX ISA, atom). */
+static u64 flushed(u64 v) {
+    return v & 0x7f800000 ? v : v & 0x80000000;
+}
+static u64 add_f32_global(u64 x, u64 y) {
+    return flushed(combine(A_ADD, PT_F32, flushed(x), flushed(y), 0));
+}
+
 /* ext: mode operation; type; n elements (vectors), ops: n results (NO_ROW: red), n values, then the second of cas */
 enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
@@ -120,7 +128,11 @@ enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m)
             memcpy(&old, p[i] + e * bytes, bytes);
             u64 y = row_get(row(s->frame, x->ops[n + e]), i, x->sizes[n + e]),
                 z = x->mode == A_CAS ? row_get(row(s->frame, x->ops[2 * n]), i, x->sizes[2 * n]) : 0;
-            new = combine(x->mode, x->type, old, y, z);
+            bool global = space != SP_SHARED && (space != SP_GENERIC || vm_space_of(addr[i]) == SP_GLOBAL);
+            if (x->type == PT_F32 && x->mode == A_ADD && global)
+                new = add_f32_global(old, y);
+            else
+                new = combine(x->mode, x->type, old, y, z);
             memcpy(p[i] + e * bytes, &new, bytes);
             if (x->ops[e] != NO_ROW) row_put(row(s->frame, x->ops[e]), i, x->sizes[e], old);
         }

@@ -80,7 +80,7 @@ static inline void run_snippet(const struct snippet *s, int threads, u64 (*in)[3
     buf_printf(&t,
                ".version 8.8\n.target %s\n.address_size 64\n.visible .entry k(.param .u64 pin, .param .u64 pout) {\n"
                ".reg .b64 %%x<8>, %%l; .reg .b32 %%n, %%t, %%u; .reg .pred %%p, %%q; .reg .%s %%d; .reg .%s %%e;\n"
-               ".reg .%s %%a; .reg .%s %%b; .reg .%s %%c; .shared .align 16 .b8 sh[65536];\n"
+               ".reg .%s %%a; .reg .%s %%b; .reg .%s %%c; .shared .align 16 .b8 sh[16384];\n"
                "mov.u32 %%n, %%tid.x; mul.wide.u32 %%x0, %%n, 24; ld.param.u64 %%x1, [pin]; add.u64 %%x1, %%x1, %%x0;\n"
                "mul.wide.u32 %%x0, %%n, 16; ld.param.u64 %%l, [pout]; add.u64 %%l, %%l, %%x0;\n",
                s->target, types[s->d], types[s->e], types[s->a], types[s->b], types[s->c]);
