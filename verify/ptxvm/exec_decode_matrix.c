@@ -15,6 +15,7 @@ static bool shape_word(struct decoder *d, int *m, int *n, int *k) {
 }
 
 static int type_bits(enum ptx_type t) {
+    if (t == PT_E2M3X2 || t == PT_E3M2X2) return 8; /* the pair's name stands for one element in a byte */
     return t == PT_S4 || t == PT_U4 ? 4 : t == PT_B1 ? 1 : t == PT_E2M1X2 ? 4 : 8 * ptx_type_bytes(t);
 }
 
