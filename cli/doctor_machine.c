@@ -74,6 +74,7 @@ struct cpus {
 
 static struct cpus count_cpus(void) {
     struct cpus c = {.cores = 1, .threads = 1, .all_threads = 1, .nodes = 1};
+    setenv("HWLOC_HIDE_ERRORS", "2", 0); /* what it cannot find out is not for standard error */
     hwloc_topology_t topology;
     if (hwloc_topology_init(&topology) != 0) return c;
     if (hwloc_topology_load(topology) == 0) {
