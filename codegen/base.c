@@ -67,6 +67,7 @@ void bug_at(const char *file, int line, const char *fmt, ...) {
 static _Atomic long fail_countdown;
 
 void mem_fail_at(long n) { atomic_store(&fail_countdown, n); }
+bool mem_fail_pending(void) { return atomic_load(&fail_countdown) > 0; }
 
 void *mem_new(size_t bytes) {
     void *p = calloc(1, bytes ? bytes : 1);

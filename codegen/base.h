@@ -43,6 +43,7 @@ void mem_free(void *p);
 
 /* Tests only: the n-th mem_try from now fails (0: never). */
 void mem_fail_at(long n);
+bool mem_fail_pending(void); /* whether that one is still to come */
 
 /* A growing byte buffer; data is always NUL-terminated one past len. */
 struct buf {
