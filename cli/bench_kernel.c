@@ -90,8 +90,8 @@ bool bench_kernel(const struct bench_options *o, struct err *e) {
     int64_t n = ok && !o->shape ? bench_shapes(b.dsl, o->kernel) : 1;
     ok = ok && peaks_measure(b.pool, &b.target, &peaks, e);
     struct cache *cache = cache_open(NULL);
-    b.compiler = (struct compiler){
-        .dsl = b.dsl, .target = b.target, .n_threads = 1, .tune = tunedb_open(cache_dir(cache))};
+    b.compiler =
+        (struct compiler){.dsl = b.dsl, .target = b.target, .n_threads = 1, .tune = tunedb_open(cache_dir(cache))};
     for (int64_t nth = 1; ok && (nth == 1 || nth <= n); nth++) {
         json_t *r = measure_shape(&b, o, nth, e);
         ok = r != NULL;

@@ -43,8 +43,8 @@ static bool fill_weight(struct kernel_case *c, const json_t *a, uint8_t *out, st
         return err_set(e, ERR_UNSUPPORTED, "verify/ref_format.c knows no random %s values to measure with", fmt);
     if (n % ref.block_elems)
         return err_set(e, ERR_USAGE, "%lld elements are not whole blocks of %s", (long long)n, fmt);
-    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)c->target->lanes, "rows", (json_int_t)rows,
-                            "n", (json_int_t)n);
+    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)c->target->lanes, "rows",
+                            (json_int_t)rows, "n", (json_int_t)n);
     json_t *size = NULL;
     bool ok = dsl_call(c->dsl, "packed_size", arg, &size, e);
     json_decref(arg);
@@ -141,8 +141,8 @@ bool case_open(struct kernel_case *c, struct dsl *d, const struct target *t, con
     bool ok = dsl_call(d, "case", ask, &c->costs, e);
     json_decref(ask);
     if (!ok) return false;
-    static const char *const names[] = {[RUN_TOK] = "tok", [RUN_POS] = "pos",       [RUN_KEY] = "key",
-                                        [RUN_CTX] = "ctx", [RUN_NPAGES] = "npages"};
+    static const char *const names[] = {
+        [RUN_TOK] = "tok", [RUN_POS] = "pos", [RUN_KEY] = "key", [RUN_CTX] = "ctx", [RUN_NPAGES] = "npages"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) c->sizes[i] = integer(run, names[i]);
     c->ops = (double)integer(c->costs, "ops");
     c->bytes = (double)integer(c->costs, "bytes");
@@ -168,7 +168,8 @@ bool case_use(struct kernel_case *c, const struct kernel *k, struct err *e) {
         for (size_t i = 0; i < k->n_args; i++)
             for (size_t j = 0; j < c->n_arrays; j++)
                 if (strcmp(k->args[i], string(json_array_get(arrays, j), "name")) == 0)
-                    c->args[copy * k->n_args + i] = c->arrays[j].data + (copy % c->arrays[j].copies) * c->arrays[j].bytes;
+                    c->args[copy * k->n_args + i] =
+                        c->arrays[j].data + (copy % c->arrays[j].copies) * c->arrays[j].bytes;
     size_t need = k->ws_per_tok * (size_t)c->sizes[RUN_TOK] + PAD;
     if (need > c->ws_bytes) {
         if (c->ws) munmap(c->ws, c->ws_bytes);

@@ -35,9 +35,9 @@ struct kernel_case {
     int64_t n_launches;
 };
 
-/* Makes the arrays of a specification for run-time sizes {"tok", "pos", "key", "ctx", "npages"}. Weights and caches that
- * are read lie there several times, together larger than the last cache, so that a launch finds them in memory. Compiles,
- * and so forks. d and t must outlive the case. */
+/* Makes the arrays of a specification for run-time sizes {"tok", "pos", "key", "ctx", "npages"}. Weights and caches
+ * that are read lie there several times, together larger than the last cache, so that a launch finds them in memory.
+ * Compiles, and so forks. d and t must outlive the case. */
 bool case_open(struct kernel_case *c, struct dsl *d, const struct target *t, const json_t *spec, const json_t *run,
                struct err *e);
 void case_close(struct kernel_case *c); /* accepts a zeroed or half-open one */

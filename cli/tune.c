@@ -30,7 +30,8 @@ static struct sweep *add_sweep(struct sweeps *list, const char *name) {
     return s;
 }
 
-/* ---- A kernel at its benchmark shapes ----------------------------------------------------------------------------- */
+/* ---- A kernel at its benchmark shapes -----------------------------------------------------------------------------
+ */
 
 static int64_t bench_shapes(struct dsl *d, const char *kernel) {
     json_t *kernels = NULL;
@@ -76,13 +77,14 @@ static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sw
     return true;
 }
 
-/* ---- All launches of a model -------------------------------------------------------------------------------------- */
+/* ---- All launches of a model --------------------------------------------------------------------------------------
+ */
 
 static json_t *run_sizes(int64_t tok, int64_t pos) {
     enum { PAGE = 256 }; /* dsl/access.lua */
     int64_t key = pos + tok;
-    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "tok", (json_int_t)tok, "pos", (json_int_t)pos, "key", (json_int_t)key,
-                     "ctx", (json_int_t)key, "npages", (json_int_t)((key + PAGE - 1) / PAGE));
+    return json_pack("{s:I, s:I, s:I, s:I, s:I}", "tok", (json_int_t)tok, "pos", (json_int_t)pos, "key",
+                     (json_int_t)key, "ctx", (json_int_t)key, "npages", (json_int_t)((key + PAGE - 1) / PAGE));
 }
 
 /* "F1=q4_k,d=576" and a composed kernel's signature, which has its sizes. */
@@ -145,7 +147,8 @@ static bool model_sweeps(const struct tune_options *o, struct dsl *d, struct swe
     return ok;
 }
 
-/* ---- Report ------------------------------------------------------------------------------------------------------- */
+/* ---- Report -------------------------------------------------------------------------------------------------------
+ */
 
 static json_t *sweep_json(const struct sweep *s) {
     json_t *candidates = json_array(), *runs = json_array();
@@ -155,8 +158,8 @@ static json_t *sweep_json(const struct sweep *s) {
         json_t *ms = json_array();
         for (size_t r = 0; r < s->n_runs; r++)
             json_array_append_new(ms, c->run_ms[r] > 0 ? json_real(c->run_ms[r]) : json_null());
-        json_array_append_new(candidates, json_pack("{s:O, s:s, s:o, s:o}", "tune", c->tune, "outcome", c->outcome, "ms",
-                                                    c->ms > 0 ? json_real(c->ms) : json_null(), "run_ms", ms));
+        json_array_append_new(candidates, json_pack("{s:O, s:s, s:o, s:o}", "tune", c->tune, "outcome", c->outcome,
+                                                    "ms", c->ms > 0 ? json_real(c->ms) : json_null(), "run_ms", ms));
     }
     const struct sweep_candidate *best = &s->candidates[s->best], *fallback = &s->candidates[0];
     return json_pack("{s:s, s:s, s:I, s:o, s:O, s:O, s:f, s:f, s:f, s:f, s:o}", "kernel", s->name, "shape", s->label,
@@ -204,7 +207,8 @@ static bool report(const struct tune_options *o, const struct tuner *t, const st
     return true;
 }
 
-/* ---- Command ------------------------------------------------------------------------------------------------------ */
+/* ---- Command ------------------------------------------------------------------------------------------------------
+ */
 
 static bool check(const void *opts, struct err *e) {
     const struct tune_options *o = opts;
@@ -268,12 +272,15 @@ const struct command command_tune = {
     .name = "tune",
     .summary = "finds the fastest variant of each kernel on this machine",
     .usage = "(KERNEL | -m MODEL) [--target NAME] [--budget SECONDS] [--report FILE.html]",
-    .details =
-        "Tries the choices that a kernel's map leaves open, such as how many tokens share a load of the weights: of one "
-        "kernel, or of all that a model launches, for one token and for a prompt. Weights and cache are read from memory, "
-        "not from the processor's caches. A candidate whose result differs in any bit from the default's is refused.\n\n"
-        "What is found is kept in tune.db in the cache directory, with the code, and used from then on. It holds for this "
-        "version of kgen and LLVM and this kind of processor; removing the file restores the defaults.",
+    .details = "Tries the choices that a kernel's map leaves open, such as how many tokens share a load of the "
+               "weights: of one "
+               "kernel, or of all that a model launches, for one token and for a prompt. Weights and cache are read "
+               "from memory, "
+               "not from the processor's caches. A candidate whose result differs in any bit from the default's is "
+               "refused.\n\n"
+               "What is found is kept in tune.db in the cache directory, with the code, and used from then on. It "
+               "holds for this "
+               "version of kgen and LLVM and this kind of processor; removing the file restores the defaults.",
     .examples = "kgen tune -m model.gguf\nkgen tune linear --shape W=q4_1,d=576,n=1536 --report linear.html",
     .groups = groups,
     .options_bytes = sizeof(struct tune_options),

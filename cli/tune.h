@@ -23,9 +23,9 @@ enum { SWEEP_MAX_RUNS = 4 };
 
 /* A kernel and the launches to be fast at. */
 struct sweep {
-    char *name;      /* of the kernel */
-    char *label;     /* sizes and formats, for people */
-    json_t *spec;    /* for dsl/main.lua's `lower`, without tunables */
+    char *name;                   /* of the kernel */
+    char *label;                  /* sizes and formats, for people */
+    json_t *spec;                 /* for dsl/main.lua's `lower`, without tunables */
     json_t *runs[SWEEP_MAX_RUNS]; /* {"tok", "pos", "key", "ctx", "npages"} */
     size_t n_runs;
     int64_t launches; /* of it in a model's step; 1 for a kernel by itself */
@@ -35,7 +35,7 @@ struct sweep {
         double run_ms[SWEEP_MAX_RUNS]; /* the least of all measurements; 0: not measured */
         double ms;                     /* their geometric mean; 0: not measured to the end */
         const char *outcome;           /* as in runtime/tunedb.h; "untried" where time ran out */
-    } *candidates; /* the default first */
+    } * candidates;                    /* the default first */
     size_t n, best;
     bool measured;
     double limit_ms; /* what the machine allows: the geometric mean over the launches */

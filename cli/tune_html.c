@@ -6,16 +6,21 @@
 
 static void escaped(struct buf *b, const char *text) {
     for (; *text; text++) {
-        if (*text == '<') buf_puts(b, "&lt;");
-        else if (*text == '>') buf_puts(b, "&gt;");
-        else if (*text == '&') buf_puts(b, "&amp;");
-        else buf_add(b, text, 1);
+        if (*text == '<')
+            buf_puts(b, "&lt;");
+        else if (*text == '>')
+            buf_puts(b, "&gt;");
+        else if (*text == '&')
+            buf_puts(b, "&amp;");
+        else
+            buf_add(b, text, 1);
     }
 }
 
 static const char style[] =
     "body{font:15px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
-    "h2{font-size:1.1em;margin:2em 0 0}p{margin:.2em 0}code{color:#555}svg text{font:12px system-ui,sans-serif;fill:#222}"
+    "h2{font-size:1.1em;margin:2em 0 0}p{margin:.2em 0}code{color:#555}svg text{font:12px "
+    "system-ui,sans-serif;fill:#222}"
     ".bar{fill:#9db4c8}.best{fill:#2b7a4b}.default{fill:#5b7fa3}.limit{stroke:#b3362b;stroke-width:2}"
     "@media(prefers-color-scheme:dark){body{background:#181a1b;color:#ddd}svg text{fill:#ddd}code{color:#aaa}}";
 
@@ -31,8 +36,8 @@ static void landscape(struct buf *b, const struct sweep *s) {
     }
     double scale = (WIDTH - LEFT - RIGHT) / longest;
     size_t height = rows * ROW + 24;
-    buf_printf(b, "<svg viewBox=\"0 0 %d %zu\" width=\"100%%\" role=\"img\" aria-label=\"times of %zu candidates\">\n", WIDTH,
-               height, rows);
+    buf_printf(b, "<svg viewBox=\"0 0 %d %zu\" width=\"100%%\" role=\"img\" aria-label=\"times of %zu candidates\">\n",
+               WIDTH, height, rows);
     size_t row = 0;
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_candidate *c = &s->candidates[i];
@@ -44,7 +49,8 @@ static void landscape(struct buf *b, const struct sweep *s) {
         const char *kind = i == s->best ? "best" : i == 0 ? "default" : "bar";
         double w = c->ms * scale;
         if (c->ms > 0)
-            buf_printf(b, "<rect class=\"%s\" x=\"%d\" y=\"%zu\" width=\"%.1f\" height=\"%d\"/>", kind, LEFT, y + 2, w, ROW - 4);
+            buf_printf(b, "<rect class=\"%s\" x=\"%d\" y=\"%zu\" width=\"%.1f\" height=\"%d\"/>", kind, LEFT, y + 2, w,
+                       ROW - 4);
         buf_printf(b, "<text x=\"%.1f\" y=\"%zu\">", LEFT + w + 6, y + 14);
         if (c->ms > 0)
             buf_printf(b, "%.4g ms, %.0f %%%s%s", c->ms, 100 * s->limit_ms / c->ms, i == 0 ? ", default" : "",
@@ -61,14 +67,16 @@ static void landscape(struct buf *b, const struct sweep *s) {
 
 bool tune_report(const struct tuner *t, const struct sweep *sweeps, size_t n, const char *path, struct err *e) {
     struct buf b = {0};
-    buf_printf(&b, "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>kgen tune</title><style>%s</style>\n",
-               style);
     buf_printf(&b,
-               "<h1>kgen tune</h1>\n<p>Target %s on %s, %d threads. Measured here: memory gives %.1f GB/s, int8 dot products "
-               "%.0f Gop/s, f32 %.0f Gop/s. The limit of a kernel is the larger of its bytes and its operations at these "
-               "rates; times are geometric means over its launches.</p>\n",
-               t->target.name, t->target.cpu, pool_threads(t->pool), t->peaks.read_bytes_per_s / 1e9,
-               t->peaks.int8_ops_per_s / 1e9, t->peaks.f32_ops_per_s / 1e9);
+               "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>kgen tune</title><style>%s</style>\n",
+               style);
+    buf_printf(
+        &b,
+        "<h1>kgen tune</h1>\n<p>Target %s on %s, %d threads. Measured here: memory gives %.1f GB/s, int8 dot products "
+        "%.0f Gop/s, f32 %.0f Gop/s. The limit of a kernel is the larger of its bytes and its operations at these "
+        "rates; times are geometric means over its launches.</p>\n",
+        t->target.name, t->target.cpu, pool_threads(t->pool), t->peaks.read_bytes_per_s / 1e9,
+        t->peaks.int8_ops_per_s / 1e9, t->peaks.f32_ops_per_s / 1e9);
     for (size_t i = 0; i < n; i++) {
         const struct sweep *s = &sweeps[i];
         if (!s->measured) continue;

@@ -1,9 +1,9 @@
 /* tune_sweep: finds the fastest tunables of one kernel.
  *
- * First each candidate in turn, from the default outwards: compiled in a process of its own, compared with the default bit
- * by bit, measured shortly, dropped over three times the best. Then the finalists and the default in alternation, since
- * machines change speed while one measures; only what is then faster than the default by its least time, and in most
- * rounds, replaces it.
+ * First each candidate in turn, from the default outwards: compiled in a process of its own, compared with the default
+ * bit by bit, measured shortly, dropped over three times the best. Then the finalists and the default in alternation,
+ * since machines change speed while one measures; only what is then faster than the default by its least time, and in
+ * most rounds, replaces it.
  */
 #include "cli/kernel_case.h"
 #include "cli/tune.h"
@@ -21,7 +21,7 @@ struct work {
     struct tuner *t;
     struct sweep *s;
     struct kernel_case cases[SWEEP_MAX_RUNS];
-    struct kernel *kernels; /* by candidate; zeroed where there is no code */
+    struct kernel *kernels;          /* by candidate; zeroed where there is no code */
     int64_t repeats[SWEEP_MAX_RUNS]; /* launches in one measurement */
     size_t n_tried;
 };
@@ -78,7 +78,8 @@ static bool compile_batch(struct work *w, size_t from, size_t n, struct err *e) 
     bool ok = compile_kernels(&c, (const json_t *const *)specs, NULL, n, w->kernels + from, e);
     for (size_t i = 0; i < n && !ok; i++) {
         const json_t *one = specs[i];
-        if (!compile_kernels(&c, &one, NULL, 1, w->kernels + from + i, e)) w->s->candidates[from + i].outcome = "failed";
+        if (!compile_kernels(&c, &one, NULL, 1, w->kernels + from + i, e))
+            w->s->candidates[from + i].outcome = "failed";
     }
     for (size_t i = 0; i < n; i++) json_decref(specs[i]);
     /* Without the default there is nothing to compare with. */
@@ -114,8 +115,8 @@ static void show(const struct work *w) {
     const struct sweep_candidate *b = &s->candidates[s->best];
     buf_printf(&line, "%s: %zu of %zu tried, best ", s->name, w->n_tried, s->n);
     tune_text(b->tune, &line);
-    buf_printf(&line, " %.4g ms, %.2f times the default's speed, %.0f %% of the limit", b->ms, s->candidates[0].ms / b->ms,
-               100 * s->limit_ms / b->ms);
+    buf_printf(&line, " %.4g ms, %.2f times the default's speed, %.0f %% of the limit", b->ms,
+               s->candidates[0].ms / b->ms, 100 * s->limit_ms / b->ms);
     fprintf(stderr, "\r\033[K%.110s", line.data);
     fflush(stderr);
     buf_free(&line);
@@ -171,7 +172,8 @@ static bool final_rounds(struct work *w, struct err *e) {
         for (size_t i = 1; i < s->n; i++) {
             bool taken = false;
             for (size_t k = 0; k < n; k++) taken = taken || finalists[k] == i;
-            if (!taken && s->candidates[i].ms > 0 && (next == 0 || s->candidates[i].ms < s->candidates[next].ms)) next = i;
+            if (!taken && s->candidates[i].ms > 0 && (next == 0 || s->candidates[i].ms < s->candidates[next].ms))
+                next = i;
         }
         if (next == 0) break;
         finalists[n++] = next;
@@ -222,8 +224,14 @@ static bool store(struct work *w, struct err *e) {
         if (i == s->best) best = n;
         entries[n++] = (struct tune_entry){.tune = x->tune, .ms = x->ms, .outcome = x->outcome};
     }
-    struct tune_result result = {.key = key, .kernel = s->name, .target = w->t->target.name, .bucket = bucket.data,
-                                 .entries = entries, .n = n, .best = best, .fallback = 0};
+    struct tune_result result = {.key = key,
+                                 .kernel = s->name,
+                                 .target = w->t->target.name,
+                                 .bucket = bucket.data,
+                                 .entries = entries,
+                                 .n = n,
+                                 .best = best,
+                                 .fallback = 0};
     bool ok = tunedb_put(w->t->db, &result, e);
     /* The chosen code goes into the cache too, under the name a model will ask for. */
     if (ok) {

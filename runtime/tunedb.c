@@ -111,7 +111,8 @@ struct tunedb *tunedb_open(const char *dir) {
     } else if (rc != SQLITE_OK) {
         warn("%s cannot be used (%s): kernels run untuned", db->path, sqlite3_errmsg(db->sql));
     } else if (version > VERSION) {
-        warn("%s was written by a later kgen (version %d, expected %d): kernels run untuned", db->path, version, VERSION);
+        warn("%s was written by a later kgen (version %d, expected %d): kernels run untuned", db->path, version,
+             VERSION);
     }
     tunedb_close(db);
     return NULL;
@@ -154,8 +155,8 @@ bool tunedb_create(const char *dir, struct tunedb **out, struct err *e) {
         if (again)
             move_aside(db, sqlite3_errmsg(db->sql));
         else if (rc == SQLITE_OK)
-            err_set(e, ERR_IO, "%s was written by a later kgen (version %d, expected %d); move it away", db->path, version,
-                    VERSION);
+            err_set(e, ERR_IO, "%s was written by a later kgen (version %d, expected %d); move it away", db->path,
+                    version, VERSION);
         else
             err_set(e, ERR_IO, "%s: results cannot be kept: %s", db->path, sqlite3_errmsg(db->sql));
         tunedb_close(db);
@@ -170,9 +171,9 @@ static json_t *tunables(const char *text) {
     json_t *value;
     bool ok = json_is_object(tune) && json_object_size(tune) <= MOST_TUNABLES;
     if (ok) json_object_foreach(tune, name, value) {
-        json_int_t n = json_is_integer(value) ? json_integer_value(value) : 0;
-        ok = ok && n >= 1 && n <= LARGEST_TUNABLE;
-    }
+            json_int_t n = json_is_integer(value) ? json_integer_value(value) : 0;
+            ok = ok && n >= 1 && n <= LARGEST_TUNABLE;
+        }
     if (ok) return tune;
     json_decref(tune);
     return NULL;
@@ -185,7 +186,8 @@ json_t *tunedb_find(struct tunedb *db, const char *key) {
     json_t *tune = NULL;
     int rc = sqlite3_prepare_v2(db->sql, query, -1, &s, NULL);
     if (rc == SQLITE_OK) rc = sqlite3_bind_text(s, 1, key, -1, SQLITE_STATIC);
-    if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW) tune = tunables((const char *)sqlite3_column_text(s, 0));
+    if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW)
+        tune = tunables((const char *)sqlite3_column_text(s, 0));
     sqlite3_finalize(s);
     if (rc == SQLITE_ROW || rc == SQLITE_DONE) return tune;
     if (damaged(rc))
@@ -197,7 +199,8 @@ json_t *tunedb_find(struct tunedb *db, const char *key) {
     return NULL;
 }
 
-static int insert(sqlite3 *sql, const char *text, const struct tune_result *r, const struct tune_entry *x, bool choice) {
+static int insert(sqlite3 *sql, const char *text, const struct tune_result *r, const struct tune_entry *x,
+                  bool choice) {
     sqlite3_stmt *s = NULL;
     int rc = sqlite3_prepare_v2(sql, text, -1, &s, NULL);
     char *tune = json_dumps(x->tune, JSON_COMPACT | JSON_SORT_KEYS);
@@ -228,11 +231,14 @@ bool tunedb_put(struct tunedb *db, const struct tune_result *r, struct err *e) {
     int rc = execute(db->sql, "BEGIN IMMEDIATE");
     bool begun = rc == SQLITE_OK;
     for (size_t i = 0; i < r->n && rc == SQLITE_OK; i++)
-        rc = insert(db->sql, "INSERT INTO log(key, bucket, kernel, target, tune, ms, at, outcome) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)",
-                    r, &r->entries[i], false);
+        rc = insert(
+            db->sql,
+            "INSERT INTO log(key, bucket, kernel, target, tune, ms, at, outcome) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)", r,
+            &r->entries[i], false);
     if (rc == SQLITE_OK)
-        rc = insert(db->sql, "INSERT OR REPLACE INTO choice(key, bucket, kernel, target, tune, ms, at, n_runs, default_ms)"
-                             " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+        rc = insert(db->sql,
+                    "INSERT OR REPLACE INTO choice(key, bucket, kernel, target, tune, ms, at, n_runs, default_ms)"
+                    " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
                     r, &r->entries[r->best], true);
     if (rc == SQLITE_OK) rc = execute(db->sql, "COMMIT");
     if (rc == SQLITE_OK) return true;

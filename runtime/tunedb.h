@@ -2,8 +2,8 @@
  *
  * A choice is the set of tunables that was fastest for a kernel on this kind of machine. Its key is the object cache's
  * for the kernel without tunables (runtime/compile.h, compile_key): the specification, the digest of the language's
- * sources, LLVM's version, the target's class, processor and features. Beside the key stands a shape bucket: the numbers
- * of tokens the choice was measured at. A log keeps every candidate, losers too.
+ * sources, LLVM's version, the target's class, processor and features. Beside the key stands a shape bucket: the
+ * numbers of tokens the choice was measured at. A log keeps every candidate, losers too.
  *
  * The file is an SQLite database in WAL mode; each result is one transaction, so a kill loses at most the sweep under
  * way, and writers wait for each other. Reading never fails: what cannot be used costs the untuned default, and a file

@@ -48,8 +48,14 @@ static struct tunedb *create(void) {
 static bool try_put(struct tunedb *db, const char *key, const char *bucket, int toks, struct err *e) {
     json_t *fallback = json_pack("{s:i}", "toks", 8), *best = json_pack("{s:i}", "toks", toks);
     struct tune_entry entries[] = {{fallback, 2.0, "default"}, {best, 1.0, "measured"}};
-    struct tune_result r = {.key = key, .kernel = "k", .target = "native", .bucket = bucket, .entries = entries, .n = 2,
-                            .best = 1, .fallback = 0};
+    struct tune_result r = {.key = key,
+                            .kernel = "k",
+                            .target = "native",
+                            .bucket = bucket,
+                            .entries = entries,
+                            .n = 2,
+                            .best = 1,
+                            .fallback = 0};
     bool ok = tunedb_put(db, &r, e);
     json_decref(fallback);
     json_decref(best);
@@ -135,8 +141,17 @@ static void what_is_no_tunable_is_no_choice(void **state) {
     (void)state;
     struct tunedb *db = create();
     put(db, "a", "1", 4);
-    static const char *const bad[] = {"{\"toks\":0}", "{\"toks\":65}", "{\"toks\":-1}", "{\"toks\":4.0}", "{\"toks\":\"4\"}",
-                                      "[4]", "4", "", "{", "{\"toks\":4,\"toks\":5}", "{\"toks\":{\"toks\":4}}"};
+    static const char *const bad[] = {"{\"toks\":0}",
+                                      "{\"toks\":65}",
+                                      "{\"toks\":-1}",
+                                      "{\"toks\":4.0}",
+                                      "{\"toks\":\"4\"}",
+                                      "[4]",
+                                      "4",
+                                      "",
+                                      "{",
+                                      "{\"toks\":4,\"toks\":5}",
+                                      "{\"toks\":{\"toks\":4}}"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[128];
         snprintf(text, sizeof text, "UPDATE choice SET tune = '%s'", bad[i]);
@@ -298,7 +313,8 @@ static void killed_writer_leaves_every_result_it_reported(void **state) {
     munmap((void *)reported, 4096);
 }
 
-/* ---- Kernels ------------------------------------------------------------------------------------------------------ */
+/* ---- Kernels ------------------------------------------------------------------------------------------------------
+ */
 
 enum { MAX_ARGS = 16 };
 

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# kgen tune as its users meet it: what it prints and keeps, that models use it without changing a bit, and what a kill, a
+# second writer and a damaged database leave.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+kgen=${KGEN:-build/kgen}
+smol=build/models/smollm2-135m-instruct-q4_1.gguf
+if [ ! -x "$kgen" ]; then
+    printf '1..1\nnot ok 1 - there is no %s\n' "$kgen"
+    exit 1
+fi
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+export XDG_CONFIG_HOME=$tmp/config KGEN_CACHE_DIR=$tmp/cache
+unset KGEN_THREADS KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT KGEN_LUA
+
+n=0 failed=0
+ok() { # ok NAME: by the status of the command before
+    local status=$?
+    n=$((n + 1))
+    if [ $status = 0 ]; then echo "ok $n - $1"; else
+        echo "not ok $n - $1"
+        sed 's/^/#   out: /' "$tmp/out" | cut -c1-300 | head -n 5
+        sed 's/^/#   err: /' "$tmp/err" | head -n 5
+        failed=1
+    fi
+}
+skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
+run() { "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+json() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$tmp/out" "$1"; }
+sql() { python3 -c 'import sqlite3, sys
+c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.commit()' "$KGEN_CACHE_DIR/tune.db" "$1"; }
+intact() { [ "$(sql 'PRAGMA integrity_check')" = ok ] && [ "$(sql 'SELECT count(*) FROM choice')" -ge "$1" ]; }
+small=(linear --shape n=64,d=64,W=q4_1,tok=3 --budget 20)
+
+# ---- Usage ----
+run tune; [ $status_of = 2 ] && grep -q 'expected a KERNEL or -m MODEL' "$tmp/err"; ok "nothing_to_tune"
+run tune linear -m x; [ $status_of = 2 ]; ok "kernel_and_model"
+run tune linear --gpu; [ $status_of = 2 ]; ok "no_gpu"
+run tune nosuch; [ $status_of = 1 ] && grep -q "no kernel 'nosuch'" "$tmp/err"; ok "unknown_kernel"
+run tune linear --target sm_90; [ $status_of = 1 ] && grep -q 'cannot run its code' "$tmp/err"; ok "target_of_another_machine"
+run tune linear --budget nan; [ $status_of = 2 ]; ok "budget_is_a_number"
+run tune add --budget 5; [ $status_of = 0 ] && grep -q '1 have nothing to tune' "$tmp/out"; ok "kernel_without_tunables"
+run tune linear --budget 0; [ $status_of = 0 ] && grep -q 'not reached within --budget 0' "$tmp/out"; ok "no_time"
+
+# ---- One kernel ----
+run tune "${small[@]}" --json --report "$tmp/r.html"
+[ $status_of = 0 ] && [ ! -s "$tmp/err" ]; ok "quiet_without_a_terminal"
+[ "$(json 'len(d["sweeps"]), d["sweeps"][0]["kernel"]')" = "(1, 'linear')" ]; ok "json"
+[ "$(json '(lambda s: s["best"] in [c["tune"] for c in s["candidates"]] and s["best_ms"] <= s["default_ms"]
+    and s["candidates"][0]["tune"] == s["default"] and all(c["outcome"] in ("default", "measured", "slow")
+    for c in s["candidates"]))(d["sweeps"][0])')" = True ]; ok "best_is_a_candidate_no_slower_than_the_default"
+[ "$(json 'len(d["sweeps"][0]["candidates"])')" = "$(sql 'SELECT count(*) FROM log')" ]; ok "losers_are_in_the_log"
+best=$(json 'json.dumps(d["sweeps"][0]["best"], separators=(",", ":"))')
+[ "$(sql 'SELECT tune FROM choice')" = "$best" ]; ok "best_is_kept"
+python3 - "$tmp/r.html" >"$tmp/out" 2>"$tmp/err" <<'P'
+import re, sys, xml.etree.ElementTree as tree
+page = open(sys.argv[1], encoding="utf-8").read()
+assert not re.search(r"(src|href)=|url\(|@import|<script", page), "the page fetches something"
+svg = re.findall(r"<svg.*?</svg>", page, re.S)
+assert len(svg) == 1
+drawing = tree.fromstring(svg[0])
+kinds = [e.get("class") for e in drawing.iter() if e.get("class")]
+assert kinds.count("best") == 1 and kinds.count("limit") == 1 and len(kinds) > 4, kinds
+P
+ok "report_is_a_page_of_its_own"
+
+# ---- A kill, two writers, damage ----
+"$kgen" tune attention --budget 100 >"$tmp/out" 2>"$tmp/err" & pid=$!
+sleep 1.5
+kill -9 $pid; wait $pid 2>/dev/null
+intact 1; ok "killed_sweep_leaves_what_was_there"
+"$kgen" tune "${small[@]}" >"$tmp/out" 2>"$tmp/err" & first=$!
+"$kgen" tune linear --shape n=32,d=64,W=q8_0,tok=3 --budget 20 >"$tmp/out2" 2>"$tmp/err2" & second=$!
+wait $first && wait $second && intact 2; ok "two_writers_at_once"
+head -c 20000 /dev/urandom >"$KGEN_CACHE_DIR/tune.db"
+rm -f "$KGEN_CACHE_DIR"/tune.db-*
+run bench --kernel linear --shape n=64,d=64,W=q4_1,tok=3 -r 1
+[ $status_of = 0 ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -q 'warning: .*tune.db is damaged' "$tmp/err"
+ok "damaged_database_is_one_warning"
+[ -f "$KGEN_CACHE_DIR/tune.db.broken" ] && [ ! -e "$KGEN_CACHE_DIR/tune.db" ]; ok "damaged_database_is_moved_aside"
+run bench --kernel linear --shape n=64,d=64,W=q4_1,tok=3 -r 1; [ $status_of = 0 ] && [ ! -s "$tmp/err" ]; ok "then_there_is_none"
+head -c 20000 /dev/urandom >"$KGEN_CACHE_DIR/tune.db"
+run tune "${small[@]}"; [ $status_of = 0 ] && intact 1; ok "tuning_begins_anew_after_damage"
+
+# ---- A model ----
+if [ -f "$smol" ]; then
+    text='The capital of France is Paris, and the capital of Spain is'
+    rm -rf "$KGEN_CACHE_DIR"
+    KGEN_CACHE_DIR=$tmp/plain run perplexity -m $smol -p "$text" --json; cp "$tmp/out" "$tmp/untuned"
+    run tune -m $smol --budget 6 -p 16; [ $status_of = 0 ] && intact 1; ok "model"
+    # Choices far from the defaults, so that they cannot be the same code.
+    python3 - "$KGEN_CACHE_DIR/tune.db" <<'P'
+import json, sqlite3, sys
+c = sqlite3.connect(sys.argv[1])
+for key, tune in c.execute("SELECT key, tune FROM choice").fetchall():
+    c.execute("UPDATE choice SET tune = ? WHERE key = ?", (json.dumps({k: 1 for k in json.loads(tune)}), key))
+c.commit()
+P
+    rm -f "$KGEN_CACHE_DIR"/*.kobj
+    run perplexity -m $smol -p "$text" --json
+    [ $status_of = 0 ] && [ -s "$tmp/untuned" ] && cmp -s "$tmp/out" "$tmp/untuned"; ok "tuned_model_gives_the_same_bits"
+    # A choice is part of its object's name: as many names are new as there are choices.
+    new=$(comm -23 <(cd "$KGEN_CACHE_DIR" && ls -- *.kobj | sort) <(cd "$tmp/plain" && ls -- *.kobj | sort) | wc -l)
+    [ "$new" -ge 1 ] && [ "$new" = "$(sql 'SELECT count(*) FROM choice')" ]; ok "every_choice_is_used"
+else
+    skip "model" "there is no $smol"
+fi
+echo "1..$n"
+exit $failed
