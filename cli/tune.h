@@ -38,6 +38,7 @@ struct sweep {
     } * candidates;                    /* the default first */
     size_t n, best;
     bool measured;
+    double run_bytes[SWEEP_MAX_RUNS], run_ops[SWEEP_MAX_RUNS]; /* a launch */
     double limit_ms; /* what the machine allows: the geometric mean over the launches */
 };
 
@@ -46,6 +47,9 @@ struct sweep {
  * cannot be written. */
 bool sweep_run(struct tuner *t, struct sweep *s, struct err *e);
 void sweep_free(struct sweep *s);
+
+/* Works out limit_ms from the tuner's peaks, as they are known by now. */
+void sweep_limit(const struct tuner *t, struct sweep *s);
 
 /* "heads=2,toks=4", appended. */
 void tune_text(const json_t *tune, struct buf *out);

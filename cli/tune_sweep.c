@@ -200,13 +200,15 @@ static bool final_rounds(struct work *w, struct err *e) {
 }
 
 /* No launch can be faster than its bytes come from memory or its operations are done. */
-static double limit_ms(const struct tuner *t, const struct kernel_case *c, const json_t *spec) {
-    const char *act = json_string_value(json_object_get(json_object_get(spec, "params"), "act"));
-    char *text = json_dumps(spec, JSON_COMPACT);
-    bool int8 = (act && strcmp(act, "q8") == 0) || (text && strstr(text, "\"q8\""));
+void sweep_limit(const struct tuner *t, struct sweep *s) {
+    /* A kernel's activation format, or that of a step of a composed one. */
+    char *text = json_dumps(s->spec, JSON_COMPACT);
+    double peak = text && strstr(text, "\"q8\"") ? t->peaks.int8_ops_per_s : t->peaks.f32_ops_per_s;
     free(text);
-    double peak = int8 ? t->peaks.int8_ops_per_s : t->peaks.f32_ops_per_s;
-    return fmax(c->bytes / t->peaks.read_bytes_per_s, c->ops / peak) * 1e3;
+    double limits[SWEEP_MAX_RUNS];
+    for (size_t r = 0; r < s->n_runs; r++)
+        limits[r] = fmax(s->run_bytes[r] / t->peaks.read_bytes_per_s, s->run_ops[r] / peak) * 1e3;
+    s->limit_ms = geometric_mean(limits, s->n_runs);
 }
 
 static bool store(struct work *w, struct err *e) {
@@ -251,12 +253,12 @@ static bool store(struct work *w, struct err *e) {
 
 static bool sweep(struct work *w, struct err *e) {
     struct sweep *s = w->s;
-    double limits[SWEEP_MAX_RUNS];
     for (size_t r = 0; r < s->n_runs; r++) {
         if (!case_open(&w->cases[r], w->t->dsl, &w->t->target, s->spec, s->runs[r], e)) return false;
-        limits[r] = limit_ms(w->t, &w->cases[r], s->spec);
+        s->run_bytes[r] = w->cases[r].bytes;
+        s->run_ops[r] = w->cases[r].ops;
     }
-    s->limit_ms = geometric_mean(limits, s->n_runs);
+    sweep_limit(w->t, s);
     size_t batch = (size_t)pool_threads(w->t->pool);
     if (batch > MAX_BATCH) batch = MAX_BATCH;
     for (size_t from = 0; from < s->n && (from == 0 || now_s() < w->t->deadline); from += batch) {
