@@ -97,6 +97,14 @@ static void dec_call(struct decoder *d) {
         dec_op(d, op_vprintf, x);
         return;
     }
+    bool is_malloc = f && !f->has_body && !strcmp(f->name, "malloc") && n_in == 1 && n_out == 1,
+         is_free = f && !f->has_body && !strcmp(f->name, "free") && n_in == 1 && !n_out;
+    if (is_malloc || is_free) {
+        x->mode = is_free;
+        d->c->serial = true; /* addresses are the same in every run */
+        dec_op(d, op_heap, x);
+        return;
+    }
     u32 to = N;
     if (f) { /* the callee's parameters lie in its order: arguments, then results, each at its alignment */
         if (!f->has_body) dec_fail(d, "%s is declared but not defined in this module", f->name);

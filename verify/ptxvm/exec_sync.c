@@ -479,6 +479,34 @@ static bool one_conversion(struct warp *w, struct split *s, const struct insn *i
     return true;
 }
 
+/* malloc (mode 0) and free (1) of the program: allocations of the machine like any other, so their bounds, contents and
+ * life are checked. Freed by nobody, they live on, as on hardware. */
+enum step op_heap(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    const struct ext *x = in->ext;
+    EACH_LANE(i, mask) {
+        u64 v = arg_of(s, x, 0, i);
+        if (x->mode == 0) {
+            u64 address = 0;
+            if (!v || vm_mem_alloc(v, VM_MEM_DEVICE, "malloc", &address)) address = 0;
+            memcpy(s->frame->args + (size_t)i * s->frame->args_stride + x->arg_from[1], &address,
+                   x->arg_bytes[1] < 8 ? x->arg_bytes[1] : 8);
+            continue;
+        }
+        struct vm_allocation a;
+        if (!v) continue;
+        if (!vm_mem_find(v, &a) || strcmp(a.origin, "malloc") || vm_mem_free(v)) {
+            char near[300];
+            vm_memory_nearest(v, near, sizeof near);
+            return vm_fault_at(w, s, in, (int)i, VM_ILLEGAL_ADDRESS, "bad free", v, "no result of malloc, %s", near);
+        }
+        struct gang *g = w->block->gang; /* what warps remember of their last allocation may be that one */
+        for (u32 b = 0; b < g->n_blocks; b++)
+            for (u32 k = 0; g->blocks[b] && k < g->blocks[b]->n_warps; k++)
+                g->blocks[b]->warps[k].range_lo = g->blocks[b]->warps[k].range_hi = 0;
+    }
+    return STEP_NEXT;
+}
+
 /* mode 0: vprintf(format, arguments); 1: __assertfail(message, file, line, function, size) */
 enum step op_vprintf(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;

@@ -410,6 +410,7 @@ enum step op_ldmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_stmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_movmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_vprintf(struct warp *, struct split *, const struct insn *, u32);
+enum step op_heap(struct warp *, struct split *, const struct insn *, u32);
 enum step op_mbarrier(struct warp *, struct split *, const struct insn *, u32);
 enum step op_bulk(struct warp *, struct split *, const struct insn *, u32);
 enum step op_wgmma(struct warp *, struct split *, const struct insn *, u32);

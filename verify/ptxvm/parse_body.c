@@ -133,6 +133,11 @@ static void named_operand(struct parser *p, struct ptx_operand *o) {
     o->reg = reg_named(p, s, n);
     if (o->reg >= 0) {
         o->kind = O_REG;
+        if (p->x.kind == TK_ID && p->x.start[0] == '.' && !p->x.spaced) { /* %r1.b0, of video instructions: not known */
+            parse_next(p);
+            o->kind = O_NAME;
+            o->scope = p->scope;
+        }
         return;
     }
     struct declared *d = find(p, s, n, false);

@@ -82,6 +82,18 @@ static u64 dot4(u64 a, u64 b, u64 c, int sa, int sb) {
         r += (sa ? (int8_t)(a >> k) : (s64)(a >> k & 255)) * (sb ? (int8_t)(b >> k) : (s64)(b >> k & 255));
     return (u32)r;
 }
+static u64 differences(u64 a, u64 b, int bits, int sgn, int sum) {
+    u64 r = 0;
+    for (int k = 0; k < 32; k += bits) {
+        s64 x = 0, y = 0;
+        for (int i = 0; i < bits; i++) {
+            s64 weight = sgn && i == bits - 1 ? -(1 << i) : 1 << i;
+            x += (s64)bit(a, k + i) * weight, y += (s64)bit(b, k + i) * weight;
+        }
+        r += (u64)llabs(x - y) << (sum ? 0 : k);
+    }
+    return r;
+}
 static s64 clamp(double v, double lo, double hi) {
     return v != v ? 0 : v <= lo ? (s64)lo : v >= hi ? (s64)hi : (s64)v;
 }
@@ -157,7 +169,7 @@ static const struct instruction {
     u64 (*model)(u64, u64, u64);
 } list[] = {
 #define X(NAME, TEXT, D, A, B, C, E) {#NAME, TEXT, {D, A, B, C}, model_##NAME},
-    #include "verify/ptxvm/tests/vm_instructions.def"
+#include "verify/ptxvm/tests/vm_instructions.def"
 #undef X
 };
 
@@ -265,8 +277,42 @@ static void t_unknown(void **unused) { /* an error with its line, when the funct
     vm_module_free(m);
 }
 
+/* What the machine does not know, behind a device function: looking the kernel up fails and names the line. */
+static void t_unknown_reached(void **unused) {
+    (void)unused;
+    static const char *const unknown[] = {
+        "tex.2d.v4.f32.f32 {%f0, %f1, %f2, %f3}, [%x0, {%f0, %f1}];",
+        "sust.b.1d.b32.trap [%x0, {%r0}], %r1;",
+        "vadd.s32.u32.s32.sat %r0, %r1.b0, %r2.h1;",
+        "cvt.rs.f16x2.f32 %r0, %f0, %f1, %r1;",
+        "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%r0], 64;",
+        "ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0, %r1}, [%r2];",
+        "mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X.f32.e4m3.e4m3.f32.ue8m0 "
+        "{%f0, %f1, %f2, %f3}, {%r0, %r1, %r2, %r3}, {%r0, %r1}, {%f0, %f1, %f2, %f3}, %r0, {%h0, %h1}, %r1, {%h0, "
+        "%h1};",
+        "add.u31 %r0, %r1, %r2;",
+        "shl.b32.wrap %r0, %r1, %r2;",
+    };
+    for (size_t k = 0; k < sizeof unknown / sizeof *unknown; k++) {
+        char text[1500], log[700];
+        snprintf(text, sizeof text,
+                 ".version 8.8\n.target sm_100a\n.address_size 64\n.func inner()\n{\n.reg .b32 %%r<8>; .reg .f32 "
+                 "%%f<8>; .reg "
+                 ".b64 %%x<4>; .reg .b16 %%h<4>;\n%s\nret;\n}\n.func outer()\n{\ncall inner, ();\nret;\n}\n"
+                 ".entry clean() { ret; }\n.entry reaches() { call outer, (); ret; }\n",
+                 unknown[k]);
+        struct vm_module *m = load_text(text, "u.ptx");
+        struct vm_function *f;
+        assert_int_equal(vm_module_function(m, "clean", &f, log, sizeof log), 0);
+        int r = vm_module_function(m, "reaches", &f, log, sizeof log);
+        if (!r || !strstr(log, "u.ptx line 7:")) fail_msg("%s: %d %s", unknown[k], r, log);
+        vm_module_free(m);
+    }
+}
+
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(t_instructions), cmocka_unit_test(t_unknown)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(t_instructions), cmocka_unit_test(t_unknown),
+                                       cmocka_unit_test(t_unknown_reached)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 /* The machine against plain C, with kernels that nvcc -O3 compiles for three architectures at test time. */
 #include "verify/ptxvm/tests/vm_test.h"
 
+#include <time.h>
+
 static struct vm_module *m;
 static uint32_t seed = 12345;
 
@@ -74,6 +76,42 @@ static void t_gemm_tiled(void **u) {
             for (int k = 0; k < N; k++) s = fmaf(a[i * N + k], b[k * N + j], s);
             assert_true(c[i * N + j] == s);
         }
+}
+
+/* The size the checker must keep up with: under 5 s of this process, checks on (a count of work, not of the machine's
+ * other load). */
+static void t_gemm_512(void **u) {
+    (void)u;
+    enum { N = 512 };
+    static float a[N * N], b[N * N], c[N * N];
+    for (int i = 0; i < N * N; i++) a[i] = rnd_f(&seed), b[i] = rnd_f(&seed);
+    uint64_t da = device(sizeof a, a), db = device(sizeof b, b), dc = device(sizeof c, NULL);
+    clock_t start = clock();
+    LAUNCH(m, "gemm_tiled", D2(N / 16, N / 16), D2(16, 16), 0, da, db, dc, N);
+    double s = (double)(clock() - start) / CLOCKS_PER_SEC;
+    fetch(c, dc, sizeof c);
+    vm_mem_free(da), vm_mem_free(db), vm_mem_free(dc);
+    print_message("512x512x512 with checks: %.2f s of processor time\n", s);
+    assert_true(s < 5);
+    for (int i = 0; i < N; i += 37)
+        for (int j = 0; j < N; j++) {
+            float sum = 0;
+            for (int k = 0; k < N; k++) sum = fmaf(a[i * N + k], b[k * N + j], sum);
+            assert_true(c[i * N + j] == sum);
+        }
+}
+
+static void t_heap(void **u) {
+    (void)u;
+    int out[64];
+    uint64_t d = device(sizeof out, NULL);
+    LAUNCH(m, "heap", D1(2), D1(32), 0, d, 10);
+    fetch(out, d, sizeof out);
+    for (int t = 0; t < 64; t++) {
+        int sum = 0;
+        for (int i = 0; i < 10; i++) sum += ((9 - i) * t + 1) * (i + 1);
+        assert_int_equal(out[t], sum);
+    }
 }
 
 static uint16_t small_half(int v) { /* -8 … 8 in halves: exact */
@@ -406,14 +444,15 @@ static void t_barriers(void **u) {
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_saxpy),       cmocka_unit_test(t_reduce),      cmocka_unit_test(t_scan),
-        cmocka_unit_test(t_transpose),   cmocka_unit_test(t_histogram),   cmocka_unit_test(t_gemm_tiled),
-        cmocka_unit_test(t_gemm_wmma),   cmocka_unit_test(t_gemm_mma),    cmocka_unit_test(t_collatz),
-        cmocka_unit_test(t_recursion),   cmocka_unit_test(t_pointers),    cmocka_unit_test(t_switches),
-        cmocka_unit_test(t_spin),        cmocka_unit_test(t_last_block),  cmocka_unit_test(t_grid_sync),
-        cmocka_unit_test(t_warp_tricks), cmocka_unit_test(t_halves),      cmocka_unit_test(t_math),
-        cmocka_unit_test(t_integers),    cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf),
-        cmocka_unit_test(t_by_value),    cmocka_unit_test(t_barriers),
+        cmocka_unit_test(t_saxpy),       cmocka_unit_test(t_reduce),    cmocka_unit_test(t_scan),
+        cmocka_unit_test(t_transpose),   cmocka_unit_test(t_histogram), cmocka_unit_test(t_gemm_tiled),
+        cmocka_unit_test(t_gemm_512),    cmocka_unit_test(t_heap),      cmocka_unit_test(t_gemm_wmma),
+        cmocka_unit_test(t_gemm_mma),    cmocka_unit_test(t_collatz),   cmocka_unit_test(t_recursion),
+        cmocka_unit_test(t_pointers),    cmocka_unit_test(t_switches),  cmocka_unit_test(t_spin),
+        cmocka_unit_test(t_last_block),  cmocka_unit_test(t_grid_sync), cmocka_unit_test(t_warp_tricks),
+        cmocka_unit_test(t_halves),      cmocka_unit_test(t_math),      cmocka_unit_test(t_integers),
+        cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf),    cmocka_unit_test(t_by_value),
+        cmocka_unit_test(t_barriers),
     };
     static const char *const archs[] = {"sm_80", "sm_90a", "sm_120"};
     int failed = 0;

@@ -313,3 +313,16 @@ extern "C" __global__ void votes_of_block(const int *x, int *out) {
     int t = threadIdx.x;
     out[t] = __syncthreads_count(x[t] > 10) + 1000 * __syncthreads_and(x[t] > -1) + 2000 * __syncthreads_or(x[t] == 77);
 }
+
+/* The heap: a list of its own for each thread, through malloc and free. */
+extern "C" __global__ void heap(int *out, int n) {
+    int *p = (int *)malloc(n * sizeof *p);
+    for (int i = 0; i < n; i++) p[i] = i * (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    int *q = (int *)malloc(n * sizeof *q), sum = 0;
+    for (int i = 0; i < n; i++) q[i] = p[n - 1 - i] + 1;
+    free(p);
+    for (int i = 0; i < n; i++) sum += q[i] * (i + 1);
+    out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
+    free(q);
+    free(NULL);
+}
