@@ -1,11 +1,7 @@
 /* Every arithmetic instruction in a tiny kernel of its own, against a model written from the PTX manual's words: bits
  * one by one, 128-bit integers, double. Operands are edge values in all pairs, then random bits. */
-#include "verify/ptxvm/tests/vm_test.h"
+#include "verify/ptxvm/tests/vm_formats.h"
 
-typedef uint64_t u64;
-typedef uint32_t u32;
-typedef int64_t s64;
-typedef int32_t s32;
 typedef int16_t s16;
 typedef uint16_t u16;
 
@@ -93,6 +89,28 @@ static u64 differences(u64 a, u64 b, int bits, int sgn, int sum) {
         r += (u64)llabs(x - y) << (sum ? 0 : k);
     }
     return r;
+}
+static s64 low24(u64 v) {
+    s64 r = 0;
+    for (int i = 0; i < 24; i++) r += (s64)bit(v, i) * (i == 23 ? -(1 << 23) : 1 << i);
+    return r;
+}
+static u64 nth_set(u64 mask, u64 base, s32 offset) {
+    s64 count = llabs((s64)offset);
+    if (!offset) return bit(mask, (int)base) ? base : 0xffffffff;
+    for (int at = (int)base; at >= 0 && at<32; at += offset> 0 ? 1 : -1)
+        if (bit(mask, at) && !--count) return (u64)at;
+    return 0xffffffff;
+}
+static u64 extended(u64 v, u64 n, int clamps, int sgn) {
+    u64 r = 0;
+    if (n > 31 && clamps) return v;
+    n &= 31;
+    for (u64 i = 0; i < 32; i++) r |= (i < n ? bit(v, (int)i) : n && sgn ? bit(v, (int)n - 1) : 0) << i;
+    return r;
+}
+static int far_apart(u64 a, u64 b) { /* their sum has more bits than the model's long double */
+    return llabs((s64)(a >> 23 & 255) - (s64)(b >> 23 & 255)) > 38;
 }
 static s64 clamp(double v, double lo, double hi) {
     return v != v ? 0 : v <= lo ? (s64)lo : v >= hi ? (s64)hi : (s64)v;
