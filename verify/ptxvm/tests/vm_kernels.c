@@ -114,6 +114,18 @@ static void t_heap(void **u) {
     }
 }
 
+static void t_heap_misuse(void **u) {
+    (void)u;
+    static const char *const kinds[] = {"bad free", "use after free", "out-of-bounds load"};
+    uint64_t d = device(64, NULL);
+    for (uint64_t what = 0; what < 3; what++) {
+        struct vm_fault fault = {0};
+        int r = launch_full(m, "heap_misuse", D1(1), D1(1), 0, false, &fault, NULL, 2, (uint64_t[]){d, what});
+        assert_int_equal(r, VM_ILLEGAL_ADDRESS);
+        assert_string_equal(fault.kind, kinds[what]);
+    }
+}
+
 static uint16_t small_half(int v) { /* -8 … 8 in halves: exact */
     static const uint16_t bits[9] = {0, 0x3800, 0x3c00, 0x3e00, 0x4000, 0x4100, 0x4200, 0x4300, 0x4400};
     return v < 0 ? bits[-v] | 0x8000 : bits[v];
@@ -444,15 +456,15 @@ static void t_barriers(void **u) {
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(t_saxpy),       cmocka_unit_test(t_reduce),    cmocka_unit_test(t_scan),
-        cmocka_unit_test(t_transpose),   cmocka_unit_test(t_histogram), cmocka_unit_test(t_gemm_tiled),
-        cmocka_unit_test(t_gemm_512),    cmocka_unit_test(t_heap),      cmocka_unit_test(t_gemm_wmma),
-        cmocka_unit_test(t_gemm_mma),    cmocka_unit_test(t_collatz),   cmocka_unit_test(t_recursion),
-        cmocka_unit_test(t_pointers),    cmocka_unit_test(t_switches),  cmocka_unit_test(t_spin),
-        cmocka_unit_test(t_last_block),  cmocka_unit_test(t_grid_sync), cmocka_unit_test(t_warp_tricks),
-        cmocka_unit_test(t_halves),      cmocka_unit_test(t_math),      cmocka_unit_test(t_integers),
-        cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf),    cmocka_unit_test(t_by_value),
-        cmocka_unit_test(t_barriers),
+        cmocka_unit_test(t_saxpy),       cmocka_unit_test(t_reduce),      cmocka_unit_test(t_scan),
+        cmocka_unit_test(t_transpose),   cmocka_unit_test(t_histogram),   cmocka_unit_test(t_gemm_tiled),
+        cmocka_unit_test(t_gemm_512),    cmocka_unit_test(t_heap),        cmocka_unit_test(t_heap_misuse),
+        cmocka_unit_test(t_gemm_wmma),   cmocka_unit_test(t_gemm_mma),    cmocka_unit_test(t_collatz),
+        cmocka_unit_test(t_recursion),   cmocka_unit_test(t_pointers),    cmocka_unit_test(t_switches),
+        cmocka_unit_test(t_spin),        cmocka_unit_test(t_last_block),  cmocka_unit_test(t_grid_sync),
+        cmocka_unit_test(t_warp_tricks), cmocka_unit_test(t_halves),      cmocka_unit_test(t_math),
+        cmocka_unit_test(t_integers),    cmocka_unit_test(t_local_array), cmocka_unit_test(t_printf),
+        cmocka_unit_test(t_by_value),    cmocka_unit_test(t_barriers),
     };
     static const char *const archs[] = {"sm_80", "sm_90a", "sm_120"};
     int failed = 0;

@@ -326,3 +326,12 @@ extern "C" __global__ void heap(int *out, int n) {
     free(q);
     free(NULL);
 }
+
+extern "C" __global__ void heap_misuse(int *out, int what) {
+    volatile int *p = (volatile int *)malloc(64);
+    for (int i = 0; i < 16; i++) p[i] = i;
+    if (what == 2) out[0] = p[16];
+    free((void *)p);
+    if (what == 0) free((void *)p);
+    if (what == 1) out[0] = p[3];
+}
