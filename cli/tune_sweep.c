@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BATCH = 8, SHORT_REPEATS = 2, FINALISTS = 3, ROUNDS = 5 };
+enum { MAX_BATCH = 8, SHORT_REPEATS = 2, FINALISTS = 3, ROUNDS = 20, PART = 4 };
 static const double SLOW = 3;      /* times the best of a launch: not measured further */
 static const double CLEARLY = .98; /* of the default's time: noise is of this order */
 
@@ -149,7 +149,7 @@ static bool try_candidate(struct work *w, size_t i, struct err *e) {
         }
         for (int k = 0; k < SHORT_REPEATS; k++) {
             /* The first is shorter: a candidate of a hundredth of the speed shall not take a hundred times as long. */
-            int64_t n = k == 0 ? w->repeats[r] / 4 + 1 : w->repeats[r];
+            int64_t n = k == 0 ? w->repeats[r] / PART + 1 : w->repeats[r];
             double ms;
             if (!measure_once(w, i, r, n, &ms, e)) return false;
             if (x->run_ms[r] > SLOW * best_ms(s, r)) {
@@ -163,7 +163,8 @@ static bool try_candidate(struct work *w, size_t i, struct err *e) {
     return true;
 }
 
-/* The default and those that look best, again and in alternation. */
+/* The default and those that look best, again and in alternation: many short measurements, since on a busy machine only
+ * some of them are undisturbed. */
 static bool final_rounds(struct work *w, struct err *e) {
     struct sweep *s = w->s;
     size_t finalists[1 + FINALISTS] = {0}, n = 1;
@@ -184,7 +185,7 @@ static bool final_rounds(struct work *w, struct err *e) {
         for (size_t k = 0; k < n; k++) {
             double ms[SWEEP_MAX_RUNS];
             for (size_t r = 0; r < s->n_runs; r++)
-                if (!measure_once(w, finalists[k], r, w->repeats[r], &ms[r], e)) return false;
+                if (!measure_once(w, finalists[k], r, w->repeats[r] / PART + 1, &ms[r], e)) return false;
             mean[k] = geometric_mean(ms, s->n_runs);
             wins[k] += k > 0 && mean[k] < mean[0];
         }
