@@ -178,8 +178,8 @@ bool file_read(const char *path, struct buf *out, struct err *e) {
     return true;
 }
 
-static bool write_all(int fd, const char *p, size_t n) {
-    while (n) {
+bool fd_write(int fd, const void *data, size_t n) {
+    for (const char *p = data; n;) {
         ssize_t w = write(fd, p, n);
         if (w < 0 && errno == EINTR) continue;
         if (w <= 0) return false;
@@ -193,7 +193,7 @@ bool file_write_atomic(const char *path, const void *bytes, size_t n, struct err
     char *tmp = NULL;
     if (asprintf(&tmp, "%s.tmp.XXXXXX", path) < 0) return err_set(e, ERR_MEMORY, "%s: out of memory", path);
     int fd = mkstemp(tmp);
-    bool ok = fd >= 0 && fchmod(fd, 0644) == 0 && write_all(fd, bytes, n) && fsync(fd) == 0;
+    bool ok = fd >= 0 && fchmod(fd, 0644) == 0 && fd_write(fd, bytes, n) && fsync(fd) == 0;
     if (fd >= 0 && close(fd) != 0) ok = false;
     if (ok && rename(tmp, path) != 0) ok = false;
     if (!ok) {

@@ -67,6 +67,9 @@ void arena_free(struct arena *a);
 /* Reads a whole regular file into *out (a buf the caller frees). */
 bool file_read(const char *path, struct buf *out, struct err *e);
 
+/* Writes all n bytes, through interruptions and short writes; false with errno set. */
+bool fd_write(int fd, const void *data, size_t n);
+
 /* Writes bytes to path through a temporary name in the same directory: fsync, then rename, so that a reader sees the
  * old file or the new one, whole. */
 bool file_write_atomic(const char *path, const void *bytes, size_t n, struct err *e);

@@ -36,8 +36,6 @@ static bool *find_outputs(const struct kernel *k, const json_t *spec) {
     return out;
 }
 
-static int64_t row_width(const struct tensor *t) { return t->width; }
-
 bool check_open(struct model *m, int64_t batch, int64_t head_batch, struct check **out, struct err *e) {
     struct target base;
     *out = NULL;
@@ -65,7 +63,7 @@ bool check_open(struct model *m, int64_t batch, int64_t head_batch, struct check
         uint64_t sum = 0;
         for (size_t k = 0; k < l->n_binding; k++)
             if (m->tensors[l->binding[k]].kind == TENSOR_ACT)
-                sum += (uint64_t)row_width(&m->tensors[l->binding[k]]) * (uint64_t)(l->head ? head_batch : batch) + 64;
+                sum += (uint64_t)m->tensors[l->binding[k]].width * (uint64_t)(l->head ? head_batch : batch) + 64;
         if (sum > floats) floats = sum;
         if (l->kernel->n_args > n_args) n_args = l->kernel->n_args;
     }
@@ -116,7 +114,7 @@ static void shadow(struct check *c, size_t i, void *const *args, int64_t n_tok) 
         c->args[a] = args[a];
         if (!c->is_out[index_of(c, i)][a] || !t || t->kind != TENSOR_ACT) continue;
         c->args[a] = at;
-        at += row_width(t) * n_tok;
+        at += t->width * n_tok;
     }
 }
 
@@ -140,10 +138,10 @@ bool check_compare(struct check *c, size_t i, void *const *args, const int64_t *
         const struct tensor *t = argument(c, i, a);
         if (c->args[a] == args[a] || !t) continue;
         const float *got = args[a], *want = c->args[a];
-        for (int64_t r = 0; r < sizes[RUN_TOK]; r++, got += row_width(t), want += row_width(t)) {
+        for (int64_t r = 0; r < sizes[RUN_TOK]; r++, got += t->width, want += t->width) {
             double largest = 0;
-            for (int64_t x = 0; x < row_width(t); x++) largest = fmax(largest, fabs((double)want[x]));
-            for (int64_t x = 0; x < row_width(t); x++)
+            for (int64_t x = 0; x < t->width; x++) largest = fmax(largest, fabs((double)want[x]));
+            for (int64_t x = 0; x < t->width; x++)
                 if (!(fabs((double)got[x] - (double)want[x]) <= share * largest))
                     return err_set(e, ERR_COMPILE,
                                    "--check: launch %zu (%s), output %s[%lld][%lld] is %.9g; the reference kernel gives "

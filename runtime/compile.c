@@ -133,17 +133,6 @@ struct job {
 
 /* ---- compiling in child processes: LLVM's memory goes with them, and one that dies takes nothing along ---- */
 
-static bool write_all(int fd, const void *data, size_t n) {
-    for (const char *p = data; n;) {
-        ssize_t w = write(fd, p, n);
-        if (w < 0 && errno == EINTR) continue;
-        if (w <= 0) return false;
-        p += w;
-        n -= (size_t)w;
-    }
-    return true;
-}
-
 /* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0. */
 struct reply {
     uint64_t job, ok, bytes;
@@ -159,7 +148,7 @@ static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t
         bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump, &j->obj,
                                &j->err);
         struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err};
-        if (!write_all(fd, &r, sizeof r) || !write_all(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes)) return;
+        if (!fd_write(fd, &r, sizeof r) || !fd_write(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes)) return;
         buf_free(&j->obj);
     }
 }
