@@ -82,7 +82,9 @@ static bool param_variable(struct decoder *d, const struct ptx_operand *o, struc
 
 static void dec_ld(struct decoder *d) {
     struct access a = access_words(d);
-    dec_count(d, 2, 3);
+    bool ldu = !strcmp(d->part[0], "ldu");
+    if (ldu && ((a.space != SP_GLOBAL && a.space != SP_GENERIC) || a.order || a.is_volatile)) dec_unknown(d);
+    dec_count(d, 2, ldu ? 2 : 3);
     int each = ptx_type_bytes(a.t);
     if (!each) dec_unknown(d);
     u32 ops[8];
@@ -276,13 +278,56 @@ static void dec_fence(struct decoder *d) { /* membar, fence: all of them order e
     dec_op(d, op_fence, dec_ext(d, 0));
 }
 
-static void dec_prefetch(struct decoder *d) { /* hints that change nothing */
-    while (d->at < d->n_parts) d->at++;
+/* An address operand of a hint: decoded, so that it must be one, and never looked at. */
+static void hint_address(struct decoder *d, int i, int space) {
+    struct insn unused = {0};
+    struct ext x;
+    dec_address(d, dec_operand(d, i), &unused, &x, space);
+}
+static void dec_prefetch(struct decoder *d) { /* hints that change nothing, not even for a wrong address */
+    bool uniform = d->part[0][8] == 'u';
+    int space = uniform ? SP_GENERIC : space_word(d);
+    bool l1 = dec_take(d, "L1"), l2 = !l1 && !uniform && dec_take(d, "L2"),
+         evict = space == SP_GLOBAL && !uniform && (dec_take(d, "L2::evict_last") || dec_take(d, "L2::evict_normal")),
+         map = !uniform && (space == SP_GENERIC || space == SP_CONST || space == SP_PARAM) && dec_take(d, "tensormap");
+    if (l1 + l2 + evict + map != 1) dec_unknown(d);
+    if (!map && space != SP_GENERIC && space != SP_GLOBAL && space != SP_LOCAL) dec_unknown(d);
+    dec_count(d, 1, 1);
+    hint_address(d, 0, space);
     d->cls = VM_C_MOVE;
     dec_op(d, op_nop, NULL);
 }
-static void dec_createpolicy(struct decoder *d) {
-    while (d->at < d->n_parts) d->at++;
+
+static void dec_line(struct decoder *d) { /* applypriority, discard {.global} [a], 128 */
+    bool discard = d->part[0][0] == 'd';
+    int space = space_word(d);
+    if ((space != SP_GENERIC && space != SP_GLOBAL) || !dec_take(d, discard ? "L2" : "L2::evict_normal"))
+        dec_unknown(d);
+    dec_count(d, 2, 2);
+    s64 bytes;
+    if (!dec_constant(dec_operand(d, 1), &bytes) || bytes != 128) dec_fail(d, "the size is not 128");
+    d->cls = discard ? VM_C_STORE : VM_C_MOVE;
+    struct ext *x = dec_ext(d, 0);
+    x->mode = discard;
+    dec_address(d, dec_operand(d, 0), dec_op(d, op_line, x), x, space);
+}
+
+static bool priority(struct decoder *d, const char *const *words, int n) {
+    for (int i = 0; i < n; i++)
+        if (dec_take(d, words[i])) return true;
+    return false;
+}
+static void dec_createpolicy(struct decoder *d) { /* a policy is opaque and changes nothing: zero */
+    static const char *const first[] = {"L2::evict_last", "L2::evict_normal", "L2::evict_first", "L2::evict_unchanged"},
+                             *const second[] = {"L2::evict_first", "L2::evict_unchanged"};
+    bool range = dec_take(d, "range"), fraction = !range && dec_take(d, "fractional"),
+         convert = !range && !fraction && dec_take(d, "cvt");
+    if (range) dec_take(d, "global");
+    if (convert ? !dec_take(d, "L2") : !priority(d, first, 4)) dec_unknown(d);
+    if (!convert) priority(d, second, 2);
+    if (!(range || fraction || convert) || dec_type(d) != PT_B64) dec_unknown(d);
+    dec_count(d, range ? 4 : convert ? 2 : 1, range ? 4 : 2);
+    if (range) hint_address(d, 1, SP_GLOBAL);
     dec_row(d, ROW_MOV_64, 8, dec_dst(d, dec_operand(d, 0), PT_B64), dec_const(d, 8, 0), N, N);
 }
 
@@ -315,8 +360,8 @@ const struct opcode dec_memory_opcodes[] = {
     {"fence", dec_fence, VM_C_BARRIER},
     {"prefetch", dec_prefetch, VM_C_MOVE},
     {"prefetchu", dec_prefetch, VM_C_MOVE},
-    {"applypriority", dec_prefetch, VM_C_MOVE},
-    {"discard", dec_prefetch, VM_C_MOVE},
+    {"applypriority", dec_line, VM_C_MOVE},
+    {"discard", dec_line, VM_C_STORE},
     {"createpolicy", dec_createpolicy, VM_C_MOVE},
     {"mapa", dec_mapa, VM_C_MOVE},
     {"getctarank", dec_mapa, VM_C_MOVE},

@@ -43,10 +43,11 @@ static void dec_exit(struct decoder *d) {
     dec_op(d, op_exit, NULL);
 }
 static void dec_trap(struct decoder *d) {
+    dec_count(d, 0, 0);
     dec_op(d, op_trap, NULL);
 }
-static void dec_nop(struct decoder *d) {
-    while (d->at < d->n_parts) d->at++;
+static void dec_brkpt(struct decoder *d) { /* no debugger is attached: nothing stops */
+    dec_count(d, 0, 0);
     dec_op(d, op_nop, NULL);
 }
 
@@ -291,23 +292,31 @@ static void dec_activemask(struct decoder *d) {
 }
 static void dec_nanosleep(struct decoder *d) {
     if (dec_type(d) != PT_U32) dec_unknown(d);
+    dec_count(d, 1, 1);
+    dec_src(d, dec_operand(d, 0), PT_U32);
     dec_op(d, op_nanosleep, NULL);
 }
 static void dec_griddepcontrol(struct decoder *d) { /* launches run one after another: a dependency is always met */
     if (!dec_take(d, "wait") && !dec_take(d, "launch_dependents")) dec_unknown(d);
+    dec_count(d, 0, 0);
     dec_op(d, op_nop, NULL);
 }
 static void dec_setmaxnreg(struct decoder *d) {
     if ((!dec_take(d, "inc") && !dec_take(d, "dec")) || !dec_take(d, "sync") || !dec_take(d, "aligned") ||
         dec_type(d) != PT_U32)
         dec_unknown(d);
+    dec_count(d, 1, 1);
     s64 n;
     if (!dec_constant(dec_operand(d, 0), &n) || n < 24 || n > 256 || n % 8)
         dec_fail(d, "a count of registers from 24 to 256, a multiple of 8");
     dec_op(d, op_nop, NULL);
 }
-static void dec_pmevent(struct decoder *d) {
-    dec_take(d, "mask");
+static void dec_pmevent(struct decoder *d) { /* nothing counts the events */
+    bool mask = dec_take(d, "mask");
+    dec_count(d, 1, 1);
+    s64 n;
+    if (!dec_constant(dec_operand(d, 0), &n) || n < 0 || n > (mask ? 65535 : 15))
+        dec_fail(d, "expected %s", mask ? "a mask of 16 bits" : "an event from 0 to 15");
     dec_op(d, op_nop, NULL);
 }
 
@@ -318,7 +327,7 @@ const struct opcode dec_warp_opcodes[] = {
     {"ret", dec_ret, VM_C_CONTROL},
     {"exit", dec_exit, VM_C_CONTROL},
     {"trap", dec_trap, VM_C_CONTROL},
-    {"brkpt", dec_nop, VM_C_CONTROL},
+    {"brkpt", dec_brkpt, VM_C_CONTROL},
     {"bar", dec_bar, VM_C_BARRIER},
     {"barrier", dec_bar, VM_C_BARRIER},
     {"shfl", dec_shfl, VM_C_WARP},

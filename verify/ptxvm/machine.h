@@ -401,6 +401,7 @@ enum step op_ldparam(struct warp *, struct split *, const struct insn *, u32);
 enum step op_stparam(struct warp *, struct split *, const struct insn *, u32);
 enum step op_atom(struct warp *, struct split *, const struct insn *, u32);
 enum step op_fence(struct warp *, struct split *, const struct insn *, u32);
+enum step op_line(struct warp *, struct split *, const struct insn *, u32);
 enum step op_cpasync(struct warp *, struct split *, const struct insn *, u32);
 enum step op_cpasync_group(struct warp *, struct split *, const struct insn *, u32);
 enum step op_mma(struct warp *, struct split *, const struct insn *, u32);

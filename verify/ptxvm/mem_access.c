@@ -403,3 +403,22 @@ enum step op_local(struct warp *w, struct split *s, const struct insn *in, u32 m
     EACH_LANE(i, m) row_put(d, i, in->dsize, v);
     return STEP_NEXT;
 }
+
+/* applypriority (mode 0) and discard (mode 1) of a line of 128 bytes: it must be there, and global. What discard leaves
+ * is unspecified: the bytes count as never written again. */
+enum step op_line(struct warp *w, struct split *s, const struct insn *in, u32 m) {
+    const struct ext *x = in->ext;
+    u64 addr[32];
+    u8 space = vm_addresses(w, s, in, x, m, addr);
+    EACH_LANE(i, m) {
+        if (space != SP_GLOBAL) {
+            bad(w, s, in, i, "address of no global memory", addr[i], 128, NULL);
+            return STEP_FAULT;
+        }
+        u8 *p = vm_lane_pointer(w, s, in, i, space, addr[i], 128, ACCESS_STORE);
+        if (!p) return STEP_FAULT;
+        if (x->mode && w->block->gang_check && addr[i] >= VM_DEV_BASE)
+            memset(vm_arena_shadow + (addr[i] - VM_DEV_BASE), SHADOW_ADDRESSABLE, 128);
+    }
+    return STEP_NEXT;
+}
