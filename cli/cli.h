@@ -213,6 +213,7 @@ struct engine_options {
     bool gpu; /* like --device cuda, but falls back to the CPU with a warning */
     int act;  /* enum activation */
     int kv;   /* enum kv_type; KV_DEFAULT: f16 with q8 activations, f32 with f32 */
+    double weights_cache; /* GiB of packed weights to keep on disk */
     bool profile;
     const char *dump; /* print each kernel after this pass */
 };

@@ -1,5 +1,6 @@
 /* doctor_cache: the state of the directory where compiled kernels are kept. */
 #include "cli/doctor.h"
+#include "runtime/packfile.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -60,6 +61,9 @@ json_t *doctor_cache(json_t *advice) {
         nftw(path, visit, 16, FTW_PHYS | FTW_MOUNT);
         json_object_set_new(o, "files", json_integer(found.files));
         json_object_set_new(o, "size_bytes", json_integer((json_int_t)found.bytes));
+        struct packfile_total packed = packfile_count(path);
+        json_object_set_new(o, "models_packed", json_integer((json_int_t)packed.files));
+        json_object_set_new(o, "models_packed_bytes", json_integer((json_int_t)packed.bytes));
     } else if (strcmp(state, "not there yet") != 0) {
         doctor_advise(advice, "the cache directory cannot be used: kernels are compiled anew at every start", fix);
     }

@@ -21,6 +21,7 @@ bool engine_open(const struct engine_options *o, struct model **out, struct err 
         .kv = o->kv == KV_DEFAULT ? NULL : kv_names[o->kv],
         .n_threads = (int)(o->threads ? o->threads : doctor_cores()),
         .dump = o->dump,
+        .packed_bytes = (uint64_t)(o->weights_cache * 0x1p30),
         .cuda = cuda,
         .cuda_index = o->device.index,
     };
@@ -33,8 +34,9 @@ uint64_t engine_peak_bytes(void) {
 }
 
 json_t *engine_json(const struct model *m) {
-    return json_pack("{s:f, s:f, s:I, s:I, s:I, s:I, s:i}", "load_s", m->load_s, "compile_s", m->compiler.seconds,
-                     "kernels_compiled", (json_int_t)m->compiler.n_compiled, "kernels_cached",
-                     (json_int_t)m->compiler.n_cached, "weights_bytes", (json_int_t)m->weight_bytes, "peak_bytes",
-                     (json_int_t)engine_peak_bytes(), "threads", pool_threads(m->pool));
+    return json_pack("{s:f, s:f, s:b, s:f, s:I, s:I, s:I, s:I, s:i}", "load_s", m->load_s, "weights_s", m->pack_s,
+                     "weights_cached", m->weights_cached, "compile_s", m->compiler.seconds, "kernels_compiled",
+                     (json_int_t)m->compiler.n_compiled, "kernels_cached", (json_int_t)m->compiler.n_cached,
+                     "weights_bytes", (json_int_t)m->weight_bytes, "peak_bytes", (json_int_t)engine_peak_bytes(),
+                     "threads", pool_threads(m->pool));
 }

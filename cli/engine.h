@@ -12,7 +12,7 @@ bool engine_open(const struct engine_options *o, struct model **out, struct err 
 /* The most memory this process has had, in bytes. */
 uint64_t engine_peak_bytes(void);
 
-/* {"load_s", "compile_s", "kernels_compiled", "kernels_cached", "weights_bytes", "peak_bytes", "threads"}: what every
+/* {"load_s", "weights_s", "weights_cached", "compile_s", "kernels_compiled", "kernels_cached", "weights_bytes", "peak_bytes", "threads"}: what every
  * report of a model says. */
 json_t *engine_json(const struct model *m);
 

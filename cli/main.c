@@ -88,6 +88,7 @@ int main(int argc, char **argv) {
     occupy_standard_streams();
     /* A reader that has seen enough (`kgen run … | head`) ends kgen, even where the caller ignores the signal. */
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write */
     if (argc < 2) {
         help_overview(stderr);
         return EXIT_USAGE;

@@ -72,9 +72,12 @@ static void print_summary(const struct generator *g, double start) {
                                       [ENDED_BY_INTERRUPT] = "interrupted"};
     const struct model *m = g->model;
     char weights[32], peak[32];
-    fprintf(stderr, "%sload%s         %.0f ms, %s of weights, %d thread%s\n", bold(stderr), plain(stderr),
-            m->load_s * 1e3, format_bytes(m->weight_bytes, weights), pool_threads(m->pool),
-            pool_threads(m->pool) == 1 ? "" : "s");
+    fprintf(stderr, "%sload%s         %.0f ms, %s of weights%s, %d thread%s\n", bold(stderr), plain(stderr),
+            m->load_s * 1e3, format_bytes(m->weight_bytes, weights),
+            m->weights_cached ? " from the cache"
+            : m->packed.data  ? ", packed and cached"
+                              : "",
+            pool_threads(m->pool), pool_threads(m->pool) == 1 ? "" : "s");
     fprintf(stderr, "%scompile%s      %.0f ms of these, %zu kernels compiled, %zu from the cache\n", bold(stderr),
             plain(stderr), m->compiler.seconds * 1e3, m->compiler.n_compiled, m->compiler.n_cached);
     if (g->first_token_at > 0)

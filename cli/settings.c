@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 const struct variable variables[] = {
-    {"KGEN_CACHE_DIR", "where compiled kernels and tuning results are kept ($XDG_CACHE_HOME/kgen)", true},
+    {"KGEN_CACHE_DIR", "where compiled kernels, packed weights and tuning results are kept ($XDG_CACHE_HOME/kgen)", true},
     {"KGEN_LUA", "a directory with kernels.lua, dsl/ or models/ to use instead of those built in", false},
     {"NO_COLOR", "any value: no colour, even on a terminal", false},
     {"KGEN_PTXVM", "the PTX machine (build/ptxvm/libcuda.so.1): fast, check or leaks", false},

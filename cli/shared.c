@@ -22,6 +22,8 @@ const struct option engine_options[] = {
      .choices = act_names, .fallback = "q8", .setting = true},
     {"kv", 0, OPTION_ENUM, NULL, "the KV cache's numbers; without it f16, or f32 with --act f32", AT(kv),
      .choices = kv_names, .setting = true},
+    {"weights-cache", 0, OPTION_FLOAT, "GIB", "disk space for packed weights beside the compiled code; 0: none",
+     AT(weights_cache), .floats = {0, 1e6}, .unit = "GiB", .fallback = "32", .setting = true},
     {"profile", 0, OPTION_FLAG, NULL, "time and traffic of each kernel, on standard error", AT(profile)},
     {"dump", 0, OPTION_STRING, "PASS", "print each kernel after this pass, on standard error", AT(dump),
      .setting = true},

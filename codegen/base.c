@@ -69,6 +69,16 @@ static _Atomic long fail_countdown;
 void mem_fail_at(long n) { atomic_store(&fail_countdown, n); }
 bool mem_fail_pending(void) { return atomic_load(&fail_countdown) > 0; }
 
+void warn_once(bool *said, const char *fmt, ...) {
+    if (__atomic_exchange_n(said, true, __ATOMIC_RELAXED)) return;
+    va_list ap;
+    va_start(ap, fmt);
+    char *msg = format(fmt, ap);
+    va_end(ap);
+    fprintf(stderr, "kgen: warning: %s\n", msg ? msg : "out of memory");
+    free(msg);
+}
+
 void *mem_new(size_t bytes) {
     void *p = calloc(1, bytes ? bytes : 1);
     if (!p) bug("out of memory: %zu bytes", bytes);

@@ -74,6 +74,9 @@ bool fd_write(int fd, const void *data, size_t n);
  * old file or the new one, whole. */
 bool file_write_atomic(const char *path, const void *bytes, size_t n, struct err *e);
 
+/* "kgen: warning: …" on standard error the first time *said is false; sets it. For what costs time only, once a process. */
+void warn_once(bool *said, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
 double now_s(void); /* monotonic seconds */
 double cpu_s(void); /* processor seconds of this process: for time limits that a busy machine must not fail */
 

@@ -32,17 +32,8 @@ struct cache {
 };
 
 /* One warning a process: what follows from the first, and a cache is never worth more of anyone's attention. */
-static void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void warn(const char *fmt, ...) {
-    static _Atomic bool warned;
-    if (atomic_exchange(&warned, true)) return;
-    char msg[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(msg, sizeof msg, fmt, ap);
-    va_end(ap);
-    fprintf(stderr, "kgen: warning: %s\n", msg);
-}
+static bool warned;
+#define warn(...) warn_once(&warned, __VA_ARGS__)
 
 /* ---- the directory ---- */
 
@@ -96,13 +87,14 @@ static char *join(const char *dir, const char *name) {
     return b.data;
 }
 
-/* What a killed writer leaves: file_write_atomic's temporary names, too old for a writer to be at work. */
+/* What a killed writer leaves: temporary names of entries and of packed weights (runtime/packfile.h), too old for a
+ * writer to be at work. */
 static void remove_stale(const char *dir) {
     DIR *d = opendir(dir);
     if (!d) return;
     time_t now = time(NULL);
     for (struct dirent *entry; (entry = readdir(d));) {
-        if (!strstr(entry->d_name, ".kobj.tmp.")) continue;
+        if (!strstr(entry->d_name, ".kobj.tmp.") && !strstr(entry->d_name, ".kpack.tmp.")) continue;
         char *path = join(dir, entry->d_name);
         struct stat st;
         if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && now - st.st_mtime > STALE_SECONDS) unlink(path);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "runtime/gguf_impl.h"
@@ -334,6 +335,48 @@ bool gguf_pread(const struct gguf *g, const struct gguf_tensor *t, uint64_t off,
         bug("read of %zu bytes at %" PRIu64 " of tensor '%s', which has %" PRIu64, n, off, t->name, t->bytes);
     if (part_read(&g->parts[t->part], t->off + off, dst, n, e)) return true;
     return err_prefix(e, "tensor '%s'", t->name);
+}
+
+/* Times of change are as coarse as this on some file systems. */
+static bool settled(const struct timespec *changed) {
+    struct timespec now;
+    enum { COARSEST_S = 2 };
+    return clock_gettime(CLOCK_REALTIME, &now) == 0 && changed->tv_sec + COARSEST_S < now.tv_sec;
+}
+
+static uint64_t metadata_hash(const struct gguf *g) {
+    uint64_t h = 0;
+    for (size_t i = 0; i < g->n_keys; i++) {
+        const struct gguf_key *k = &g->keys[i];
+        h = XXH3_64bits_withSeed(k->name, strlen(k->name), h);
+        h = XXH3_64bits_withSeed(k->value.data, k->value.bytes, h);
+    }
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const struct gguf_tensor *t = &g->tensors[i];
+        uint64_t place[] = {t->type_id, t->part, t->ne[0], t->ne[1], t->ne[2], t->ne[3], t->off};
+        h = XXH3_64bits_withSeed(t->name, strlen(t->name), h);
+        h = XXH3_64bits_withSeed(place, sizeof place, h);
+    }
+    return h;
+}
+
+bool gguf_stamp(const struct gguf *g, struct buf *path, struct buf *stamp) {
+    char *absolute = realpath(g->path, NULL);
+    bool ok = absolute != NULL;
+    if (ok) buf_add(path, absolute, strlen(absolute) + 1);
+    free(absolute);
+    for (uint32_t i = 0; i < g->n_parts && ok; i++) {
+        struct stat st;
+        ok = fstat(g->parts[i].fd, &st) == 0 && st.st_nlink > 0 && settled(&st.st_mtim) && settled(&st.st_ctim);
+        if (!ok) break;
+        uint64_t facts[] = {(uint64_t)st.st_dev,         (uint64_t)st.st_ino,          (uint64_t)st.st_size,
+                            (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_ctim.tv_sec,
+                            (uint64_t)st.st_ctim.tv_nsec};
+        buf_add(stamp, facts, sizeof facts);
+    }
+    uint64_t h = metadata_hash(g);
+    buf_add(stamp, &h, sizeof h);
+    return ok;
 }
 
 void gguf_drop(const struct gguf *g, const struct gguf_tensor *t) {

@@ -141,6 +141,12 @@ const char *gguf_value_type_name(enum gguf_value_type t); /* "u32" */
 /* Copies n bytes at byte `off` of the tensor, by pread: a file that shrank since is an error, not a signal. */
 bool gguf_pread(const struct gguf *g, const struct gguf_tensor *t, uint64_t off, void *dst, size_t n, struct err *e);
 
+/* What tells the files that g was opened from, as they stand now, from all others and from themselves after a change:
+ * per part device, inode, size and times of change, then a hash of the metadata. Bytes, appended to *stamp; the first
+ * part's absolute path with its NUL goes to *path. False: there is no such thing, since a part has no lasting name (a
+ * memory file) or changed within the last two seconds, when another change might leave the same times. */
+bool gguf_stamp(const struct gguf *g, struct buf *path, struct buf *stamp);
+
 /* Gives the whole pages inside the tensor back to the system (they are read again on the next access). */
 void gguf_drop(const struct gguf *g, const struct gguf_tensor *t);
 

@@ -225,7 +225,7 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
         ok = compile(m, e);
         tunedb_close(m->compiler.tune);
         m->compiler.tune = NULL;
-        ok = ok && pool_open(n_threads, &m->pool, e) && weights_load(m, e);
+        ok = ok && pool_open(n_threads, &m->pool, e) && weights_load(m, o->packed_bytes, e);
         if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     }
     if (!ok) {

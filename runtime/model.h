@@ -9,6 +9,7 @@
 #include "runtime/compile.h"
 #include "runtime/dev_cuda.h"
 #include "runtime/gguf.h"
+#include "runtime/packfile.h"
 #include "runtime/pool.h"
 
 struct model_options {
@@ -21,6 +22,7 @@ struct model_options {
     int n_threads;      /* 0: one for each processor this process may use */
     bool no_fuse;       /* every kernel a launch of its own */
     bool no_cache;      /* compile everything anew, store nothing */
+    uint64_t packed_bytes; /* of packed weights kept on disk, of all models together; 0: none */
     const char *dump;   /* a flat IR pass, or "all": kernels are compiled anew and printed after it; NULL: none */
 };
 
@@ -66,7 +68,9 @@ struct model {
     struct launch *launches;
     size_t n_launches, first_head;
     int32_t *bindings;
-    void *weights; /* one mapping for all; NULL when they are on a GPU */
+    void *weights; /* one image of all; NULL when they are on a GPU */
+    struct packfile packed; /* what it lies in, where it is no memory of this process */
+    bool weights_cached;    /* they had been packed before */
     struct cuda *gpu;            /* NULL: the processor */
     cuda_addr gpu_weights;
     struct cuda_kernel **loaded; /* on a GPU: by kernel, NULL for packing routines */

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <sqlite3.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,17 +26,8 @@ static const char schema[] =
     "  key TEXT NOT NULL, bucket TEXT NOT NULL, kernel TEXT NOT NULL, target TEXT NOT NULL, tune TEXT NOT NULL,"
     "  ms REAL NOT NULL, outcome TEXT NOT NULL, at INTEGER NOT NULL);";
 
-static void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void warn(const char *fmt, ...) {
-    static _Atomic bool warned;
-    if (atomic_exchange(&warned, true)) return;
-    char msg[2048];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(msg, sizeof msg, fmt, ap);
-    va_end(ap);
-    fprintf(stderr, "kgen: warning: %s\n", msg);
-}
+static bool warned;
+#define warn(...) warn_once(&warned, __VA_ARGS__)
 
 static bool damaged(int rc) {
     return (rc & 0xFF) == SQLITE_CORRUPT || (rc & 0xFF) == SQLITE_NOTADB;

@@ -7,38 +7,56 @@
 /* Kernels may read up to a vector past the end of an array (lanes whose results are masked). */
 enum { SLACK = 256, HUGE_PAGE = 1 << 21, STAGING = 8 << 20 };
 
+/* What packing fills: memory, or a packed file by way of memory for one round. */
+struct sink {
+    uint8_t *image; /* all of it; NULL: goes to the file */
+    struct packfile_writer *writer;
+    uint8_t *round; /* [most packed bytes of a round] */
+};
+
+/* One round at work: rows [first, end) of a tensor. */
 struct packing {
     struct model *m;
     const struct tensor *t;
     const struct gguf_tensor *src;
+    const struct sink *sink;
     kernel_fn *fn;
     uint8_t *staging;
     const int32_t *rowmap;
     int64_t dims[4]; /* as the kernel wants them */
-    int64_t first, end; /* rows in this round, read into staging */
-    int64_t row_bytes;
+    int64_t first, end;
+    int64_t row_bytes, tile_bytes;
+    uint64_t off; /* of the tensor in the image */
     _Atomic bool failed;
-    struct err err;
+    struct err err; /* code ERR_NONE: the packed file failed, not the model */
 };
 
 static void pack_thread(void *ctx, int thread) {
     struct packing *p = ctx;
+    const struct sink *to = p->sink;
     struct pool *pool = p->m->pool;
     int64_t begin, end;
     pool_share(pool, thread, p->end - p->first, &begin, &end);
     struct err e = {0};
-    if (begin < end && !gguf_pread(p->m->gguf, p->src, (uint64_t)((p->first + begin) * p->row_bytes),
-                                   p->staging + begin * p->row_bytes, (size_t)((end - begin) * p->row_bytes), &e) &&
+    if (begin < end &&
+        !gguf_pread(p->m->gguf, p->src, (uint64_t)((p->first + begin) * p->row_bytes),
+                    p->staging + begin * p->row_bytes, (size_t)((end - begin) * p->row_bytes), &e) &&
         !atomic_exchange(&p->failed, true))
         p->err = e;
     pool_barrier(pool);
     if (atomic_load(&p->failed)) return;
     int64_t lanes = p->m->compiler.target.lanes, first_tile = p->first / lanes;
     pool_share(pool, thread, (p->end + lanes - 1) / lanes - first_tile, &begin, &end);
-    /* The routine counts rows from the tensor's first. */
+    if (begin == end) return;
+    /* The routine counts rows and tiles from the tensor's first. */
     void *src = (void *)((uintptr_t)p->staging - (uintptr_t)(p->first * p->row_bytes));
-    void *args[3] = {src, p->t->data, (void *)p->rowmap};
-    if (begin < end) p->fn(args, p->dims, first_tile + begin, first_tile + end, NULL);
+    void *dst =
+        to->image ? to->image + p->off : (void *)((uintptr_t)to->round - (uintptr_t)(first_tile * p->tile_bytes));
+    void *args[3] = {src, dst, (void *)p->rowmap};
+    p->fn(args, p->dims, first_tile + begin, first_tile + end, NULL);
+    if (!to->image && !packfile_write(to->writer, p->off + (uint64_t)((first_tile + begin) * p->tile_bytes),
+                                      to->round + begin * p->tile_bytes, (size_t)((end - begin) * p->tile_bytes)))
+        atomic_store(&p->failed, true);
 }
 
 /* The source row of each packed row. halves > 0: within each run of `halves` rows, the interleaved pairs (2i, 2i + 1)
@@ -54,11 +72,20 @@ static void fill_rowmap(int32_t *map, int64_t n, int64_t halves) {
     }
 }
 
-struct sizes {
-    uint64_t tile, bytes;
+/* Where a weight goes, and what packing it takes. */
+struct place {
+    uint64_t off, bytes, tile; /* in the image; of a tile, of a packed one */
+    int64_t row_bytes, rows;   /* of the file's rows, and how many a round */
 };
 
-static bool packed_size(struct model *m, const struct tensor *t, struct sizes *out, struct err *e) {
+/* The image of all weights. */
+struct layout {
+    struct place *places; /* by tensor */
+    uint64_t bytes;
+    uint64_t staging_bytes, round_bytes, max_rows; /* the most that a round reads and packs; of any tensor */
+};
+
+static bool packed_size(struct model *m, const struct tensor *t, struct place *out, struct err *e) {
     json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", t->fmt, "lanes", (int)m->compiler.target.lanes, "rows",
                             (json_int_t)t->dims[0], "n", (json_int_t)t->dims[1]);
     json_t *r = NULL;
@@ -71,7 +98,8 @@ static bool packed_size(struct model *m, const struct tensor *t, struct sizes *o
     return true;
 }
 
-/* Rows read and packed at a time: about STAGING bytes, whole tiles, and whole heads where rows are reordered in them. */
+/* Rows read and packed at a time: about STAGING bytes, whole tiles, and whole heads where rows are reordered in them.
+ */
 static int64_t round_rows(const struct model *m, const struct tensor *t, int64_t row_bytes) {
     int64_t unit = m->compiler.target.lanes, halves = json_integer_value(json_object_get(t->plan, "halves"));
     if (halves > 0) unit *= halves;
@@ -79,98 +107,185 @@ static int64_t round_rows(const struct model *m, const struct tensor *t, int64_t
     return rows > unit ? rows : unit;
 }
 
-static bool is_packed(const struct tensor *t) { return json_is_true(json_object_get(t->plan, "packed")); }
+static bool is_packed(const struct tensor *t) {
+    return json_is_true(json_object_get(t->plan, "packed"));
+}
 
-static bool load_one(struct model *m, struct tensor *t, const struct kernel *pack, uint64_t tile_bytes,
-                     uint8_t *staging, int32_t *rowmap, struct err *e) {
-    const struct gguf_tensor *src;
-    if (!gguf_get_tensor(m->gguf, t->name, &src, e)) return false;
-    fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
-    if (!is_packed(t)) {
-        /* A vector of float32: its elements move as the rows they belong to (the biases of reordered rows). */
-        if (!gguf_pread(m->gguf, src, 0, staging, src->bytes, e)) return false;
-        float *to = t->data;
-        const float *from = (const float *)staging;
-        for (int64_t i = 0; i < t->dims[0]; i++) to[i] = from[rowmap[i]];
-        return true;
-    }
-    struct packing p = {.m = m, .t = t, .src = src, .staging = staging, .rowmap = rowmap};
-    p.fn = pack->phases[0].parts[0].fn;
-    p.row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
-    int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = t->dims[1] / src->type->block_elems,
-                                 [RUN_ROWS] = t->dims[0],
-                                 [RUN_ROW_BYTES] = p.row_bytes,
-                                 [RUN_TILE_BYTES] = (int64_t)tile_bytes};
-    for (size_t i = 0; i < pack->n_dims; i++) p.dims[i] = sizes[pack->dims[i]];
-    int64_t round = round_rows(m, t, p.row_bytes);
-    for (p.first = 0; p.first < t->dims[0]; p.first = p.end) {
-        p.end = p.first + round < t->dims[0] ? p.first + round : t->dims[0];
-        pool_run(m->pool, pack_thread, &p);
-        if (p.failed) {
-            *e = p.err;
-            return false;
+static uint64_t max(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+static bool lay_out(struct model *m, struct layout *l, struct err *e) {
+    l->places = mem_new(m->n_tensors * sizeof *l->places);
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        struct tensor *t = &m->tensors[i];
+        struct place *p = &l->places[i];
+        const struct gguf_tensor *src;
+        if (t->kind != TENSOR_WEIGHT) continue;
+        if (!gguf_get_tensor(m->gguf, t->name, &src, e)) return false;
+        p->row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
+        if (is_packed(t)) {
+            if ((uint64_t)t->dims[1] % src->type->block_elems)
+                return err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u",
+                               t->name, (long long)t->dims[1], t->fmt, src->type->block_elems);
+            if (!packed_size(m, t, p, e)) return false;
+            int64_t rows = round_rows(m, t, p->row_bytes), lanes = m->compiler.target.lanes;
+            p->rows = rows < t->dims[0] ? rows : t->dims[0];
+            l->staging_bytes = max(l->staging_bytes, (uint64_t)(p->rows * p->row_bytes));
+            l->round_bytes = max(l->round_bytes, (uint64_t)((p->rows + lanes - 1) / lanes) * p->tile);
+        } else {
+            p->bytes = src->bytes;
+            l->staging_bytes = max(l->staging_bytes, p->bytes);
+            l->round_bytes = max(l->round_bytes, p->bytes);
         }
+        l->max_rows = max(l->max_rows, (uint64_t)t->dims[0]);
+        p->off = l->bytes;
+        t->bytes = p->bytes;
+        l->bytes += (p->bytes + SLACK + 63) / 64 * 64;
     }
-    gguf_drop(m->gguf, src);
+    l->bytes = (l->bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     return true;
 }
 
-bool weights_load(struct model *m, struct err *e) {
-    double start = now_s();
-    struct sizes *sizes = mem_new(m->n_tensors * sizeof *sizes);
-    uint64_t total = 0, staging_bytes = 0, max_rows = 0;
-    bool ok = true;
-    for (size_t i = 0; i < m->n_tensors && ok; i++) {
-        struct tensor *t = &m->tensors[i];
-        if (t->kind != TENSOR_WEIGHT) continue;
-        const struct gguf_tensor *src;
-        if (!gguf_get_tensor(m->gguf, t->name, &src, e)) ok = false;
-        if (!ok) break;
-        if (is_packed(t)) {
-            if ((uint64_t)t->dims[1] % src->type->block_elems)
-                ok = err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u", t->name,
-                             (long long)t->dims[1], t->fmt, src->type->block_elems);
-            ok = ok && packed_size(m, t, &sizes[i], e);
-            int64_t row_bytes = (int64_t)(src->bytes / (uint64_t)t->dims[0]);
-            int64_t rows = round_rows(m, t, row_bytes) < t->dims[0] ? round_rows(m, t, row_bytes) : t->dims[0];
-            if ((uint64_t)(rows * row_bytes) > staging_bytes) staging_bytes = (uint64_t)(rows * row_bytes);
-        } else {
-            sizes[i].bytes = src->bytes;
-            if (src->bytes > staging_bytes) staging_bytes = src->bytes;
-        }
-        if ((uint64_t)t->dims[0] > max_rows) max_rows = (uint64_t)t->dims[0];
-        t->bytes = sizes[i].bytes;
-        total += (sizes[i].bytes + SLACK + 63) / 64 * 64;
+/* A vector of float32: its elements move as the rows they belong to (the biases of reordered rows). */
+static bool load_vector(struct packing *p, const struct place *at) {
+    if (!gguf_pread(p->m->gguf, p->src, 0, p->staging, at->bytes, &p->err)) return false;
+    float *to = (float *)(void *)(p->sink->image ? p->sink->image + at->off : p->sink->round);
+    const float *from = (const float *)(void *)p->staging;
+    for (int64_t i = 0; i < p->t->dims[0]; i++) to[i] = from[p->rowmap[i]];
+    return p->sink->image || packfile_write(p->sink->writer, at->off, p->sink->round, at->bytes);
+}
+
+static bool load_one(struct packing *p, const struct place *at, const struct kernel *pack) {
+    if (!is_packed(p->t)) return load_vector(p, at);
+    p->fn = pack->phases[0].parts[0].fn;
+    p->row_bytes = at->row_bytes;
+    p->tile_bytes = (int64_t)at->tile;
+    p->off = at->off;
+    int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = p->t->dims[1] / p->src->type->block_elems,
+                                 [RUN_ROWS] = p->t->dims[0],
+                                 [RUN_ROW_BYTES] = p->row_bytes,
+                                 [RUN_TILE_BYTES] = p->tile_bytes};
+    for (size_t i = 0; i < pack->n_dims; i++) p->dims[i] = sizes[pack->dims[i]];
+    for (p->first = 0; p->first < p->t->dims[0]; p->first = p->end) {
+        p->end = p->first + at->rows < p->t->dims[0] ? p->first + at->rows : p->t->dims[0];
+        pool_run(p->m->pool, pack_thread, p);
+        if (p->failed) return false;
     }
-    uint8_t *staging = NULL;
-    int32_t *rowmap = NULL;
-    if (ok) {
-        m->weight_bytes = (total + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        m->weights = mmap(NULL, m->weight_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (m->weights == MAP_FAILED) m->weights = NULL;
-        staging = mmap(NULL, staging_bytes + SLACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (staging == MAP_FAILED) staging = NULL;
-        rowmap = mem_try(max_rows ? max_rows : 1, sizeof *rowmap);
-        if (!m->weights || !staging || !rowmap)
-            ok = err_set(e, ERR_MEMORY, "%s: %llu MiB for the weights cannot be had; free memory or use a smaller model",
-                         gguf_path(m->gguf), (unsigned long long)(m->weight_bytes >> 20));
-        else madvise(m->weights, m->weight_bytes, MADV_HUGEPAGE);
-    }
-    uint64_t at = 0;
+    gguf_drop(p->m->gguf, p->src);
+    return true;
+}
+
+static void *memory(uint64_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+/* Fills the image. False with *e untouched: the packed file failed. */
+static bool fill(struct model *m, const struct layout *l, const struct sink *sink, struct err *e) {
+    uint8_t *staging = memory(l->staging_bytes + SLACK);
+    int32_t *rowmap = mem_try(l->max_rows ? l->max_rows : 1, sizeof *rowmap);
+    bool ok = staging && rowmap;
+    if (!ok) err_set(e, ERR_MEMORY, "%s: no memory to pack its weights in", gguf_path(m->gguf));
     for (size_t i = 0; i < m->n_tensors && ok; i++) {
-        struct tensor *t = &m->tensors[i];
+        const struct tensor *t = &m->tensors[i];
         if (t->kind != TENSOR_WEIGHT) continue;
-        t->data = (uint8_t *)m->weights + at;
-        at += (t->bytes + SLACK + 63) / 64 * 64;
+        struct packing p = {.m = m, .t = t, .sink = sink, .staging = staging, .rowmap = rowmap};
         size_t f = 0;
         while (is_packed(t) && strcmp(m->pack_fmts[f], t->fmt) != 0) f++;
-        ok = load_one(m, t, &m->kernels[m->n_plan_kernels + 1 + f], sizes[i].tile, staging, rowmap, e);
+        fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
+        ok = gguf_get_tensor(m->gguf, t->name, &p.src, &p.err) &&
+             load_one(&p, &l->places[i], &m->kernels[m->n_plan_kernels + 1 + f]);
+        if (!ok && p.err.code) *e = p.err;
     }
-    if (staging) munmap(staging, staging_bytes + SLACK);
+    if (staging) munmap(staging, l->staging_bytes + SLACK);
     mem_free(rowmap);
-    mem_free(sizes);
+    return ok;
+}
+
+static bool fill_memory(struct model *m, const struct layout *l, struct err *e) {
+    struct sink sink = {.image = memory(l->bytes)};
+    if (!sink.image)
+        return err_set(e, ERR_MEMORY, "%s: %llu MiB for the weights cannot be had; free memory or use a smaller model",
+                       gguf_path(m->gguf), (unsigned long long)(l->bytes >> 20));
+    madvise(sink.image, l->bytes, MADV_HUGEPAGE);
+    m->weights = sink.image;
+    return fill(m, l, &sink, e);
+}
+
+/* Everything the image's bytes depend on besides the file: the declared layouts, by the sources' digest, and what is
+ * where. */
+static bool identify(struct model *m, const struct layout *l, struct pack_id *id) {
+    id->lanes = m->compiler.target.lanes;
+    id->bytes = l->bytes;
+    buf_printf(&id->layout, "%s\n%u\n", dsl_digest(m->dsl), id->lanes);
+    for (size_t i = 0; i < m->n_tensors; i++) {
+        const struct tensor *t = &m->tensors[i];
+        if (t->kind != TENSOR_WEIGHT) continue;
+        buf_printf(&id->layout, "%s %s %lld %lld %d %lld %llu\n", t->name, t->fmt, (long long)t->dims[0],
+                   (long long)t->dims[1], is_packed(t),
+                   (long long)json_integer_value(json_object_get(t->plan, "halves")),
+                   (unsigned long long)l->places[i].off);
+    }
+    return gguf_stamp(m->gguf, &id->path, &id->stamp);
+}
+
+/* Packs into a file. False: there is none, or the model itself failed (*e says so then). */
+static bool fill_file(struct model *m, const struct layout *l, const struct pack_id *id, uint64_t limit,
+                      struct err *e) {
+    const char *dir = cache_dir(m->cache);
+    struct sink sink = {.writer = packfile_create(dir, id, limit)};
+    if (!sink.writer) return false;
+    sink.round = memory(l->round_bytes);
+    struct pack_id after = {0};
+    /* A model file that changed meanwhile is not what the stamp says. */
+    bool ok = sink.round && fill(m, l, &sink, e) && gguf_stamp(m->gguf, &after.path, &after.stamp) &&
+              after.stamp.len == id->stamp.len && memcmp(after.stamp.data, id->stamp.data, id->stamp.len) == 0;
+    if (sink.round) munmap(sink.round, l->round_bytes);
+    pack_id_free(&after);
+    if (ok) return packfile_publish(sink.writer, m->pool, &m->packed);
+    packfile_abandon(sink.writer);
+    return false;
+}
+
+/* The image from disk, or by way of it. */
+static bool load_file(struct model *m, const struct layout *l, uint64_t limit, struct err *e) {
+    struct pack_id id = {0};
+    bool ok = false;
+    /* Below this, packing takes less time than a look at the disk. */
+    enum { LEAST = 16 << 20 };
+    if (limit && m->cache && cache_dir(m->cache) && l->bytes >= LEAST && identify(m, l, &id)) {
+        m->weights_cached = packfile_open(cache_dir(m->cache), &id, m->pool, &m->packed);
+        ok = m->weights_cached || fill_file(m, l, &id, limit, e);
+    }
+    pack_id_free(&id);
+    if (ok) m->weights = (void *)m->packed.data;
+    return ok;
+}
+
+bool weights_load(struct model *m, uint64_t limit, struct err *e) {
+    double start = now_s();
+    struct layout l = {0};
+    struct err failed = {0};
+    bool ok = lay_out(m, &l, e);
+    m->weight_bytes = l.bytes;
+    if (ok && !load_file(m, &l, limit, &failed)) {
+        if (failed.code) *e = failed;
+        ok = !failed.code && fill_memory(m, &l, e);
+    }
+    for (size_t i = 0; i < m->n_tensors && ok; i++)
+        if (m->tensors[i].kind == TENSOR_WEIGHT) m->tensors[i].data = (uint8_t *)m->weights + l.places[i].off;
+    mem_free(l.places);
     m->pack_s = now_s() - start;
     return ok;
+}
+
+static void unmap(struct model *m) {
+    if (m->packed.data)
+        packfile_close(&m->packed);
+    else if (m->weights)
+        munmap(m->weights, m->weight_bytes);
+    m->weights = NULL;
 }
 
 bool weights_upload(struct model *m, struct err *e) {
@@ -181,12 +296,11 @@ bool weights_upload(struct model *m, struct err *e) {
         if (t->kind == TENSOR_WEIGHT)
             t->data = (void *)(uintptr_t)(m->gpu_weights + (uint64_t)((uint8_t *)t->data - (uint8_t *)m->weights));
     }
-    munmap(m->weights, m->weight_bytes);
-    m->weights = NULL;
+    unmap(m);
     return true;
 }
 
 void weights_free(struct model *m) {
     if (m->gpu) cuda_free(m->gpu, m->gpu_weights);
-    if (m->weights) munmap(m->weights, m->weight_bytes);
+    unmap(m);
 }

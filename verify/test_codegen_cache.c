@@ -294,16 +294,19 @@ static void a_full_disk_leaves_nothing_behind(void **state) {
 }
 
 static void stale(void) {
-    char old[128], young[128];
-    snprintf(old, sizeof old, "%s/0123.kobj.tmp.abcdef", dir);
-    snprintf(young, sizeof young, "%s/4567.kobj.tmp.abcdef", dir);
-    write_file(old, "half", 4);
-    write_file(young, "half", 4);
-    struct utimbuf then = {1000000000, 1000000000};
-    REQUIRE(utime(old, &then) == 0);
-    struct cache *c = cache_open(dir);
-    REQUIRE(access(old, F_OK) != 0 && access(young, F_OK) == 0);
-    cache_close(c);
+    static const char *const kinds[] = {"kobj", "kpack"}; /* code, packed weights */
+    for (int i = 0; i < 2; i++) {
+        char old[128], young[128];
+        snprintf(old, sizeof old, "%s/0123.%s.tmp.abcdef", dir, kinds[i]);
+        snprintf(young, sizeof young, "%s/4567.%s.tmp.abcdef", dir, kinds[i]);
+        write_file(old, "half", 4);
+        write_file(young, "half", 4);
+        struct utimbuf then = {1000000000, 1000000000};
+        REQUIRE(utime(old, &then) == 0);
+        struct cache *c = cache_open(dir);
+        REQUIRE(access(old, F_OK) != 0 && access(young, F_OK) == 0);
+        cache_close(c);
+    }
 }
 
 static void stale_temporaries_are_removed(void **state) {
