@@ -36,11 +36,23 @@ static struct format format_of(enum ptx_type t) {
     }
 }
 
+/* How to round: n z m p, a (nearest, ties away), or s: up where so many random bits and as many of what would be cut
+ * off carry. */
+struct rounding {
+    int mode, bits;
+    u32 random;
+};
+static struct rounding rounding_of(int mode) {
+    return (struct rounding){mode ? mode : 'n', 0, 0};
+}
+
 /* |v| in units of 2^e, rounded; v >= 0. */
-static u64 round_units(long double v, int e, int rounding, bool negative) {
+static u64 round_units(long double v, int e, struct rounding r, bool negative) {
     long double x = ldexpl(v, -e), f = floorl(x), rest = x - f;
     u64 n = (u64)f;
+    int rounding = r.mode;
     bool up = rounding == 'n'   ? rest > 0.5L || (rest == 0.5L && (n & 1))
+              : rounding == 's' ? ((u64)ldexpl(rest, r.bits) + r.random) >> r.bits
               : rounding == 'a' ? rest >= 0.5L
               : rounding == 'p' ? rest > 0 && !negative
               : rounding == 'm' ? rest > 0 && negative
@@ -48,7 +60,7 @@ static u64 round_units(long double v, int e, int rounding, bool negative) {
     return n + up;
 }
 
-static u64 pack_format(long double v, struct format f, int rounding, bool satfinite, bool *is_nan) {
+static u64 pack_format(long double v, struct format f, struct rounding r, bool satfinite, bool *is_nan) {
     bool negative = signbit(v);
     int width = 1 + f.exp + f.man;
     u64 sign = negative ? 1ull << (width - 1) : 0, top = (1ull << f.exp) - 1;
@@ -69,14 +81,14 @@ static u64 pack_format(long double v, struct format f, int rounding, bool satfin
     int least = 1 - f.bias;
     int unit = (e < least ? least : e) - f.man;
     if (e > f.bias + 2) unit = f.bias + 2 - f.man, v = ldexpl(1, f.bias + 2);
-    u64 n = round_units(v, unit, rounding, negative);
+    u64 n = round_units(v, unit, r, negative);
     u64 bits;
     if (e < least)
         bits = n; /* a carry into the exponent is the smallest normal number: right as it is */
     else
         bits = ((u64)((e > f.bias + 2 ? f.bias + 2 : e) + f.bias) << f.man) + (n - (1ull << f.man));
     if (bits > largest) {
-        bool inward = rounding == 'z' || (rounding == 'm' && !negative) || (rounding == 'p' && negative);
+        bool inward = r.mode == 'z' || (r.mode == 'm' && !negative) || (r.mode == 'p' && negative);
         if (satfinite || f.top == TOP_FINITE || inward)
             bits = largest;
         else if (f.top == TOP_INF)
@@ -108,7 +120,7 @@ static u64 nan_of(enum ptx_type t) {
 
 u64 vm_float_pack(double v, enum ptx_type t, int rounding, bool satfinite) {
     bool is_nan;
-    u64 r = pack_format(v, format_of(t), rounding, satfinite, &is_nan);
+    u64 r = pack_format(v, format_of(t), rounding_of(rounding), satfinite, &is_nan);
     if (is_nan) return nan_of(t);
     return t == PT_TF32 ? r << 13 : r;
 }
@@ -209,24 +221,25 @@ static long double flush(long double v, enum ptx_type t) {
     return v;
 }
 
-static u64 pack_value(long double v, enum ptx_type t, int rounding, bool satfinite) {
+static u64 pack_value(long double v, enum ptx_type t, struct rounding rounding, bool satfinite) {
     bool is_nan;
-    u64 r = pack_format(v, format_of(t), rounding ? rounding : 'n', satfinite, &is_nan);
+    u64 r = pack_format(v, format_of(t), rounding, satfinite, &is_nan);
     if (is_nan) return nan_of(t);
     return t == PT_TF32 ? r << 13 : r;
 }
 
-static u64 ue8m0(long double v,
-                 int rounding) { /* powers of two; NaN is 255; .rz or .rp; no zero: the least is 2^-127 */
+/* Powers of two of |v|, .rz or .rp; NaN is 255, and so is what is too large without .satfinite; no zero: the least is
+ * 2^-127. */
+static u64 ue8m0(long double v, int rounding, bool satfinite) {
     if (v != v) return 255;
     v = fabsl(v);
-    if (isinf(v)) return 254;
+    if (isinf(v)) return satfinite ? 254 : 255;
     if (v == 0) return 0;
     int e;
     long double m = frexpl(v, &e);
     e -= 1;
     if (rounding == 'p' && m != 0.5L) e++;
-    return e < -127 ? 0 : e > 127 ? 254 : (u64)(e + 127);
+    return e < -127 ? 0 : e > 127 && satfinite ? 254 : e > 127 ? 255 : (u64)(e + 127);
 }
 
 static enum ptx_type element_type(enum ptx_type t) {
@@ -236,41 +249,104 @@ static enum ptx_type element_type(enum ptx_type t) {
     case PT_BF16X2:
         return PT_BF16;
     case PT_E4M3X2:
+    case PT_E4M3X4:
         return PT_E4M3;
     case PT_E5M2X2:
+    case PT_E5M2X4:
         return PT_E5M2;
+    case PT_E2M1X4: /* the names of the pairs stand for their elements */
+        return PT_E2M1X2;
+    case PT_E2M3X4:
+        return PT_E2M3X2;
+    case PT_E3M2X4:
+        return PT_E3M2X2;
     default:
         return t;
     }
 }
 static int element_bits(enum ptx_type t) {
-    return t == PT_F16X2 || t == PT_BF16X2 ? 16 : t == PT_E2M1X2 ? 4 : 8;
+    return t == PT_F16X2 || t == PT_BF16X2 ? 16 : t == PT_E2M1X2 || t == PT_E2M1X4 ? 4 : 8;
 }
 static bool is_pair(enum ptx_type t) {
     return element_type(t) != t || t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_UE8M0X2;
 }
 
-static u64 one_of_pair(const struct cvt *v, long double x) {
+static u64 one_element(const struct cvt *v, long double x, struct rounding r) {
     enum ptx_type t = element_type(v->to);
     if (v->relu && !(x > 0) && x == x) x = 0;
-    if (t == PT_UE8M0X2) return ue8m0(x, v->rounding);
+    if (t == PT_UE8M0X2) return ue8m0(x, v->rounding, v->satfinite);
     if (x != x && (t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2)) /* no NaN there: the largest positive number */
-        return pack_value(INFINITY, t, 'n', true);
-    return pack_value(x, t, v->rounding, v->satfinite);
+        x = INFINITY;
+    return pack_value(x, t, r, v->satfinite);
+}
+
+/* cvt.rs: n values of f32 into one register, the first in the upper element, with 32 random bits. Two f16 take 13 bits
+ * and two bf16 16 bits each from their half of them. Of four elements, two share 16 bits (of eight-bit elements a half,
+ * of four-bit ones a byte of each half); a B200 is reported to read them backwards for the first of the two, which PTX
+ * does not say. */
+static u64 convert_random(const struct cvt *v, const u32 *x, int n, u32 random) {
+    int bits = element_bits(v->to), count = v->to == PT_F16X2 ? 13 : 16;
+    u64 out = 0;
+    for (int i = 0; i < n; i++) {
+        bool lower = i >= n / 2;
+        u32 r = lower ? random & 0xffff : random >> 16;
+        if (bits == 4)
+            r = lower ? (random & 255) | (random >> 8 & 0xff00) : (random >> 8 & 255) | (random >> 16 & 0xff00);
+        if (n == 4 && i % 2 == 0) {
+            u32 forwards = r;
+            r = 0;
+            for (int k = 0; k < 16; k++) r |= (forwards >> k & 1) << (15 - k);
+        }
+        r &= (1u << count) - 1;
+        out = out << bits | one_element(v, vm_float_unpack(x[i], PT_F32), (struct rounding){'s', count, r});
+    }
+    return out;
+}
+enum step op_cvt_rs(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    (void)w;
+    const struct ext *x = in->ext;
+    int n = x->n - 1;
+    struct cvt v = {.to = (enum ptx_type)x->type, .relu = x->mode & 1, .satfinite = x->mode >> 1};
+    EACH_LANE(i, mask) {
+        u32 values[4];
+        for (int k = 0; k < n; k++) values[k] = ((const u32 *)row(s->frame, x->ops[k]))[i];
+        row_put(row(s->frame, in->d), i, in->dsize,
+                convert_random(&v, values, n, ((const u32 *)row(s->frame, x->ops[n]))[i]));
+    }
+    return STEP_NEXT;
+}
+
+/* cvt.pack: s32 clamped to nn bits, signed or not (mode); the second operand is the lowest element, and the third one's
+ * low bits, if there is one, go above the two. ops: a, b, c or NO_ROW */
+enum step op_cvt_pack(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    (void)w;
+    const struct ext *x = in->ext;
+    s32 most = (s32)((1u << (x->nn - x->mode)) - 1), least = x->mode ? -most - 1 : 0;
+    EACH_LANE(i, mask) {
+        u64 r = x->ops[2] == NO_ROW ? 0 : ((const u32 *)row(s->frame, x->ops[2]))[i];
+        for (int k = 0; k < 2; k++) {
+            s32 a = ((const s32 *)row(s->frame, x->ops[k]))[i];
+            a = a < least ? least : a > most ? most : a;
+            r = r << x->nn | ((u32)a & ((1u << x->nn) - 1));
+        }
+        ((u32 *)row(s->frame, in->d))[i] = (u32)r;
+    }
+    return STEP_NEXT;
 }
 
 u64 vm_convert(const struct cvt *v, u64 x, u64 y) {
     if (is_pair(v->to)) {
         int bits = element_bits(v->to);
         u64 lo, hi, mask = (1ull << bits) - 1;
+        struct rounding r = rounding_of(v->rounding);
         if (v->from == PT_F32) { /* the first source is the upper element */
-            hi = one_of_pair(v, vm_float_unpack(x, PT_F32));
-            lo = one_of_pair(v, vm_float_unpack(y, PT_F32));
+            hi = one_element(v, vm_float_unpack(x, PT_F32), r);
+            lo = one_element(v, vm_float_unpack(y, PT_F32), r);
         } else {
             enum ptx_type t = element_type(v->from);
             int from = element_bits(v->from);
-            lo = one_of_pair(v, vm_float_unpack(x & ((1ull << from) - 1), t));
-            hi = one_of_pair(v, vm_float_unpack(x >> from & ((1ull << from) - 1), t));
+            lo = one_element(v, vm_float_unpack(x & ((1ull << from) - 1), t), r);
+            hi = one_element(v, vm_float_unpack(x >> from & ((1ull << from) - 1), t), r);
         }
         return (lo & mask) | (hi & mask) << bits;
     }
@@ -293,7 +369,7 @@ u64 vm_convert(const struct cvt *v, u64 x, u64 y) {
     if (v->sat && value == 0) value = 0.0L;
     if (v->relu && !(value > 0) && value == value) value = 0;
     if (v->from == PT_F64 && v->to == PT_F64 && value != value) return x | 1ull << 51;
-    u64 r = pack_value(value, v->to, v->rounding, v->satfinite);
+    u64 r = pack_value(value, v->to, rounding_of(v->rounding), v->satfinite);
     if (v->ftz && v->to == PT_F32 && !(r & 0x7f800000)) r &= 0x80000000;
     return r;
 }

@@ -180,6 +180,13 @@ static bool narrow_pair(enum ptx_type t) {
     return t == PT_E4M3X2 || t == PT_E5M2X2 || t == PT_E2M1X2 || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_UE8M0X2;
 }
 
+static bool is_packed(enum ptx_type t) {
+    return t == PT_F16X2 || t == PT_BF16X2 || narrow_pair(t);
+}
+static bool float_type(enum ptx_type t) {
+    return t == PT_F16 || t == PT_BF16 || t == PT_F32 || t == PT_F64;
+}
+
 static int row_bytes(enum ptx_type t) {
     int n = ptx_type_bytes(t);
     return n == 1 ? 2 : n;
@@ -227,35 +234,66 @@ static void cvt_general(struct decoder *d, struct cvt v, const struct ptx_operan
     in->ext = keep;
 }
 
+static void cvt_pack(struct decoder *d) { /* cvt.pack.sat.convertType.s32{.b32} d, a, b{, c} */
+    if (!dec_take(d, "sat")) dec_unknown(d);
+    enum ptx_type ct = dec_type(d);
+    int bits = ct == PT_S16 || ct == PT_U16 ? 16
+               : ct == PT_S8 || ct == PT_U8 ? 8
+               : ct == PT_S4 || ct == PT_U4 ? 4
+               : ct == PT_S2 || ct == PT_U2 ? 2
+                                            : 0;
+    if (!bits || dec_type(d) != PT_S32) dec_unknown(d);
+    bool has_c = bits < 16;
+    if (has_c && !dec_take(d, "b32")) dec_unknown(d);
+    dec_count(d, has_c ? 4 : 3, has_c ? 4 : 3);
+    struct ext *x = dec_ext(d, 3);
+    x->nn = bits;
+    x->mode = ptx_type_is_signed(ct);
+    for (int k = 0; k < 2; k++) x->ops[k] = dec_src(d, dec_operand(d, k + 1), PT_S32);
+    x->ops[2] = has_c ? dec_src(d, dec_operand(d, 3), PT_B32) : N;
+    u32 r = dec_dst(d, dec_operand(d, 0), PT_B32);
+    dec_op(d, op_cvt_pack, x)->d = r;
+}
+
+/* cvt.rs of two values and random bits, or of four in a vector */
+static void cvt_rs(struct decoder *d, const struct cvt *v) {
+    bool four =
+        v->to == PT_E2M1X4 || v->to == PT_E2M3X4 || v->to == PT_E3M2X4 || v->to == PT_E4M3X4 || v->to == PT_E5M2X4;
+    if (v->from != PT_F32 || v->sat || v->ftz || (!four && v->to != PT_F16X2 && v->to != PT_BF16X2) ||
+        (four && !v->satfinite))
+        dec_unknown(d);
+    dec_count(d, four ? 3 : 4, four ? 3 : 4);
+    struct ext *x = dec_ext(d, four ? 5 : 3);
+    x->type = (u8)v->to;
+    x->mode = (u8)(v->relu | v->satfinite << 1);
+    u8 sizes[4];
+    if (four && dec_vector(d, dec_operand(d, 1), PT_F32, false, x->ops, sizes, 4) != 4)
+        dec_fail(d, "expected 4 values");
+    for (int k = 0; !four && k < 2; k++) x->ops[k] = dec_src(d, dec_operand(d, k + 1), PT_F32);
+    x->ops[x->n - 1] = dec_src(d, dec_operand(d, four ? 2 : 3), PT_B32);
+    int bytes = row_bytes(v->to);
+    u32 r = dec_dst(d, dec_operand(d, 0), v->to);
+    struct insn *in = dec_op(d, op_cvt_rs, x);
+    in->d = r;
+    in->dsize = (u8)bytes;
+}
+
+/* The modifiers that the packed and narrow formats allow and demand. */
+static bool packed_form(const struct cvt *v, bool two) {
+    bool pair16 = v->to == PT_F16X2 || v->to == PT_BF16X2;
+    if (v->integer || v->sat || v->ftz) return false;
+    if (v->to == PT_UE8M0X2)
+        return (v->rounding == 'z' || v->rounding == 'p') && !v->relu && (two || v->from == PT_BF16X2);
+    if (narrow_pair(v->to))
+        return v->rounding == 'n' && v->satfinite && (two || v->from == PT_F16X2 || v->from == PT_BF16X2);
+    if (pair16 && two) return v->rounding == 'n' || v->rounding == 'z';
+    return pair16 && v->rounding == 'n' && !v->satfinite &&
+           (v->from == PT_UE8M0X2 ? v->to == PT_BF16X2 && !v->relu : narrow_pair(v->from) && v->to == PT_F16X2);
+}
+
 static void dec_cvt(struct decoder *d) {
-    if (dec_take(d, "pack")) { /* cvt.pack.sat.convertType.abType{.cType} */
-        if (!dec_take(d, "sat")) dec_unknown(d);
-        enum ptx_type ct = dec_type(d), at = dec_type(d);
-        if (at != PT_S32) dec_unknown(d);
-        bool has_c = dec_take(d, "b32");
-        struct cvt v = {.from = PT_S32, .to = ct, .from_bytes = 4, .rounding = 'n', .sat = true};
-        u32 a = dec_src(d, dec_operand(d, 1), PT_S32), b = dec_src(d, dec_operand(d, 2), PT_S32), part[2];
-        int bytes = ptx_type_bytes(ct);
-        if (bytes > 2 || (bytes == 2 && has_c)) dec_unknown(d);
-        for (int k = 0; k < 2; k++) {
-            struct cvt *keep = arena_new(&d->m->arena, sizeof *keep);
-            *keep = v;
-            keep->to_bytes = 2;
-            part[k] = dec_temp(d, 2);
-            dec_pure(d, ROW_CVT_ANY, 2, part[k], k ? a : b, N, N)->ext = keep;
-        }
-        u32 r = dec_dst(d, dec_operand(d, 0), PT_B32);
-        if (bytes == 2) {
-            dec_row(d, ROW_PACK_16_32, 4, r, part[0], part[1], N);
-            return;
-        }
-        u32 low = dec_temp(d, 2), c16 = dec_temp(d, 2);
-        dec_pure(d, ROW_PACK_8_16, 2, low, part[0], part[1], N);
-        if (has_c)
-            dec_pure(d, ROW_TRUNC_32_16, 2, c16, dec_src(d, dec_operand(d, 3), PT_B32), N, N);
-        else
-            c16 = dec_const(d, 2, 0);
-        dec_row(d, ROW_PACK_16_32, 4, r, low, c16, N);
+    if (dec_take(d, "pack")) {
+        cvt_pack(d);
         return;
     }
     struct cvt v = {.rounding = 0};
@@ -270,6 +308,8 @@ static void dec_cvt(struct decoder *d) {
             v.rounding = 'p';
         else if (dec_take(d, "rna"))
             v.rounding = 'a';
+        else if (dec_take(d, "rs"))
+            v.rounding = 's';
         else if (dec_take(d, "rni"))
             v.rounding = 'n', v.integer = true;
         else if (dec_take(d, "rzi"))
@@ -292,13 +332,18 @@ static void dec_cvt(struct decoder *d) {
     v.to = dec_type(d);
     v.from = dec_type(d);
     const struct ptx_operand *to = dec_operand(d, 0);
+    d->cls = VM_C_CONVERT;
+    if (v.rounding == 's') {
+        cvt_rs(d, &v);
+        return;
+    }
     bool two = d->st->n == 3;
     dec_count(d, 2, 3);
-    d->cls = VM_C_CONVERT;
+    if ((two || is_packed(v.to) || is_packed(v.from)) && !packed_form(&v, two)) dec_unknown(d);
     bool plain = !v.sat && !v.ftz && !v.relu && !v.satfinite;
     if (two) { /* two f32 (or the halves) into one packed register: the first source is the upper half */
         bool pair16 = v.to == PT_F16X2 || v.to == PT_BF16X2;
-        if (v.from != PT_F32 || (!pair16 && !narrow_pair(v.to))) dec_unknown(d);
+        if (v.from != PT_F32) dec_unknown(d);
         u32 a = dec_src(d, dec_operand(d, 1), PT_F32), b = dec_src(d, dec_operand(d, 2), PT_F32);
         if (pair16 && plain && v.rounding == 'n') {
             u32 h[2] = {dec_temp(d, 2), dec_temp(d, 2)};
@@ -343,13 +388,16 @@ static void dec_cvt(struct decoder *d) {
         dec_float(d, op, row_bytes(v.to), dec_dst(d, to, v.to), s, N, N, 0);
         return;
     }
-    bool known = (type_is_int(v.to) || v.to == PT_F16 || v.to == PT_BF16 || v.to == PT_F32 || v.to == PT_F64 ||
-                  v.to == PT_TF32 || narrow_pair(v.to) || v.to == PT_F16X2 || v.to == PT_BF16X2) &&
-                 (type_is_int(v.from) || v.from == PT_F16 || v.from == PT_BF16 || v.from == PT_F32 ||
-                  v.from == PT_F64 || v.from == PT_F16X2 || v.from == PT_BF16X2 || narrow_pair(v.from));
-    if (!known || (narrow_pair(v.from) && v.to != PT_F16X2 && v.to != PT_BF16X2) ||
-        (narrow_pair(v.to) && v.from != PT_F16X2 && v.from != PT_BF16X2))
+    bool scalar =
+        (type_is_int(v.to) || float_type(v.to) || v.to == PT_TF32) && (type_is_int(v.from) || float_type(v.from));
+    if (!scalar && !is_packed(v.to)) dec_unknown(d);
+    if (v.to == PT_TF32 ? v.from != PT_F32 || v.integer || v.sat || v.ftz || !strchr("nza", v.rounding) || !v.rounding
+                        : v.rounding == 'a')
         dec_unknown(d);
+    if (scalar && (v.relu || v.satfinite) &&
+        (v.from != PT_F32 || (v.to != PT_F16 && v.to != PT_BF16 && v.to != PT_TF32)))
+        dec_unknown(d);
+    if (v.ftz && v.from != PT_F32 && v.to != PT_F32) dec_unknown(d);
     if (ptx_type_is_float(v.from) && type_is_int(v.to) && !v.integer)
         dec_fail(d, "a conversion to an integer needs .rni, .rzi, .rmi or .rpi");
     cvt_general(d, v, to, s, N);

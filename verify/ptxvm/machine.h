@@ -96,7 +96,7 @@ struct insn {
 struct cvt {
     enum ptx_type from, to;
     u8 from_bytes, to_bytes; /* of the rows */
-    u8 rounding;             /* 'n' 'z' 'm' 'p' 'a'(away) 's'(stochastic is refused) */
+    u8 rounding;             /* 'n' 'z' 'm' 'p' 'a'(away) */
     bool integer;            /* rounding to an integral value */
     bool sat, ftz, relu, satfinite;
 };
@@ -404,6 +404,8 @@ enum step op_fence(struct warp *, struct split *, const struct insn *, u32);
 enum step op_line(struct warp *, struct split *, const struct insn *, u32);
 enum step op_cpasync(struct warp *, struct split *, const struct insn *, u32);
 enum step op_cpasync_group(struct warp *, struct split *, const struct insn *, u32);
+enum step op_cvt_rs(struct warp *, struct split *, const struct insn *, u32);
+enum step op_cvt_pack(struct warp *, struct split *, const struct insn *, u32);
 enum step op_mma(struct warp *, struct split *, const struct insn *, u32);
 enum step op_wmma_load(struct warp *, struct split *, const struct insn *, u32);
 enum step op_wmma_store(struct warp *, struct split *, const struct insn *, u32);

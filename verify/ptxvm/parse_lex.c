@@ -150,7 +150,9 @@ static const struct {
     {"e5m2", PT_E5M2, 1, 1, 1},       {"e4m3x2", PT_E4M3X2, 2, 1, 1}, {"e5m2x2", PT_E5M2X2, 2, 1, 1},
     {"s4", PT_S4, 1, 1, 0},           {"u4", PT_U4, 1, 0, 0},         {"b1", PT_B1, 1, 0, 0},
     {"e2m1x2", PT_E2M1X2, 1, 1, 1},   {"e2m3x2", PT_E2M3X2, 2, 1, 1}, {"e3m2x2", PT_E3M2X2, 2, 1, 1},
-    {"ue8m0x2", PT_UE8M0X2, 2, 0, 1}, {"f32x2", PT_F32X2, 8, 1, 1},
+    {"ue8m0x2", PT_UE8M0X2, 2, 0, 1}, {"f32x2", PT_F32X2, 8, 1, 1},   {"s2", PT_S2, 1, 1, 0},
+    {"u2", PT_U2, 1, 0, 0},           {"e2m1x4", PT_E2M1X4, 2, 1, 1}, {"e2m3x4", PT_E2M3X4, 4, 1, 1},
+    {"e3m2x4", PT_E3M2X4, 4, 1, 1},   {"e4m3x4", PT_E4M3X4, 4, 1, 1}, {"e5m2x4", PT_E5M2X4, 4, 1, 1},
 };
 #define N_TYPES (sizeof types / sizeof *types)
 

@@ -46,6 +46,13 @@ enum ptx_type {
     PT_E3M2X2,
     PT_UE8M0X2,
     PT_F32X2,
+    PT_S2,
+    PT_U2,
+    PT_E2M1X4,
+    PT_E2M3X4,
+    PT_E3M2X4,
+    PT_E4M3X4,
+    PT_E5M2X4,
     PT_COUNT
 };
 int ptx_type_bytes(enum ptx_type t); /* 0 for predicates */

@@ -95,21 +95,93 @@ static void t_narrow_pairs(void **unused) {
                     if (out[i][0] != e) fail_at(text, i, out[i][0], e);
                 }
             }
-    /* from pairs of halves: the lower half is the lower element */
-    static const struct format *const fp8[] = {&E4M3, &E5M2};
-    for (int i = 0; i < N; i++) in[i][0] = operand(&F16, i) << 16 | operand(&F16, i + 77);
-    for (int k = 0; k < 4; k++) {
-        const struct format *to = fp8[k / 2];
-        char text[200];
-        snprintf(text, sizeof text, "cvt.rn.satfinite%s.%sx2.f16x2 %%d, %%a; mov.u32 %%e, 0;", k & 1 ? ".relu" : "",
-                 to->name);
+    /* from pairs of halves (all but e4m3 and e5m2 of f16 in PTX 9.1): the lower half is the lower element */
+    static const struct format *const narrow[] = {&E4M3, &E5M2, &E2M1, &E2M3, &E3M2}, *const halves[] = {&F16, &BF16};
+    for (int k = 0; k < 20; k++) {
+        const struct format *to = narrow[k / 4], *from = halves[k / 2 % 2];
+        bool relu = k & 1, nibbles = to == &E2M1;
+        for (int i = 0; i < N; i++) in[i][0] = operand(from, i) << 16 | operand(from, i + 77);
+        char text[300];
+        snprintf(text, sizeof text, "%scvt.rn.satfinite%s.%sx2.%sx2 %s, %%a;%s mov.u32 %%e, 0;",
+                 nibbles ? "{.reg .b8 %h;" : "", relu ? ".relu" : "", to->name, from->name, nibbles ? "%h" : "%d",
+                 nibbles ? " mov.b16 %d, {%h, %h};}" : "");
         run_snippet(&(struct snippet){"sm_100a", text, 2, 4, 4, 4, 4}, N, in, out);
         for (int i = 0; i < N; i++) {
-            u64 e = element(to, format_value(&F16, in[i][0] >> 16), 'n', k & 1, true) << 8 |
-                    element(to, format_value(&F16, in[i][0] & 0xffff), 'n', k & 1, true);
+            int bits = nibbles ? 4 : 8;
+            u64 e = element(to, format_value(from, in[i][0] >> 16), 'n', relu, true) << bits |
+                    element(to, format_value(from, in[i][0] & 0xffff), 'n', relu, true);
+            if (nibbles) e |= e << 8;
             if (out[i][0] != e) fail_at(text, i, out[i][0], e);
         }
     }
+}
+
+/* cvt.rs: between its two neighbours, a value goes away from zero when the fraction between them (its first bits, as
+ * many as there are random bits) and the random bits make one or more. */
+static u64 stochastic(const struct format *f, long double v, u32 random, int bits, bool finite) {
+    if (v != v) return f->nan;
+    u64 sign = signbit(v) ? 1ull << (f->exp + f->man) : 0, down = format_round(f, fabsl(v), 'z', true);
+    long double x = fabsl(v), below = format_value(f, down),
+                above = down == format_largest(f) ? 2 * below - format_value(f, down - 1) : format_value(f, down + 1);
+    u64 too_large = finite || f->top == TOP_NUMBERS ? sign | format_largest(f) : sign | (format_largest(f) + 1);
+    if (isinf(x) || x >= above) return too_large;
+    long double fraction = floorl(ldexpl((x - below) / (above - below), bits));
+    if (fraction + random < ldexpl(1, bits)) return sign | down;
+    return down == format_largest(f) ? too_large : sign | (down + 1);
+}
+/* The random bits of element k, from the first: the manual's bits; for four elements, the first of two that share reads
+ * them from the other end (known of a B200). */
+static u32 random_bits(u32 rbits, int k, int n, int width, int *bits) {
+    *bits = n == 2 && width == 16 ? 16 : n == 2 ? 13 : 16;
+    u32 half = rbits >> (k < n / 2 ? 16 : 0) & 0xffff, r = 0;
+    if (n == 2) return half & ((1u << *bits) - 1);
+    if (width == 4) {
+        u32 byte = k < 2 ? 1 : 0;
+        half = (rbits >> 8 * byte & 255) | (rbits >> 8 * (byte + 2) & 255) << 8;
+    }
+    for (int i = 0; i < 16; i++) r |= (half >> (k % 2 ? i : 15 - i) & 1) << i;
+    return r;
+}
+static void t_stochastic(void **unused) {
+    (void)unused;
+    static const struct {
+        const struct format *to;
+        const char *name;
+        int n, width;
+    } list[] = {{&F16, "f16x2", 2, 13},  {&BF16, "bf16x2", 2, 16}, {&E4M3, "e4m3x4", 4, 8}, {&E5M2, "e5m2x4", 4, 8},
+                {&E2M3, "e2m3x4", 4, 8}, {&E3M2, "e3m2x4", 4, 8},  {&E2M1, "e2m1x4", 4, 4}};
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++)
+        for (int mods = 0; mods < 4; mods++) {
+            bool relu = mods & 1, finite = mods & 2;
+            const struct format *to = list[k].to;
+            if (!finite && list[k].n == 4) continue;
+            for (int i = 0; i < N; i++) {
+                u32 r = rnd(&seed);
+                in[i][0] = operand(&F32, i) | operand(&F32, (i + 31) % N) << 32;
+                in[i][1] = operand(&F32, (i + 123) % N) | operand(&F32, (i + 57) % N) << 32;
+                in[i][2] = i % 8 == 0 ? 0 : i % 8 == 1 ? 0xffffffff : i % 8 == 2 ? 1u << i / 8 % 32 : r;
+                if (i % 5 == 0) /* a fraction that the random bits just fill, or just do not */
+                    in[i][0] = f_bits((float)(1 + ldexp(1 - ldexp(in[i][2] & 0x1fff, -13), -to->man))) * 0x100000001;
+            }
+            char text[400];
+            snprintf(text, sizeof text,
+                     "{.reg .b32 %%f<4>; mov.b64 {%%f0, %%f1}, %%a; mov.b64 {%%f2, %%f3}, %%b;\n"
+                     "cvt.rs%s%s.%s.f32 %%d, %s, %%c; mov.u32 %%e, 0;}",
+                     relu ? ".relu" : "", finite ? ".satfinite" : "", list[k].name,
+                     list[k].n == 4 ? "{%f0, %f1, %f2, %f3}" : "%f0, %f1");
+            run_snippet(&(struct snippet){"sm_100a", text, list[k].width == 4 ? 2 : 4, 4, 8, 8, 4}, N, in, out);
+            for (int i = 0; i < N; i++) {
+                u64 e = 0;
+                for (int j = 0; j < list[k].n; j++) {
+                    long double v = format_value(&F32, in[i][j / 2] >> j % 2 * 32 & 0xffffffff);
+                    int bits;
+                    u32 r = random_bits((u32)in[i][2], j, list[k].n, list[k].width, &bits);
+                    if (relu && v <= 0) v = 0;
+                    e = e << (list[k].n == 2 ? 16 : list[k].width) | stochastic(to, v, r, bits, finite);
+                }
+                if (out[i][0] != e) fail_at(text, i, out[i][0], e);
+            }
+        }
 }
 
 /* Every code of the narrow formats, in pairs, to f16x2; exponents to bf16x2; and f32 to exponents. */
@@ -140,22 +212,27 @@ static void t_widen(void **unused) {
                 if (out[i][0] != e) fail_at(text, i, out[i][0], e);
             }
         }
-    for (int i = 0; i < N; i++) in[i][0] = operand(&F32, i), in[i][1] = operand(&F32, (i + 5) % N);
-    for (int k = 0; k < 2; k++) { /* powers of two; NaN is 255, the range is clamped */
+    for (int k = 0; k < 8; k++) { /* powers of two; NaN is 255, and what is too large is too unless clamped */
+        bool up = k & 1, finite = k & 2, halves = k & 4;
         char text[200];
-        snprintf(text, sizeof text, "cvt.r%c.satfinite.ue8m0x2.f32 %%d, %%a, %%b; mov.u32 %%e, 0;", "zp"[k]);
+        snprintf(text, sizeof text, "cvt.r%c%s.ue8m0x2.%s; mov.u32 %%e, 0;", up ? 'p' : 'z', finite ? ".satfinite" : "",
+                 halves ? "bf16x2 %d, %a" : "f32 %d, %a, %b");
+        for (int i = 0; i < N; i++)
+            in[i][0] = halves ? operand(&BF16, i) << 16 | operand(&BF16, (i + 9) % N) : operand(&F32, i),
+            in[i][1] = operand(&F32, (i + 5) % N);
         run_snippet(&(struct snippet){"sm_100a", text, 2, 4, 4, 4, 4}, N, in, out);
         for (int i = 0; i < N; i++) {
             u64 e = 0;
             for (int h = 0; h < 2; h++) {
-                long double v = fabsl(format_value(&F32, in[i][1 - h]));
-                u64 code = 0;
+                long double v =
+                    fabsl(halves ? format_value(&BF16, in[i][0] >> 16 * h & 0xffff) : format_value(&F32, in[i][1 - h]));
+                u64 code = 0, largest = finite ? 254 : 255;
                 if (v != v)
                     code = 255;
-                else if (k == 0)
-                    while (code < 254 && ldexpl(1, (int)code + 1 - 127) <= v) code++;
+                else if (!up)
+                    while (code < largest && ldexpl(1, (int)code + 1 - 127) <= v) code++;
                 else
-                    while (code < 254 && ldexpl(1, (int)code - 127) < v) code++;
+                    while (code < largest && ldexpl(1, (int)code - 127) < v) code++;
                 e |= code << 8 * h;
             }
             if (out[i][0] != e) fail_at(text, i, out[i][0], e);
@@ -292,9 +369,9 @@ static void t_integers(void **unused) {
             }
         }
     }
-    for (int k = 0; k < 4; k++) { /* two clamped integers, low and high, above or below what %c has */
-        static const char *const names[] = {"u16", "s16", "u8", "s8"};
-        const struct integer to = {names[k], k < 2 ? 16 : 8, k & 1};
+    for (int k = 0; k < 8; k++) { /* two clamped integers, low and high, above or below what %c has */
+        static const char *const names[] = {"u16", "s16", "u8", "s8", "u4", "s4", "u2", "s2"};
+        const struct integer to = {names[k], 16 >> (k / 2), k & 1};
         long double least = to.sgn ? -ldexpl(1, to.bits - 1) : 0, most = ldexpl(1, to.bits - to.sgn) - 1;
         char text[200];
         snprintf(text, sizeof text, "cvt.pack.sat.%s.s32%s %%d, %%a, %%b%s; mov.u32 %%e, 0;", to.name,
@@ -311,6 +388,120 @@ static void t_integers(void **unused) {
             u64 e = low_bits(part[1] | part[0] << to.bits | (to.bits < 16 ? in[i][2] << 2 * to.bits : 0), 32);
             if (out[i][0] != e) fail_at(text, i, out[i][0], e);
         }
+    }
+}
+
+/* .ftz: subnormal f32 operands and results are zeros of their sign. .sat of a float result from an integer: [0, 1]. */
+static void t_flush(void **unused) {
+    (void)unused;
+    static const struct form {
+        const char *text;
+        const struct format *to, *from;
+        char mode; /* capital: to an integral value */
+    } list[] = {
+        {"cvt.rn.ftz.f16.f32", &F16, &F32, 'n'},  {"cvt.rz.ftz.f16.f32", &F16, &F32, 'z'},
+        {"cvt.rm.ftz.f16.f32", &F16, &F32, 'm'},  {"cvt.rp.ftz.f16.f32", &F16, &F32, 'p'},
+        {"cvt.rn.ftz.f32.f64", &F32, &F64, 'n'},  {"cvt.rz.ftz.f32.f64", &F32, &F64, 'z'},
+        {"cvt.ftz.f64.f32", &F64, &F32, 'n'},     {"cvt.ftz.f32.f16", &F32, &F16, 'n'},
+        {"cvt.ftz.f32.bf16", &F32, &BF16, 'n'},   {"cvt.rni.ftz.f32.f32", &F32, &F32, 'N'},
+        {"cvt.rzi.ftz.f32.f32", &F32, &F32, 'Z'}, {"cvt.rmi.ftz.f32.f32", &F32, &F32, 'M'},
+        {"cvt.rpi.ftz.f32.f32", &F32, &F32, 'P'}, {"cvt.ftz.sat.f32.f32", &F32, &F32, 's'},
+        {"cvt.rpi.ftz.s32.f32", NULL, &F32, 'P'}, {"cvt.rmi.ftz.s32.f32", NULL, &F32, 'M'},
+    };
+    for (size_t k = 0; k < sizeof list / sizeof *list; k++) {
+        const struct form *l = &list[k];
+        char text[200];
+        snprintf(text, sizeof text, "%s %%d, %%a; mov.u32 %%e, 0;", l->text);
+        for (int i = 0; i < N; i++) {
+            in[i][0] = operand(l->from, i);
+            u64 r = (u64)rnd(&seed) << 32 | rnd(&seed);
+            if (i % 2 && l->from == &F32) in[i][0] = r & 0x80ffffff; /* around the smallest normal number */
+            if (i % 2 && l->from == &BF16) in[i][0] = r & 0x80ff;
+            if (i % 2 && l->from == &F64) in[i][0] = (r & 0x800fffffffffffff) | (890 + r % 16) << 52;
+        }
+        run_snippet(&(struct snippet){"sm_90", text, l->to ? bytes_of(l->to) : 4, 4, bytes_of(l->from), 4, 4}, N, in,
+                    out);
+        for (int i = 0; i < N; i++) {
+            long double v = format_value(l->from, in[i][0]);
+            if (v != v && (l->to == &F64 || l->from == &BF16)) continue; /* the payload is not specified */
+            if (l->from == &F32 && fabsl(v) < ldexpl(1, -126)) v = copysignl(0, v);
+            if (l->from == &F64 && fabsl(v) < ldexpl(1, -126) && fabsl(v) > ldexpl(1 - ldexpl(1, -25), -126)) continue;
+            if (l->mode == 's') v = v != v || v <= 0 ? 0 : v > 1 ? 1 : v;
+            if (strchr("NZMP", l->mode) && v == v && !isinf(v))
+                v = copysignl(l->mode == 'N'   ? nearbyintl(v)
+                              : l->mode == 'Z' ? truncl(v)
+                              : l->mode == 'M' ? floorl(v)
+                                               : ceill(v),
+                              v);
+            u64 e;
+            if (!l->to) {
+                v = v != v ? 0 : v < -0x1p31L ? -0x1p31L : v > 0x1p31L - 1 ? 0x1p31L - 1 : v;
+                e = (u32)(s64)v;
+            } else {
+                e = format_round(l->to, v, strchr("nzmp", l->mode) ? l->mode : 'n', false);
+                if (l->to == &F32 && !(e & 0x7f800000)) e &= 0x80000000;
+            }
+            if (out[i][0] != e) fail_at(text, i, out[i][0], e);
+        }
+    }
+    static const struct format *const f[] = {&F16, &F32, &F64};
+    for (int k = 0; k < 24; k++) {
+        const struct integer *from = &integers[k % 8];
+        const struct format *to = f[k / 8];
+        char text[200];
+        snprintf(text, sizeof text, "cvt.rn.sat.%s.%s %%d, %%a; mov.u32 %%e, 0;", to->name, from->name);
+        for (int i = 0; i < N; i++) in[i][0] = (u64)((s64)((u64)rnd(&seed) << 32) >> i % 64);
+        run_snippet(&(struct snippet){"sm_90", text, bytes_of(to), 4, reg_bytes(from), 4, 4}, N, in, out);
+        for (int i = 0; i < N; i++) {
+            u64 e = format_round(to, int_value(in[i][0], from) > 0 ? 1 : 0, 'n', false);
+            if (out[i][0] != e) fail_at(text, i, out[i][0], e);
+        }
+    }
+}
+
+/* Forms that do not exist are errors at lookup. */
+static void t_wrong_forms(void **unused) {
+    (void)unused;
+    static const char *const wrong[] = {
+        "cvt.rs.f16.f32 %h0, %f0, %r0;",
+        "cvt.rs.f16x2.f32 %r0, %f0, %f1;",
+        "cvt.rs.f16x2.f16x2 %r0, %r1, %r2, %r3;",
+        "cvt.rs.tf32.f32 %r0, %f1, %r2;",
+        "cvt.rs.e4m3x4.f32 %r0, {%f0, %f1, %f2, %f3}, %r1;",
+        "cvt.rs.satfinite.e4m3x4.f32 %r0, {%f0, %f1}, %r1;",
+        "cvt.rs.satfinite.e4m3x2.f32 %h0, %f0, %f1, %r1;",
+        "cvt.rn.satfinite.e4m3x4.f32 %r0, {%f0, %f1, %f2, %f3}, %r1;",
+        "cvt.rn.e4m3x2.f32 %h0, %f0, %f1;",
+        "cvt.rz.satfinite.e5m2x2.f32 %h0, %f0, %f1;",
+        "cvt.rn.satfinite.e4m3x2.f16 %h0, %h1;",
+        "cvt.rn.f32.e4m3x2 %f0, %h1;",
+        "cvt.rn.satfinite.f16x2.e4m3x2 %r0, %h1;",
+        "cvt.rn.satfinite.ue8m0x2.f32 %h0, %f0, %f1;",
+        "cvt.rz.satfinite.ue8m0x2.f16x2 %h0, %r1;",
+        "cvt.rn.f16x2.ue8m0x2 %r0, %h1;",
+        "cvt.rm.f16x2.f32 %r0, %f0, %f1;",
+        "cvt.rn.sat.f16x2.f32 %r0, %f0, %f1;",
+        "cvt.rn.relu.f32.f64 %f0, %x0;",
+        "cvt.rna.f16.f32 %h0, %f0;",
+        "cvt.rm.tf32.f32 %r0, %f0;",
+        "cvt.ftz.f64.f16 %x0, %h0;",
+        "cvt.pack.u8.s32.b32 %r0, %r1, %r2, %r3;",
+        "cvt.pack.sat.u8.s32 %r0, %r1, %r2;",
+        "cvt.pack.sat.u16.s32.b32 %r0, %r1, %r2, %r3;",
+        "cvt.pack.sat.u32.s32.b32 %r0, %r1, %r2, %r3;",
+        "cvt.pack.sat.u8.u32.b32 %r0, %r1, %r2, %r3;",
+    };
+    for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
+        char text[900], log[700];
+        snprintf(text, sizeof text,
+                 ".version 8.8\n.target sm_100a\n.address_size 64\n.visible .entry k() {\n.reg .b16 %%h<4>; .reg .b32 "
+                 "%%r<4>; .reg .f32 %%f<4>; .reg .b64 %%x<4>;\n%s\nret;\n}\n",
+                 wrong[k]);
+        struct vm_module *m = load_text(text, "c.ptx");
+        struct vm_function *f;
+        int r = vm_module_function(m, "k", &f, log, sizeof log);
+        if (r != VM_INVALID_PTX || !strstr(log, "c.ptx line 6:")) fail_msg("%s: %d %s", wrong[k], r, log);
+        vm_module_free(m);
     }
 }
 
@@ -453,6 +644,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(t_narrow),   cmocka_unit_test(t_narrow_pairs),
                                        cmocka_unit_test(t_widen),    cmocka_unit_test(t_floats),
                                        cmocka_unit_test(t_integers), cmocka_unit_test(t_approximations),
-                                       cmocka_unit_test(t_edges)};
+                                       cmocka_unit_test(t_edges),    cmocka_unit_test(t_stochastic),
+                                       cmocka_unit_test(t_flush),    cmocka_unit_test(t_wrong_forms)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

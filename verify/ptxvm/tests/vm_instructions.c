@@ -302,7 +302,6 @@ static void t_unknown_reached(void **unused) {
         "tex.2d.v4.f32.f32 {%f0, %f1, %f2, %f3}, [%x0, {%f0, %f1}];",
         "sust.b.1d.b32.trap [%x0, {%r0}], %r1;",
         "vadd.s32.u32.s32.sat %r0, %r1.b0, %r2.h1;",
-        "cvt.rs.f16x2.f32 %r0, %f0, %f1, %r1;",
         "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%r0], 64;",
         "ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0, %r1}, [%r2];",
         "mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X.f32.e4m3.e4m3.f32.ue8m0 "
