@@ -222,13 +222,28 @@ static void dec_wmma(struct decoder *d) {
     dec_op(d, op_mma, x);
 }
 
-static void dec_ldmatrix(struct decoder *d) { /* ldmatrix, stmatrix .sync.aligned.m8n8.num{.trans}{.ss}.b16 */
+/* {ld,st}matrix.sync.aligned.m8n8.num{.trans}{.ss}.b16; with bytes: loads .m16n16.num.trans{.ss}.{b8 | b8x16.packed}
+ * and .m8n16.num{.ss}.b8x16.packed, stores .m16n8.num.trans{.ss}.b8 */
+static void dec_ldmatrix(struct decoder *d) {
     bool store = d->part[0][0] == 's';
-    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !dec_take(d, "m8n8")) dec_unknown(d);
-    int n = dec_take(d, "x1") ? 1 : dec_take(d, "x2") ? 2 : dec_take(d, "x4") ? 4 : 0;
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
+    bool m8n8 = dec_take(d, "m8n8"), m16n16 = !m8n8 && !store && dec_take(d, "m16n16"),
+         m8n16 = !m8n8 && !store && !m16n16 && dec_take(d, "m8n16"), m16n8 = !m8n8 && store && dec_take(d, "m16n8");
+    if (!m8n8 && !m16n16 && !m8n16 && !m16n8) dec_unknown(d);
+    int n = dec_take(d, "x1") ? 1 : dec_take(d, "x2") ? 2 : dec_take(d, "x4") && !m16n16 ? 4 : 0;
     bool trans = dec_take(d, "trans");
-    int space = space_word(d);
-    if (!n || !dec_take(d, "b16")) dec_unknown(d);
+    int space = space_word(d), bytes = 16;
+    if (!n || (m8n16 ? trans : !m8n8 && !trans)) dec_unknown(d);
+    if (m8n8) {
+        if (!dec_take(d, "b16")) dec_unknown(d);
+    } else if (!m8n16 && dec_take(d, "b8")) {
+    } else if (!store && dec_take(d, "b8x16")) {
+        bytes = dec_take(d, "b6x16_p32") ? 12 : dec_take(d, "b4x16_p64") ? 8 : 0;
+    } else {
+        dec_unknown(d);
+    }
+    if (!bytes) dec_unknown(d);
+    if (m16n16) n *= 2;
     dec_count(d, 2, 2);
     u32 ops[8];
     u8 sizes[8];
@@ -237,6 +252,8 @@ static void dec_ldmatrix(struct decoder *d) { /* ldmatrix, stmatrix .sync.aligne
     memcpy(x->ops, ops, (size_t)n * sizeof *ops);
     memcpy(x->sizes, sizes, (size_t)n);
     x->mode = trans;
+    x->mode2 = m8n8 ? 16 : 8;
+    x->bytes = (u8)bytes;
     d->cls = store ? VM_C_STORE : VM_C_LOAD;
     struct insn *in = dec_op(d, store ? op_stmatrix : op_ldmatrix, x);
     dec_address(d, dec_operand(d, store ? 0 : 1), in, x, space);

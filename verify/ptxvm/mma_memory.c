@@ -55,47 +55,92 @@ enum step op_wmma_store(struct warp *w, struct split *s, const struct insn *in, 
     return move_matrix(w, s, in, mask, true);
 }
 
-/* ldmatrix and stmatrix of 8x8 b16: lane i gives the address of row i % 8 of matrix i / 8; lane l holds elements 2 (l %
- * 4) and the next of row l / 4 (transposed: of column l / 4). ext: n matrices, mode 1: transposed */
+/* ldmatrix and stmatrix: a lane gives the address of a row of 16 bytes: lane i row i % rows of matrix i / rows. With
+ * g = lane / 4 and t = lane % 4, register r of a lane holds
+ *
+ *   m8n8.b16, m8n16.b8          row g of matrix r, bytes 4 t …
+ *   m8n8.trans.b16              rows 2 t and 2 t + 1, element g of 16 bits
+ *   m16n16.trans.b8 (loads)     matrix r / 2: rows 4 t …, byte g + 8 (r % 2)
+ *   m16n8.trans.b8 (stores)     rows 2 t and 2 t + 1: byte g of both, then byte g + 8 of both
+ *
+ * ext: n registers, m addresses of a matrix (8, 16), mode 1: transposed, mode2: bits of an element in registers, bytes:
+ * of a row in memory, 12 and 8 for 16 elements of 6 and 4 bits that become bytes */
 static bool row_pointers(struct warp *w, struct split *s, const struct insn *in, const struct ext *x, int access,
-                         u8 **p) {
+                         u8 rows[32][16], u8 **p) {
     u64 addr[32];
-    u32 m = x->n >= 4 ? ~0u : (1u << 8 * x->n) - 1;
+    u32 n = (u32)x->n * 8, m = n >= 32 ? ~0u : (1u << n) - 1;
+    u8 *rest[32];
     u8 space = vm_addresses(w, s, in, x, m, addr);
-    return vm_pointers(w, s, in, space, addr, m, 16, access, p);
+    EACH_LANE(i, m)
+    if (addr[i] & 15) {
+        vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", addr[i],
+                    "the 16 bytes of a row need a multiple of 16");
+        return false;
+    }
+    u32 first = x->bytes == 16 ? 16 : 8;
+    if (!vm_pointers(w, s, in, space, addr, m, first, access, p)) return false;
+    EACH_LANE(i, m) memcpy(rows[i], p[i], first);
+    if (x->bytes != 12) return true;
+    EACH_LANE(i, m) addr[i] += 8;
+    if (!vm_pointers(w, s, in, space, addr, m, 4, access, rest)) return false;
+    EACH_LANE(i, m) memcpy(rows[i] + 8, rest[i], 4);
+    return true;
+}
+
+/* 16 elements of `bits` bits become bytes. */
+static void unpack_row(u8 row[16], int bits) {
+    u8 packed[16];
+    memcpy(packed, row, 16);
+    for (int i = 0; i < 16; i++) {
+        u32 v;
+        int at = i * bits;
+        v = packed[at / 8] | (u32)(at / 8 < 15 ? packed[at / 8 + 1] : 0) << 8;
+        row[i] = (u8)(v >> at % 8 & ((1u << bits) - 1));
+    }
+}
+
+/* Byte j of register r of a lane: its row among all, and its place there. */
+struct byte_place {
+    u32 row, at;
+};
+static struct byte_place place_of(const struct ext *x, bool store, u32 r, u32 lane, u32 j) {
+    u32 g = lane / 4, t = lane % 4;
+    if (!x->mode) return (struct byte_place){8 * r + g, 4 * t + j};
+    if (x->mode2 == 16) return (struct byte_place){8 * r + 2 * t + j / 2, 2 * g + j % 2};
+    if (store) return (struct byte_place){8 * r + 2 * t + j % 2, g + j / 2 * 8};
+    return (struct byte_place){r / 2 * 16 + 4 * t + j, g + r % 2 * 8};
 }
 enum step op_ldmatrix(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;
     enum step out;
-    u8 *p[32];
+    u8 *p[32], rows[32][16];
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
-    if (!row_pointers(w, s, in, x, ACCESS_LOAD, p)) return STEP_FAULT;
-    u32 result[4][32];
-    for (int k = 0; k < x->n; k++)
+    if (!row_pointers(w, s, in, x, ACCESS_LOAD, rows, p)) return STEP_FAULT;
+    for (int i = 0; x->bytes < 16 && i < 8 * x->n; i++) unpack_row(rows[i], x->bytes / 2);
+    for (u32 k = 0; k < (u32)x->n; k++) {
+        u32 *d = row(s->frame, x->ops[k]);
         for (u32 l = 0; l < 32; l++) {
-            u16 v[2];
-            for (u32 j = 0; j < 2; j++) {
-                u32 r = x->mode ? 2 * (l % 4) + j : l / 4, c = x->mode ? l / 4 : 2 * (l % 4) + j;
-                memcpy(&v[j], p[8 * k + (int)r] + 2 * c, 2);
+            d[l] = 0;
+            for (u32 j = 0; j < 4; j++) {
+                struct byte_place b = place_of(x, false, k, l, j);
+                d[l] |= (u32)rows[b.row][b.at] << 8 * j;
             }
-            result[k][l] = v[0] | (u32)v[1] << 16;
         }
-    for (int k = 0; k < x->n; k++) memcpy(row(s->frame, x->ops[k]), result[k], 128);
+    }
     return STEP_NEXT;
 }
 enum step op_stmatrix(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;
     enum step out;
-    u8 *p[32];
+    u8 *p[32], rows[32][16];
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
-    if (!row_pointers(w, s, in, x, ACCESS_STORE, p)) return STEP_FAULT;
-    for (int k = 0; k < x->n; k++) {
+    if (!row_pointers(w, s, in, x, ACCESS_STORE, rows, p)) return STEP_FAULT;
+    for (u32 k = 0; k < (u32)x->n; k++) {
         const u32 *v = row(s->frame, x->ops[k]);
         for (u32 l = 0; l < 32; l++)
-            for (u32 j = 0; j < 2; j++) {
-                u32 r = x->mode ? 2 * (l % 4) + j : l / 4, c = x->mode ? l / 4 : 2 * (l % 4) + j;
-                u16 h = (u16)(v[l] >> 16 * j);
-                memcpy(p[8 * k + (int)r] + 2 * c, &h, 2);
+            for (u32 j = 0; j < 4; j++) {
+                struct byte_place b = place_of(x, true, k, l, j);
+                p[b.row][b.at] = (u8)(v[l] >> 8 * j);
             }
     }
     return STEP_NEXT;

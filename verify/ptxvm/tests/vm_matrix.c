@@ -440,9 +440,81 @@ static void t_ldmatrix(void **unused) {
                              f.out[c * 4 + r / 2][0] >> r % 2 * 16 & 0xffff);
 }
 
+/* The forms with bytes. A lane keeps its row, 16 bytes, in shared memory; what a row holds is judged element by
+ * element. */
+static const struct byte_form {
+    const char *text;
+    int registers, bits; /* of an element in memory */
+    bool transposed, store;
+} byte_forms[] = {
+    {"ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8", 2, 8, true, false},
+    {"ldmatrix.sync.aligned.m16n16.x2.trans.shared.b8", 4, 8, true, false},
+    {"ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8x16.b6x16_p32", 2, 6, true, false},
+    {"ldmatrix.sync.aligned.m16n16.x2.trans.shared::cta.b8x16.b6x16_p32", 4, 6, true, false},
+    {"ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8x16.b4x16_p64", 2, 4, true, false},
+    {"ldmatrix.sync.aligned.m16n16.x2.trans.shared.b8x16.b4x16_p64", 4, 4, true, false},
+    {"ldmatrix.sync.aligned.m8n16.x1.shared.b8x16.b6x16_p32", 1, 6, false, false},
+    {"ldmatrix.sync.aligned.m8n16.x2.shared.b8x16.b6x16_p32", 2, 6, false, false},
+    {"ldmatrix.sync.aligned.m8n16.x4.shared.b8x16.b6x16_p32", 4, 6, false, false},
+    {"ldmatrix.sync.aligned.m8n16.x1.shared.b8x16.b4x16_p64", 1, 4, false, false},
+    {"ldmatrix.sync.aligned.m8n16.x2.shared.b8x16.b4x16_p64", 2, 4, false, false},
+    {"ldmatrix.sync.aligned.m8n16.x4.shared.b8x16.b4x16_p64", 4, 4, false, false},
+    {"stmatrix.sync.aligned.m16n8.x1.trans.shared.b8", 1, 8, true, true},
+    {"stmatrix.sync.aligned.m16n8.x2.trans.shared.b8", 2, 8, true, true},
+    {"stmatrix.sync.aligned.m16n8.x4.trans.shared.b8", 4, 8, true, true},
+};
+static u32 packed_element(const u32 *row, int bits, int i) { /* bit by bit */
+    u32 v = 0;
+    for (int k = 0; k < bits; k++) v |= (row[(i * bits + k) / 32] >> (i * bits + k) % 32 & 1) << k;
+    return v;
+}
+static void t_byte_matrices(void **unused) {
+    (void)unused;
+    static struct fragments f;
+    for (size_t k = 0; k < sizeof byte_forms / sizeof *byte_forms; k++) {
+        const struct byte_form *b = &byte_forms[k];
+        memset(&f, 0, sizeof f);
+        for (int i = 0; i < 32; i++)
+            for (int j = 0; j < 8; j++) f.in[i][j] = rnd(&seed);
+        struct buf t = {0}, list = {0};
+        registers(&t, &list, 4, b->registers, false, !b->store);
+        buf_printf(&t, "mov.u32 %%t, sh; xor.b32 %%r40, %%n, 9; mad.lo.u32 %%t, %%r40, 48, %%t;\n");
+        for (int j = 0; j < b->bits / 2; j++) /* what is behind the elements is never written, and never read */
+            buf_printf(&t, "ld.global.b32 %%r%d, [%%x1+%d]; st.shared.b32 [%%t+%d], %%r%d;\n", 50 + j, 4 * j, 4 * j,
+                       50 + j);
+        buf_printf(&t, "bar.warp.sync -1; %s %s, %s; bar.warp.sync -1;\n", b->text, b->store ? "[%t]" : list.data,
+                   b->store ? list.data : "[%t]");
+        for (int j = 0; j < 4; j++)
+            if (b->store)
+                buf_printf(&t, "ld.shared.b32 %%r50, [%%t+%d]; st.global.b32 [%%x2+%d], %%r50;\n", 4 * j, 4 * j);
+            else if (j < b->registers)
+                buf_printf(&t, "st.global.b32 [%%x2+%d], %%o%d;\n", 4 * j, 4 + j);
+        run_warp("sm_100a", t.data, b->text, &f);
+        buf_free(&t);
+        buf_free(&list);
+        for (int lane = 0; lane < 32; lane++)
+            for (int r = 0; r < b->registers; r++)
+                for (int j = 0; j < 4; j++) {
+                    int g = lane >> 2, t4 = lane % 4, row, col;
+                    if (b->store) { /* 16 x 8, by columns: rows g and g + 8 of columns 2 t and 2 t + 1 */
+                        row = 8 * r + t4 * 2 + (j & 1), col = g + (j >= 2 ? 8 : 0);
+                        assert_int_equal(packed_element(f.out[row], 8, col), f.in[lane][4 + r] >> 8 * j & 255);
+                        continue;
+                    }
+                    if (b->transposed) /* 16 x 16, by columns: four consecutive rows of memory, columns g and g + 8 */
+                        row = 16 * (r / 2) + 4 * t4 + j, col = g + 8 * (r % 2);
+                    else
+                        row = 8 * r + g, col = 4 * t4 + j;
+                    u32 e = packed_element(f.in[row], b->bits, col), got = f.out[lane][r] >> 8 * j & 255;
+                    if (got != e)
+                        fail_msg("%s: lane %d register %d byte %d: %x, expected %x", b->text, lane, r, j, got, e);
+                }
+    }
+}
+
 int main(void) {
     cmocka_set_message_output(CM_OUTPUT_TAP);
     const struct CMUnitTest tests[] = {cmocka_unit_test(t_mma), cmocka_unit_test(t_mma_quads), cmocka_unit_test(t_wmma),
-                                       cmocka_unit_test(t_ldmatrix)};
+                                       cmocka_unit_test(t_ldmatrix), cmocka_unit_test(t_byte_matrices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
