@@ -1,5 +1,6 @@
 /* The decoder's table of matrix instructions. */
 #include "verify/ptxvm/exec_decode.h"
+#include "verify/ptxvm/mma.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -14,11 +15,6 @@ static bool shape_word(struct decoder *d, int *m, int *n, int *k) {
     return *m > 0 && *n > 0 && *k > 0 && *m <= 256 && *n <= 256 && *k <= 256;
 }
 
-static int type_bits(enum ptx_type t) {
-    if (t == PT_E2M3X2 || t == PT_E3M2X2) return 8; /* the pair's name stands for one element in a byte */
-    return t == PT_S4 || t == PT_U4 ? 4 : t == PT_B1 ? 1 : t == PT_E2M1X2 ? 4 : 8 * ptx_type_bytes(t);
-}
-
 /* Types of matrices: the packed names of the converters do not occur, e2m1 and the like do. */
 static enum ptx_type matrix_type(struct decoder *d) {
     if (dec_take(d, "e2m1")) return PT_E2M1X2;
@@ -27,13 +23,42 @@ static enum ptx_type matrix_type(struct decoder *d) {
     return dec_type(d);
 }
 
-static bool known_shape(int m, int n, int k, enum ptx_type a, enum ptx_type b) {
+static bool is_f8(enum ptx_type t) {
+    return t == PT_E4M3 || t == PT_E5M2;
+}
+static bool is_mixed(enum ptx_type t) { /* of the kinds f8f6f4: a byte each */
+    return is_f8(t) || t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_E2M1_BYTE;
+}
+
+/* How the words .kind, .block_scale and .scale_vec make variants of mma. */
+enum mma_kind { KIND_NONE, KIND_F8F6F4, KIND_MXF8F6F4, KIND_MXF4, KIND_MXF4NVF4 };
+struct mma_words {
+    enum mma_kind kind;
+    bool sparse, ordered, scaled;
+    int vec;
+};
+static void kind_words(struct decoder *d, struct mma_words *w) {
+    static const char *const names[] = {"kind::f8f6f4", "kind::mxf8f6f4", "kind::mxf4", "kind::mxf4nvf4"};
+    for (int i = 0; i < 4; i++)
+        if (!w->kind && dec_take(d, names[i])) w->kind = (enum mma_kind)(i + 1);
+    if (!w->scaled && w->kind >= KIND_MXF8F6F4) {
+        w->scaled = dec_take(d, "block_scale");
+        if (!w->scaled) dec_unknown(d);
+        w->vec = dec_take(d, "scale_vec::1X")   ? 1
+                 : dec_take(d, "scale_vec::2X") ? 2
+                 : dec_take(d, "scale_vec::4X") ? 4
+                                                : 0;
+    }
+}
+
+/* k: the columns of A as stored. */
+static bool known_shape(int m, int n, int k, enum ptx_type a, enum ptx_type b, const struct mma_words *w) {
     bool same = a == b;
     bool i8 = (a == PT_S8 || a == PT_U8) && (b == PT_S8 || b == PT_U8),
          i4 = (a == PT_S4 || a == PT_U4) && (b == PT_S4 || b == PT_U4);
-    bool f8 = (a == PT_E4M3 || a == PT_E5M2 || a == PT_E2M3X2 || a == PT_E3M2X2) &&
-              (b == PT_E4M3 || b == PT_E5M2 || b == PT_E2M3X2 || b == PT_E3M2X2);
-    if (n != 8) return false;
+    if (n != 8 || (w->sparse && (m != 16 || a == PT_F64 || a == PT_B1))) return false;
+    if (w->kind == KIND_F8F6F4 || w->kind == KIND_MXF8F6F4) return is_mixed(a) && is_mixed(b) && m == 16 && k == 32;
+    if (w->kind) return a == PT_E2M1X2 && same && m == 16 && k == 64;
     if (a == PT_F16 && same) return (m == 16 && (k == 8 || k == 16)) || (m == 8 && k == 4);
     if (a == PT_BF16 && same) return m == 16 && (k == 8 || k == 16);
     if (a == PT_TF32 && same) return m == 16 && (k == 4 || k == 8);
@@ -41,7 +66,7 @@ static bool known_shape(int m, int n, int k, enum ptx_type a, enum ptx_type b) {
     if (i8) return (m == 8 && k == 16) || (m == 16 && (k == 16 || k == 32));
     if (i4) return (m == 8 && k == 32) || (m == 16 && (k == 32 || k == 64));
     if (a == PT_B1 && same) return (m == 8 && k == 128) || (m == 16 && (k == 128 || k == 256));
-    return f8 && m == 16 && (k == 16 || k == 32);
+    return is_f8(a) && is_f8(b) && m == 16 && (k == 32 || (k == 16 && !w->sparse));
 }
 
 /* The registers of operand i as 32-bit (or 64-bit) rows, appended to ops. */
@@ -52,8 +77,8 @@ static int registers(struct decoder *d, int i, int bytes, bool dst, u32 *ops, u8
     return n;
 }
 
-static struct ext *matrix_ext(struct decoder *d, const u32 *ops, const u8 *sizes, const int n[4]) {
-    int total = n[0] + n[1] + n[2] + n[3];
+static struct ext *matrix_ext(struct decoder *d, const u32 *ops, const u8 *sizes, const int n[4], int more) {
+    int total = n[0] + n[1] + n[2] + n[3] + more;
     struct ext *x = dec_ext(d, total);
     memcpy(x->ops, ops, (size_t)total * sizeof *ops);
     memcpy(x->sizes, sizes, (size_t)total);
@@ -62,24 +87,80 @@ static struct ext *matrix_ext(struct decoder *d, const u32 *ops, const u8 *sizes
     return x;
 }
 
+/* The operands that sparse and scaled products have behind d a b c: rows from ops[at]; returns how many. */
+static int extra_operands(struct decoder *d, const struct mma_words *w, int k, enum ptx_type a, struct mma_extra *m,
+                          u32 *ops, u8 *sizes, int at) {
+    int first = at, o = 4;
+    if (w->sparse) {
+        int bits = vm_element_bits(a);
+        m->chunk = (u8)(bits == 32 ? 2 : bits == 4 ? 8 : 4);
+        m->ordered = w->ordered;
+        int chunks = k / m->chunk;
+        m->metadata = (u8)(chunks == 4 ? META_ONE : chunks == 16 ? META_ALL : bits >= 16 ? META_HALVES : META_ROWS);
+        m->meta_at = (u8)at;
+        sizes[at] = 4;
+        ops[at++] = dec_src(d, dec_operand(d, o++), PT_B32);
+        s64 f;
+        int most = m->metadata == META_ONE ? 3 : m->metadata == META_ALL ? 0 : 1;
+        if (!dec_constant(dec_operand(d, o++), &f) || f < 0 || f > most)
+            dec_fail(d, "the sparsity selector is no constant from 0 to %d", most);
+        m->selector = (u8)f;
+    }
+    if (w->scaled) {
+        m->vec = (u8)w->vec;
+        m->scale_at = (u8)at;
+        for (int side = 0; side < 2; side++) {
+            sizes[at] = 4;
+            ops[at++] = dec_src(d, dec_operand(d, o++), PT_B32);
+            const struct ptx_operand *pair = dec_operand(d, o++);
+            if (pair->kind != O_VEC || pair->n != 2) dec_fail(d, "expected a byte and a thread selector in braces");
+            for (int i = 0; i < 2; i++) {
+                sizes[at] = 2;
+                ops[at++] = dec_src(d, &pair->elems[i], PT_U16);
+            }
+        }
+    }
+    return at - first;
+}
+
+/* mma{.sp{::ordered_metadata}}.sync.aligned.shape.row.col{.kind{.block_scale{.scale_vec}}}{.satfinite}.d.a.b.c{.stype};
+ * the kind may stand before the shape */
 static void dec_mma(struct decoder *d) {
     int m, n, k;
-    if (!dec_take(d, "sync") || !dec_take(d, "aligned") || !shape_word(d, &m, &n, &k)) dec_unknown(d);
+    struct mma_words w = {0};
+    w.ordered = dec_take(d, "sp::ordered_metadata");
+    w.sparse = w.ordered || dec_take(d, "sp");
+    if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
+    kind_words(d, &w);
+    if (!shape_word(d, &m, &n, &k)) dec_unknown(d);
     bool a_col = dec_take(d, "col");
     if (!a_col && !dec_take(d, "row")) dec_unknown(d);
     bool b_row = dec_take(d, "row");
     if (!b_row && !dec_take(d, "col")) dec_unknown(d);
-    bool kind = dec_take(d, "kind::f8f6f4");
+    kind_words(d, &w);
     bool sat = dec_take(d, "satfinite");
     enum ptx_type dt = dec_type(d), at = matrix_type(d), bt = matrix_type(d), ct = dec_type(d);
+    bool ue4m3 = w.scaled && dec_take(d, "ue4m3"), ue8m0 = w.scaled && !ue4m3 && dec_take(d, "ue8m0");
+    if (w.kind == KIND_F8F6F4 || w.kind == KIND_MXF8F6F4) {
+        if (at == PT_E2M1X2) at = PT_E2M1_BYTE;
+        if (bt == PT_E2M1X2) bt = PT_E2M1_BYTE;
+    }
+    if (w.sparse && w.kind && !w.ordered) dec_unknown(d);
+    if (w.scaled) {
+        if (!w.vec) w.vec = w.kind == KIND_MXF8F6F4 ? 1 : w.kind == KIND_MXF4 ? 2 : 0;
+        bool good = w.kind == KIND_MXF8F6F4 ? w.vec == 1 && ue8m0
+                    : w.kind == KIND_MXF4   ? w.vec == 2 && ue8m0
+                                            : (w.vec == 2 && ue8m0) || (w.vec == 4 && (ue4m3 || ue8m0));
+        if (!good || dt != PT_F32) dec_unknown(d);
+    }
     int mode2 = 0;
     if (at == PT_B1) {
         mode2 = dec_take(d, "and") ? 1 : dec_take(d, "xor") ? 2 : 0;
         if (!mode2 || !dec_take(d, "popc")) dec_unknown(d);
     }
     if (at == PT_F64) dec_rounding(d);
-    bool six = kind && (at == PT_E2M1X2 || bt == PT_E2M1X2); /* f4 in bytes of its own, as f8f6f4 stores it */
-    if (six || !known_shape(m, n, k, at, bt)) dec_unknown(d);
+    int stored = w.sparse ? k / 2 : k;
+    if ((w.sparse && k % 2) || !known_shape(m, n, stored, at, bt, &w)) dec_unknown(d);
     bool quad = m == 8 && k == 4 && at == PT_F16;
     if ((a_col || b_row) && !quad) dec_unknown(d);
     bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1,
@@ -89,21 +170,28 @@ static void dec_mma(struct decoder *d) {
                        : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16))
         dec_unknown(d);
     if (is_float && (at == PT_BF16 || at == PT_TF32) && (dt != PT_F32 || ct != PT_F32)) dec_unknown(d);
-    if (sat && !is_int) dec_unknown(d);
-    dec_count(d, 4, 4);
-    int bytes = at == PT_F64 ? 8 : 4, bits = type_bits(at), nd, na, nb, nc;
+    if (is_float && dt != ct && (!quad || ct == PT_F32)) dec_unknown(d);
+    if (is_f8(at) && w.sparse && !w.kind && dt == PT_F16) dec_unknown(d);
+    if (sat && (!is_int || at == PT_B1)) dec_unknown(d);
+    int operands = 4 + 2 * w.sparse + 4 * w.scaled;
+    dec_count(d, operands, operands);
+    int bytes = at == PT_F64 ? 8 : 4, nd, na, nb, nc;
     nd = quad ? (dt == PT_F32 ? 8 : 4) : m / 4 / (dt == PT_F16 ? 2 : 1);
     nc = quad ? (ct == PT_F32 ? 8 : 4) : m / 4 / (ct == PT_F16 ? 2 : 1);
-    na = quad ? 2 : m * k * bits / 32 / (8 * bytes);
-    nb = quad ? 2 : n * k * bits / 32 / (8 * bytes);
+    na = quad ? 2 : m * stored * vm_element_bits(at) / 32 / (8 * bytes);
+    nb = quad ? 2 : n * k * vm_element_bits(bt) / 32 / (8 * bytes);
     u32 ops[128];
     u8 sizes[128];
-    int counts[4] = {nd, na, nb, nc};
+    int counts[4] = {nd, na, nb, nc}, total = nd + na + nb + nc;
     registers(d, 1, bytes, false, ops, sizes, nd, na);
     registers(d, 2, bytes, false, ops, sizes, nd + na, nb);
     registers(d, 3, bytes, false, ops, sizes, nd + na + nb, nc);
+    struct mma_extra *extra = w.sparse || w.scaled ? arena_new(&d->m->arena, sizeof *extra) : NULL;
+    int more = extra ? extra_operands(d, &w, k, at, extra, ops, sizes, total) : 0;
+    if (extra) extra->stype = ue4m3 ? PT_E4M3 : PT_UE8M0X2;
     registers(d, 0, bytes, true, ops, sizes, 0, nd);
-    struct ext *x = matrix_ext(d, ops, sizes, counts);
+    struct ext *x = matrix_ext(d, ops, sizes, counts, more);
+    x->mma = extra;
     x->m = m, x->nn = n, x->k = k;
     x->type = (u8)at, x->type2 = (u8)bt, x->type3 = (u8)ct, x->type4 = (u8)dt;
     x->mode = sat;
@@ -149,7 +237,7 @@ static void dec_wmma_memory(struct decoder *d, bool store) {
     x->nn = which == 0 ? k : n;
     x->type = (u8)t;
     x->mode = col;
-    if (n_regs * bytes * 8 / type_bits(t) * 32 < x->m * x->nn)
+    if (n_regs * bytes * 8 / vm_element_bits(t) * 32 < x->m * x->nn)
         dec_fail(d, "%d registers do not hold the matrix", n_regs);
     u32 stride = d->st->n == 3 ? dec_src_bytes(d, dec_operand(d, 2), 4, false) : N;
     d->cls = store ? VM_C_STORE : VM_C_LOAD;
@@ -190,6 +278,7 @@ static void dec_wmma(struct decoder *d) {
     bool sat = dec_take(d, "satfinite");
     bool is_int = at == PT_S8 || at == PT_U8 || at == PT_S4 || at == PT_U4 || at == PT_B1;
     if (!wmma_shape(m, n, k, at) || !wmma_shape(m, n, k, bt) || (mode2 != 0) != (at == PT_B1)) dec_unknown(d);
+    if (sat && (!is_int || at == PT_B1)) dec_unknown(d); /* of floats it went with PTX 6.5 */
     if (is_int         ? dt != PT_S32 || ct != PT_S32
         : at == PT_F64 ? dt != PT_F64 || ct != PT_F64
                        : (dt != PT_F32 && dt != PT_F16) || (ct != PT_F32 && ct != PT_F16))
@@ -208,7 +297,7 @@ static void dec_wmma(struct decoder *d) {
         total += counts[order[i]];
     }
     registers(d, 0, bytes, true, ops, sizes, 0, counts[0]);
-    struct ext *x = matrix_ext(d, ops, sizes, counts);
+    struct ext *x = matrix_ext(d, ops, sizes, counts, 0);
     x->m = m, x->nn = n, x->k = k;
     x->type = (u8)at, x->type2 = (u8)bt, x->type3 = (u8)ct, x->type4 = (u8)dt;
     x->mode = sat;
@@ -217,7 +306,7 @@ static void dec_wmma(struct decoder *d) {
     enum ptx_type types[4] = {dt, at, bt, ct};
     int size[4] = {m * n, m * k, k * n, m * n};
     for (int i = 0; i < 4; i++)
-        if (counts[i] * bytes * 8 / type_bits(types[i]) * 32 < size[i])
+        if (counts[i] * bytes * 8 / vm_element_bits(types[i]) * 32 < size[i])
             dec_fail(d, "operand %d has too few registers", i + 1);
     dec_op(d, op_mma, x);
 }

@@ -124,7 +124,8 @@ struct ext {
     int n_in, n_out;
     u32 *targets; /* brx: instruction numbers; indirect calls: none */
     int n_targets;
-    const char *text; /* the instruction */
+    const struct mma_extra *mma; /* sparse and scaled products, else NULL */
+    const char *text;            /* the instruction */
 };
 
 /* A decoded function. Frame: n_preds words (word 0: carry flags), then rows. */

@@ -44,6 +44,8 @@ double vm_element_value(u64 bits, enum ptx_type t) {
         return (s8)(bits << 4) >> 4;
     case PT_U4:
         return (double)(bits & 15);
+    case PT_E2M1_BYTE:
+        return vm_float_unpack(bits >> 2 & 15, PT_E2M1X2);
     case PT_S32:
         return (s32)bits;
     case PT_U32:
@@ -54,10 +56,10 @@ double vm_element_value(u64 bits, enum ptx_type t) {
 }
 
 int vm_element_bits(enum ptx_type t) {
-    return t == PT_S4 || t == PT_U4 || t == PT_E2M1X2 ? 4
-           : t == PT_B1                               ? 1
-           : t == PT_E2M3X2 || t == PT_E3M2X2         ? 8
-                                                      : 8 * ptx_type_bytes(t);
+    return t == PT_S4 || t == PT_U4 || t == PT_E2M1X2              ? 4
+           : t == PT_B1                                            ? 1
+           : t == PT_E2M3X2 || t == PT_E3M2X2 || t == PT_E2M1_BYTE ? 8
+                                                                   : 8 * ptx_type_bytes(t);
 }
 
 static bool integer(enum ptx_type t) {
@@ -118,13 +120,17 @@ void vm_multiply(struct matrices *x, const struct ext *e) {
         }
         for (int j = 0; j < e->nn; j++) x->d[i][j] = sum[j];
     }
-    if (integer((enum ptx_type)e->type3))
-        for (int i = 0; i < e->m; i++)
-            for (int j = 0; j < e->nn; j++) {
-                s64 v = (s64)x->d[i][j];
-                if (e->mode) v = v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : v;
-                x->d[i][j] = (double)(s32)v;
-            }
+    vm_wrap_integers(x, e);
+}
+
+void vm_wrap_integers(struct matrices *x, const struct ext *e) {
+    if (!integer((enum ptx_type)e->type3)) return;
+    for (int i = 0; i < e->m; i++)
+        for (int j = 0; j < e->nn; j++) {
+            s64 v = (s64)x->d[i][j];
+            if (e->mode) v = v > INT32_MAX ? INT32_MAX : v < INT32_MIN ? INT32_MIN : v;
+            x->d[i][j] = (double)(s32)v;
+        }
 }
 
 static u64 accumulator(double v, enum ptx_type t) {
@@ -162,8 +168,10 @@ static int count_elements(const struct ext *x, int at, int n_regs, int bits) {
 }
 
 /* mma.sync. ext: m, nn, k; type A, type2 B, type3 C and D's kind (type4 D); mode saturate; arg_from[0..3]: registers of
- * d a b c in ops, in this order */
-static void mma_sync(struct matrices *x, const struct ext *e, struct frame *f) {
+ * d a b c in ops, in this order. A sparse A fills k / 2 columns in the same way. */
+static bool mma_sync(struct matrices *x, struct warp *w, struct split *s, const struct insn *in, enum step *out) {
+    const struct ext *e = in->ext;
+    struct frame *f = s->frame;
     int nd = (int)e->arg_from[0], na = (int)e->arg_from[1], nb = (int)e->arg_from[2];
     int at_a = nd, at_b = nd + na, at_c = nd + na + nb;
     int bits = vm_element_bits((enum ptx_type)e->type), bits_b = vm_element_bits((enum ptx_type)e->type2);
@@ -193,7 +201,10 @@ static void mma_sync(struct matrices *x, const struct ext *e, struct frame *f) {
             x->c[g + 8 * (i / 2)][2 * t + i % 2] =
                 vm_element_value(element_of(f, e, at_c, lane, i, cbits), (enum ptx_type)e->type3);
     }
-    vm_multiply(x, e);
+    if (!e->mma)
+        vm_multiply(x, e);
+    else if (!vm_multiply_extra(x, w, s, in, out))
+        return false;
     for (u32 lane = 0; lane < 32; lane++) {
         int g = (int)lane / 4, t = (int)lane % 4;
         int dbits = vm_element_bits((enum ptx_type)e->type4);
@@ -207,6 +218,7 @@ static void mma_sync(struct matrices *x, const struct ext *e, struct frame *f) {
             }
         }
     }
+    return true;
 }
 
 /* mma.m8n8k4 of f16: four independent products, by quad pairs: threads {0-3, 16-19}, {4-7, 20-23} …. mode3: 1 A by
@@ -301,8 +313,8 @@ enum step op_mma(struct warp *w, struct split *s, const struct insn *in, u32 mas
         wmma(&x, e, s->frame);
     else if (e->order == 2)
         mma_quad(&x, e, s->frame);
-    else
-        mma_sync(&x, e, s->frame);
+    else if (!mma_sync(&x, w, s, in, &out))
+        return out;
     struct vm_counters *c = &w->block->worker->counters;
     c->matrix_ops++;
     c->matrix_flops += 2ull * (u64)e->m * (u64)e->nn * (u64)e->k * (e->order == 2 ? 4 : 1);

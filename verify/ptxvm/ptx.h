@@ -53,6 +53,7 @@ enum ptx_type {
     PT_E3M2X4,
     PT_E4M3X4,
     PT_E5M2X4,
+    PT_E2M1_BYTE, /* has no name in PTX: e2m1 in the middle of a byte, as mma's kinds of mixed formats hold it */
     PT_COUNT
 };
 int ptx_type_bytes(enum ptx_type t); /* 0 for predicates */

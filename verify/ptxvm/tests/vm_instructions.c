@@ -303,9 +303,6 @@ static void t_unknown_reached(void **unused) {
         "sust.b.1d.b32.trap [%x0, {%r0}], %r1;",
         "vadd.s32.u32.s32.sat %r0, %r1.b0, %r2.h1;",
         "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%r0], 64;",
-        "mma.sync.aligned.m16n8k32.row.col.kind::mxf8f6f4.block_scale.scale_vec::1X.f32.e4m3.e4m3.f32.ue8m0 "
-        "{%f0, %f1, %f2, %f3}, {%r0, %r1, %r2, %r3}, {%r0, %r1}, {%f0, %f1, %f2, %f3}, %r0, {%h0, %h1}, %r1, {%h0, "
-        "%h1};",
         "add.u31 %r0, %r1, %r2;",
         "shl.b32.wrap %r0, %r1, %r2;",
     };
