@@ -38,18 +38,23 @@ LUA_CFLAGS := $(shell pkg-config --cflags lua5.4 2>/dev/null)
 
 # gcc guesses "maybe uninitialized" differently at each optimization level: worth reading, not worth stopping for.
 BASE_CFLAGS = -std=gnu17 -D_GNU_SOURCE= -Wall -Wextra $(WERROR) -Wno-error=maybe-uninitialized -I. \
-              -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -pthread
+              -fno-strict-aliasing -ffp-contract=off -fvisibility=hidden -ffunction-sections -fdata-sections -pthread
 LDLIBS = -Wl,--as-needed -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 \
          -lxxhash -lhwloc -ledit -lm -ldl -pthread
 
-LIB_C := $(sort $(wildcard codegen/*.c dsl/*.c runtime/*.c) \
-         $(filter-out verify/test_% verify/fuzz_%,$(wildcard verify/*.c)))
-CLI_C := $(sort $(wildcard cli/*.c))
+# Of these, other programs than kgen have another instead: see `rt` and `static`.
+VARIANT_C := codegen/no_compiler.c codegen/llvm_linked.c cli/commands_rt.c runtime/no_udev.c
+LIB_C := $(filter-out $(VARIANT_C),$(sort $(wildcard codegen/*.c dsl/*.c runtime/*.c) \
+         $(filter-out verify/test_% verify/fuzz_%,$(wildcard verify/*.c))))
+CLI_C := $(filter-out $(VARIANT_C),$(sort $(wildcard cli/*.c)))
 TEST_C := $(sort $(wildcard verify/test_*.c))
 FUZZ_C := $(sort $(wildcard verify/fuzz_*.c))
 LUA_SOURCES := $(sort $(wildcard kernels.lua models/*.lua) $(filter-out dsl/embed.lua,$(shell find dsl -name '*.lua')))
+RT_LUA_SOURCES := $(sort dsl/chat.lua $(wildcard dsl/jinja*.lua))
+# What plans, code and the runtime that uses them agree on.
+BUILD_SOURCES := $(sort $(filter-out verify/%,$(LIB_C)) $(wildcard codegen/*.h dsl/*.h runtime/*.h) $(LUA_SOURCES))
 
-LIB_O := $(LIB_C:%.c=$(B)/obj/%.o) $(B)/obj/lua_sources.o
+LIB_O := $(LIB_C:%.c=$(B)/obj/%.o) $(B)/obj/lua_sources.o $(B)/obj/build_id.o
 CLI_O := $(CLI_C:%.c=$(B)/obj/%.o)
 TESTS := $(TEST_C:verify/%.c=$(B)/%)
 FUZZERS := $(FUZZ_C:verify/%.c=$(B)/%)
@@ -66,6 +71,7 @@ note = $(shell mkdir -p $(B) && printf '%s' '$(2)' | cmp -s - $(B)/$(1) || print
 $(call note,flags,$(CC) $(BASE_CFLAGS) $(CFLAGS) $(LLVM_CFLAGS) $(LUA_CFLAGS))
 $(call note,objects,$(LIB_O) $(CLI_O))
 $(call note,luas,$(LUA_SOURCES))
+$(call note,build_sources,$(BUILD_SOURCES))
 
 $(B)/obj/%.o: %.c $(B)/flags
 	@mkdir -p $(@D)
@@ -74,9 +80,18 @@ $(B)/obj/%.o: %.c $(B)/flags
 # The Lua sources travel inside the program as bytes.
 $(B)/gen/lua_sources.c: dsl/embed.lua $(LUA_SOURCES) $(B)/luas
 	@mkdir -p $(@D)
-	$(call show,embed,$(words $(LUA_SOURCES)) Lua sources)lua5.4 dsl/embed.lua $@ $(LUA_SOURCES)
+	$(call show,embed,$(words $(LUA_SOURCES)) Lua sources)lua5.4 dsl/embed.lua $@ dsl.main $(LUA_SOURCES)
 
-$(B)/obj/lua_sources.o: $(B)/gen/lua_sources.c $(B)/flags
+$(B)/gen/rt_lua_sources.c: dsl/embed.lua $(RT_LUA_SOURCES) $(B)/luas
+	@mkdir -p $(@D)
+	$(call show,embed,$(words $(RT_LUA_SOURCES)) Lua sources)lua5.4 dsl/embed.lua $@ dsl.chat $(RT_LUA_SOURCES)
+
+$(B)/gen/build_id.c: $(BUILD_SOURCES) $(B)/build_sources
+	@mkdir -p $(@D)
+	$(call show,generate,$@){ echo '#include "runtime/bundle.h"'; \
+	  echo "const char kgen_build[] = \"$$(cat $(BUILD_SOURCES) | sha256sum | cut -c 1-32)\";"; } > $@
+
+$(B)/obj/%.o: $(B)/gen/%.c $(B)/flags
 	@mkdir -p $(@D)
 	$(call show,compile,$<)$(CC) $(BASE_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
@@ -105,6 +120,19 @@ $(B)/libkgen.a: $(LIB_O) $(B)/obj/llvm_stubs.o $(B)/objects
 
 $(B)/kgen: $(CLI_O) $(B)/libkgen.a $(B)/objects
 	$(call show,link,$@)$(CC) $(CFLAGS) $(CLI_O) $(B)/libkgen.a $(LDLIBS) -o $@
+
+# kgen-rt: runs bundles. The same objects with a codegen.h that compiles nothing, fewer commands and of Lua the chat
+# templates alone; the linker drops what is then out of reach, LLVM's last traces with it. Libraries come along, so
+# that the program can be copied to a machine with none but libc's.
+RT_INSTEAD = codegen/codegen.o codegen/llvm_%.o lua_sources.o llvm_stubs.o cli/commands.o
+RT_O = $(filter-out $(RT_INSTEAD:%=$(B)/obj/%),$(CLI_O) $(LIB_O)) \
+       $(addprefix $(B)/obj/,codegen/no_compiler.o rt_lua_sources.o cli/commands_rt.o runtime/no_udev.o)
+STANDALONE = -static-libgcc -Wl,--gc-sections,--as-needed -Wl,-s
+OWN_LIBS = -Wl,-Bstatic -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 -lxxhash -lhwloc $(1) -Wl,-Bdynamic -lm -ldl -pthread
+
+kgen-rt: $(B)/kgen-rt
+$(B)/kgen-rt: $(RT_O) $(B)/objects
+	$(call show,link,$@)$(CC) $(CFLAGS) $(STANDALONE) $(RT_O) $(call OWN_LIBS,-ledit -ltinfo -lbsd -lmd) -o $@
 
 $(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
 	$(call show,link,$@)$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
@@ -186,6 +214,6 @@ install: $(B)/kgen
 clean:
 	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
 
-.PHONY: all setup demo test test-archs asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
+.PHONY: all setup kgen-rt demo test test-archs asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
 .SECONDARY:
 .DELETE_ON_ERROR:

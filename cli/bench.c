@@ -16,10 +16,10 @@ double median(double *x, size_t n) {
 
 static bool check(const void *opts, struct err *e) {
     const struct bench_options *o = opts;
-    int subjects = !!o->engine.model + !!o->kernel + !!o->synthetic;
+    int subjects = (o->engine.model || o->engine.bundle) + !!o->kernel + !!o->synthetic;
     if (subjects == 0)
         return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL, --synthetic NAME:TYPE or --kernel NAME");
-    if (subjects > 1) return err_set(e, ERR_USAGE, "-m, --synthetic and --kernel exclude each other");
+    if (subjects > 1) return err_set(e, ERR_USAGE, "-m or --bundle, --synthetic and --kernel exclude each other");
     if (o->save && !o->synthetic) return err_set(e, ERR_USAGE, "--save belongs to --synthetic NAME:TYPE");
     if (o->shape && !o->kernel) return err_set(e, ERR_USAGE, "--shape belongs to --kernel NAME");
     if (!o->kernel && !o->save && o->prompt == 0 && o->generate == 0)

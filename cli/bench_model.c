@@ -141,9 +141,9 @@ static bool measure_model(const struct bench_options *o, struct err *e) {
     struct progress progress = {0};
     bool ok = engine_open(&o->engine, &b.model, e) && session_open(b.model, context, &b.session, e);
     progress_begin(&progress, "bench");
-    ok = ok && peaks_measure(b.model->pool, &b.model->compiler.target, &peaks, e) &&
+    ok = ok && peaks_measure(b.model->pool, &b.model->compiler.target, b.model->bundle, &peaks, e) &&
          measure(&b, o->prompt, false, pp, &progress, e) && measure(&b, o->generate, true, tg, &progress, e) &&
-         peaks_measure(b.model->pool, &b.model->compiler.target, &peaks, e);
+         peaks_measure(b.model->pool, &b.model->compiler.target, b.model->bundle, &peaks, e);
     progress_end(&progress);
     ok = ok && report(&b, pp, tg, &peaks, e);
     if (o->engine.profile) ok = ok && profiled(&b, o->prompt, false, e) && profiled(&b, o->generate, true, e);

@@ -3,7 +3,7 @@
  * documentation are all made from those tables.
  *
  * To add a command: write cli/NAME.c with a `const struct command command_NAME`, declare it at the end of this file and
- * add a row to `commands` in cli/main.c.
+ * add a row to `commands` in cli/commands.c.
  *
  * Results go to standard output; progress, notes and errors to standard error. Only main.c prints errors and chooses
  * the exit status: 0 done, 1 failed, 2 usage (ERR_USAGE).
@@ -206,7 +206,7 @@ extern const char *const kv_names[]; /* by enum kv_type, NULL-terminated */
 
 /* Which model on which machine, and how exactly. */
 struct engine_options {
-    const char *model;
+    const char *model, *bundle; /* bundle: a directory that `kgen emit --bundle` made */
     int64_t context; /* tokens; 0: the model's, or what the command needs */
     int64_t threads; /* 0: one per physical core allowed to this process */
     struct device_choice device;
@@ -236,7 +236,7 @@ bool text_check(const struct text_options *t, struct err *e);
 /* The text as bytes, unchanged; "-" reads standard input. Where neither was given, *given is false. */
 bool text_read(const struct text_options *t, struct buf *out, bool *given, struct err *e);
 
-/* Refuses a missing -m. */
+/* Refuses a missing -m, unless a bundle was named, which may hold the model. */
 bool engine_check(const struct engine_options *o, struct err *e);
 
 extern const struct command command_bench, command_completion, command_doctor, command_emit, command_help,

@@ -1,6 +1,8 @@
 /* kgen emit: what a kernel becomes at each stage of the compiler, for any target. */
 #include "cli/cli.h"
+#include "cli/peaks.h"
 #include "runtime/compile.h"
+#include "runtime/model.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -15,10 +17,18 @@ struct emit_options {
     bool all;
     const char *target, *shape, *output, *dump;
     int stage; /* enum emit_stage */
+    bool bundle, with_model;
+    const char *model;
+    int act, kv;
 };
 
 static bool check(const void *opts, struct err *e) {
     const struct emit_options *o = opts;
+    if (!o->bundle && (o->model || o->with_model))
+        return err_set(e, ERR_USAGE, "-m and --with-model belong to --bundle");
+    if (o->bundle && (o->all || o->kernels.n || o->shape)) return err_set(e, ERR_USAGE, "--bundle takes -m MODEL alone");
+    if (o->bundle && !o->model) return err_set(e, ERR_USAGE, "missing -m MODEL: a GGUF file");
+    if (o->bundle) return o->output || err_set(e, ERR_USAGE, "missing -o DIR: where the bundle shall be");
     if (o->all == (o->kernels.n > 0)) return err_set(e, ERR_USAGE, "expected a KERNEL or --all");
     if (o->all && !o->output) return err_set(e, ERR_USAGE, "missing -o DIR: one file a kernel and format");
     if (o->all && o->shape) return err_set(e, ERR_USAGE, "--shape belongs to one KERNEL");
@@ -104,8 +114,18 @@ static bool emit_all(const struct emit_options *o, struct dsl *d, const struct t
     return ok;
 }
 
+static bool emit_bundle(const struct emit_options *o, struct err *e) {
+    struct model_options mo = {.path = o->model,
+                               .target = o->target,
+                               .act = o->act == ACT_F32 ? "f32" : "q8",
+                               .kv = o->kv == KV_DEFAULT ? NULL : kv_names[o->kv],
+                               .dump = o->dump};
+    return model_bundle(&mo, o->output, o->with_model, peaks_bundle, e);
+}
+
 static bool run(const void *opts, struct err *e) {
     const struct emit_options *o = opts;
+    if (o->bundle) return emit_bundle(o, e);
     struct dsl *d = NULL;
     struct target t;
     bool ok = target_find(o->target, &t, e) && dsl_open(&d, e) && (o->all ? emit_all : emit_one)(o, d, &t, e);
@@ -113,6 +133,7 @@ static bool run(const void *opts, struct err *e) {
     return ok;
 }
 
+static const char *const act_names[] = {[ACT_Q8] = "q8", [ACT_F32] = "f32", NULL};
 static const char *const stages[] = {
     [EMIT_DSL] = "dsl", [EMIT_IR] = "ir", [EMIT_LLVM] = "llvm", [EMIT_ASM] = "asm", [EMIT_OBJ] = "obj", NULL};
 
@@ -125,7 +146,15 @@ static const struct option options[] = {
     {"shape", 0, OPTION_STRING, "k=v,…", "sizes and formats; what it leaves out is as in the first benchmark shape",
      AT(shape)},
     {"all", 0, OPTION_FLAG, NULL, "every kernel in every format", AT(all)},
-    {"output", 'o', OPTION_STRING, "FILE", "where to write; a directory with --all", AT(output)},
+    {"output", 'o', OPTION_STRING, "FILE", "where to write; a directory with --all or --bundle", AT(output)},
+    {"bundle", 0, OPTION_FLAG, NULL, "all that a machine without LLVM needs to run the model on the target", AT(bundle)},
+    {"model", 'm', OPTION_STRING, "MODEL", "the bundle's model, a GGUF file", AT(model)},
+    {"with-model", 0, OPTION_FLAG, NULL, "copy the model into the bundle, which else knows it by its hash",
+     AT(with_model)},
+    {"act", 0, OPTION_ENUM, NULL, "a bundle's activations", AT(act), .choices = act_names, .fallback = "q8",
+     .setting = true},
+    {"kv", 0, OPTION_ENUM, NULL, "a bundle's KV cache; without it f16, or f32 with --act f32", AT(kv),
+     .choices = kv_names, .setting = true},
     {"dump", 0, OPTION_STRING, "PASS", "print the kernel after this pass too, on standard error", AT(dump),
      .setting = true},
     {0},
@@ -137,12 +166,15 @@ static const struct option_group groups[] = {{"what to emit", options, 0}, {0}};
 const struct command command_emit = {
     .name = "emit",
     .summary = "shows what a kernel becomes at each stage",
-    .usage = "(KERNEL | --all -o DIR) [--target NAME] [--stage STAGE] [--shape k=v,…]",
+    .usage = "(KERNEL | --all -o DIR | --bundle -m MODEL -o DIR) [--target NAME] [--stage STAGE] [--shape k=v,…]",
     .details = "A shape names a kernel's sizes (d=2048), formats (W=q4_k) and parameters (act=q8), as in the `bench` "
-               "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.",
+               "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.\n\n"
+               "A bundle runs with `kgen run --bundle DIR`, or with kgen-rt where no LLVM is: on the target it was made "
+               "for, with the model it was made for, by the version of kgen that made it.",
     .examples = "kgen emit linear --stage dsl\n"
                 "kgen emit linear --stage asm --target x86-64-v3 --shape W=q4_1,d=576\n"
-                "kgen emit --all --stage ir -o kernels",
+                "kgen emit --all --stage ir -o kernels\n"
+                "kgen emit --bundle -m model.gguf --target sm_90 -o bundle",
     .groups = groups,
     .options_bytes = sizeof(struct emit_options),
     .words_name = "KERNEL",

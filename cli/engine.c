@@ -7,7 +7,7 @@ bool engine_open(const struct engine_options *o, struct model **out, struct err 
     bool cuda = o->device.kind == DEVICE_CUDA;
     struct cuda *gpu = NULL;
     if (cuda && !cuda_open(o->device.index, &gpu, e)) return err_prefix(e, "--device cuda:%d", o->device.index);
-    if (!cuda && o->gpu) {
+    if (!cuda && o->gpu && !o->bundle) {
         struct err why;
         cuda = cuda_open(o->device.index, &gpu, &why);
         if (!cuda)
@@ -15,9 +15,11 @@ bool engine_open(const struct engine_options *o, struct model **out, struct err 
     }
     if (cuda && o->gpu) fprintf(stderr, "Backend: CUDA (%s)\n", cuda_name(gpu));
     cuda_close(gpu);
+    /* A bundle knows how it was made; the usual 8-bit activations are no wish that could contradict it. */
     struct model_options mo = {
         .path = o->model,
-        .act = o->act == ACT_F32 ? "f32" : "q8",
+        .bundle = o->bundle,
+        .act = o->act == ACT_F32 ? "f32" : o->bundle ? NULL : "q8",
         .kv = o->kv == KV_DEFAULT ? NULL : kv_names[o->kv],
         .n_threads = (int)(o->threads ? o->threads : doctor_cores()),
         .dump = o->dump,

@@ -12,14 +12,12 @@
 
 enum { EXIT_DONE, EXIT_FAILED, EXIT_USAGE };
 
-const struct command *const commands[] = {
-    &command_run, &command_bench, &command_perplexity, &command_emit, &command_tokenize, &command_verify, &command_tune, &command_inspect, &command_doctor, &command_completion, &command_help, NULL,
-};
-
 const struct command *command_find(const char *name, struct err *e) {
-    const char *names[sizeof commands / sizeof commands[0]];
+    enum { MAX_COMMANDS = 64 };
+    const char *names[MAX_COMMANDS];
     size_t n = 0;
     for (; commands[n]; n++) {
+        if (n == MAX_COMMANDS) bug("over %d commands", MAX_COMMANDS);
         if (strcmp(commands[n]->name, name) == 0) return commands[n];
         names[n] = commands[n]->name;
     }

@@ -15,6 +15,8 @@ enum {
     SLOT = 4096,          /* bytes of results a thread */
 };
 
+#define KEY "peaks" /* in bundles */
+
 /* ---- The loops, as flat IR (docs/ir.md) ---------------------------------------------------------------------------
  */
 
@@ -149,13 +151,42 @@ static void measure(struct measurement *m, const struct code *code, const struct
     raise(&p->f32_ops_per_s, best_rate(m) * per_iteration);
 }
 
-bool peaks_measure(struct pool *pool, const struct target *t, struct peaks *p, struct err *e) {
-    struct buf ir = {0}, obj = {0};
-    struct code *code = NULL;
+static bool compile(const struct target *t, struct buf *obj, struct err *e) {
+    struct buf ir = {0};
     buf_puts(&ir, "kgen-ir 1\n");
     write_read(&ir, t->lanes);
     write_arithmetic(&ir, "dot", "i32", true, t->lanes);
     write_arithmetic(&ir, "fma", "f32", false, t->lanes);
+    bool ok = codegen_emit(ir.data, ir.len, t, STAGE_OBJ, NULL, obj, e);
+    buf_free(&ir);
+    return ok;
+}
+
+static bool find_code(const struct target *t, const struct bundle *from, struct buf *obj, struct err *e) {
+    const json_t *unused;
+    const struct buf *code;
+    if (!from) return compile(t, obj, e);
+    if (!bundle_find(from, KEY, &unused, &code))
+        return err_set(e, ERR_INPUT, "%s: the bundle has no code to measure this machine with", bundle_dir(from));
+    buf_add(obj, code->data, code->len);
+    return true;
+}
+
+bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e) {
+    struct buf obj = {0};
+    if (t->ptx) return true; /* GPUs are measured with PTX that is there already */
+    bool ok = compile(t, &obj, e);
+    json_t *description = json_pack("{s:s}", "name", KEY);
+    if (ok) bundle_add(b, KEY, description, false, obj.data, obj.len);
+    json_decref(description);
+    buf_free(&obj);
+    return ok;
+}
+
+bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p,
+                   struct err *e) {
+    struct buf obj = {0};
+    struct code *code = NULL;
     size_t bytes = buffer_bytes(), result_bytes = (size_t)pool_threads(pool) * SLOT;
     uint8_t *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     uint8_t *results = mmap(NULL, result_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -164,14 +195,13 @@ bool peaks_measure(struct pool *pool, const struct target *t, struct peaks *p, s
         ok = err_set(e, ERR_MEMORY, "%zu MiB to measure the memory's speed with cannot be had", bytes >> 20);
     else
         madvise(data, bytes, MADV_HUGEPAGE);
-    ok = ok && codegen_emit(ir.data, ir.len, t, STAGE_OBJ, NULL, &obj, e) && code_load(obj.data, obj.len, &code, e);
+    ok = ok && find_code(t, from, &obj, e) && code_load(obj.data, obj.len, &code, e);
     struct measurement m = {.pool = pool, .data = data, .results = results};
     if (ok) measure(&m, code, t, bytes, p);
     if (data != MAP_FAILED) munmap(data, bytes);
     if (results != MAP_FAILED) munmap(results, result_bytes);
     code_free(code);
     buf_free(&obj);
-    buf_free(&ir);
     return ok;
 }
 

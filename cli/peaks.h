@@ -5,6 +5,7 @@
 #define KGEN_CLI_PEAKS_H
 
 #include "codegen/target.h"
+#include "runtime/bundle.h"
 #include "runtime/pool.h"
 
 #include <jansson.h>
@@ -16,7 +17,10 @@ struct peaks {
 };
 
 /* Measures with all threads of the pool, about half a second. Called again, *p keeps the larger of each. */
-bool peaks_measure(struct pool *pool, const struct target *t, struct peaks *p, struct err *e);
+bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p, struct err *e);
+
+/* Adds the code for that to a bundle; `from` above is such a one, or NULL: compile it. */
+bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e);
 
 /* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s"} */
 json_t *peaks_json(const struct peaks *p);

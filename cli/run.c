@@ -78,8 +78,9 @@ static void print_summary(const struct generator *g, double start) {
             : m->packed.data  ? ", packed and cached"
                               : "",
             pool_threads(m->pool), pool_threads(m->pool) == 1 ? "" : "s");
-    fprintf(stderr, "%scompile%s      %.0f ms of these, %zu kernels compiled, %zu from the cache\n", bold(stderr),
-            plain(stderr), m->compiler.seconds * 1e3, m->compiler.n_compiled, m->compiler.n_cached);
+    fprintf(stderr, "%scompile%s      %.0f ms of these, %zu kernels compiled, %zu from the %s\n", bold(stderr),
+            plain(stderr), m->compiler.seconds * 1e3, m->compiler.n_compiled, m->compiler.n_cached,
+            m->bundle ? "bundle" : "cache");
     if (g->first_token_at > 0)
         fprintf(stderr, "%sfirst token%s  after %.0f ms\n", bold(stderr), plain(stderr),
                 (g->first_token_at - start) * 1e3);

@@ -11,6 +11,7 @@ const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_Q8_0] = 
 #define AT(field) .offset = offsetof(struct engine_options, field)
 const struct option engine_options[] = {
     {"model", 'm', OPTION_STRING, "MODEL", "the model, a GGUF file (the first part of a split one)", AT(model)},
+    {"bundle", 0, OPTION_STRING, "DIR", "run what `kgen emit --bundle` made: needs no compiler", AT(bundle)},
     {"context", 'c', OPTION_INT, "N", "tokens that the model can look back on", AT(context), .ints = {1, 1 << 24},
      .unit = "tokens", .setting = true},
     {"threads", 't', OPTION_INT, "N", "threads; without it, one for each physical core", AT(threads), .ints = {1, 1024},
@@ -32,7 +33,7 @@ const struct option engine_options[] = {
 #undef AT
 
 bool engine_check(const struct engine_options *o, struct err *e) {
-    if (!o->model) return err_set(e, ERR_USAGE, "missing -m MODEL: a GGUF file");
+    if (!o->model && !o->bundle) return err_set(e, ERR_USAGE, "missing -m MODEL: a GGUF file");
     return true;
 }
 

@@ -1,5 +1,6 @@
 -- Writes the C file that carries kgen's Lua sources inside the program (see `struct lua_source` in dsl/host.h).
--- usage: lua5.4 dsl/embed.lua OUT.c FILE.lua...   Paths are stored as given: relative to the repository root.
+-- usage: lua5.4 dsl/embed.lua OUT.c ENTRY FILE.lua...   ENTRY: the module whose functions dsl_call calls ("dsl.main").
+-- Paths are stored as given: relative to the repository root.
 
 local escapes = { ["\n"] = "\\n", ["\\"] = "\\\\", ['"'] = '\\"', ["\t"] = "\\t" }
 
@@ -10,9 +11,10 @@ local function literal(line)
   end) .. '"'
 end
 
-local out, paths = {}, { table.unpack(arg, 2) }
+local out, paths = {}, { table.unpack(arg, 3) }
 table.sort(paths)
 out[#out + 1] = '/* Made by dsl/embed.lua: do not edit. */\n#include "dsl/host.h"\n'
+out[#out + 1] = ("const char lua_entry[] = %s;"):format(literal(arg[2]))
 out[#out + 1] = "const struct lua_source lua_sources[] = {"
 for _, path in ipairs(paths) do
   local file = assert(io.open(path, "rb"))

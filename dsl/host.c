@@ -166,7 +166,8 @@ static json_t *to_json(lua_State *L, int at, int depth, struct err *e) {
 static int protected_call(lua_State *L) {
     lua_getfield(L, LUA_REGISTRYINDEX, "main");
     if (lua_getfield(L, -1, lua_tostring(L, 1)) != LUA_TFUNCTION)
-        return luaL_error(L, "dsl/main.lua has no function '%s'", lua_tostring(L, 1));
+        return luaL_error(L, "this program has no '%s' (%s): it runs bundles (--bundle DIR); the rest needs kgen",
+                          lua_tostring(L, 1), lua_entry);
     push_json(L, lua_touserdata(L, 2));
     lua_call(L, 1, 1);
     return 1;
@@ -190,11 +191,11 @@ static int protected_open(lua_State *L) {
     lua_pushcfunction(L, require_module);
     lua_setglobal(L, "require");
     lua_pushcfunction(L, require_module);
-    lua_pushstring(L, "dsl.main");
+    lua_pushstring(L, lua_entry);
     lua_call(L, 1, 1);
     lua_pushvalue(L, -1);
     lua_setfield(L, LUA_REGISTRYINDEX, "main");
-    lua_getfield(L, -1, "open");
+    if (lua_getfield(L, -1, "open") == LUA_TNIL) return 0;
     lua_newtable(L);
     for (size_t i = 0; i < n_lua_sources; i++) {
         lua_pushstring(L, lua_sources[i].path);

@@ -18,6 +18,7 @@ struct lua_source {
 };
 extern const struct lua_source lua_sources[];
 extern const size_t n_lua_sources;
+extern const char lua_entry[]; /* "dsl.main": the module whose functions dsl_call calls */
 
 struct dsl;
 
@@ -26,7 +27,7 @@ struct dsl;
 bool dsl_open(struct dsl **out, struct err *e);
 void dsl_close(struct dsl *d); /* accepts NULL */
 
-/* Calls an entry point of dsl/main.lua. arg is borrowed; *out is a new reference (NULL out: the result is dropped).
+/* Calls an entry point: of dsl/main.lua, or in the runtime-only program of dsl/chat.lua, which has few. arg is borrowed; *out is a new reference (NULL out: the result is dropped).
  * Lua errors become *e: "kernels.lua:12: kernel 'x': ..." */
 bool dsl_call(struct dsl *d, const char *fn, const json_t *arg, json_t **out, struct err *e);
 

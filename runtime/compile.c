@@ -284,7 +284,7 @@ static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_f
 static bool find_target(const struct compiler *c, const char *pack_fmt, struct target *out, struct err *e) {
     *out = c->target;
     if (!pack_fmt || !out->ptx) return true;
-    if (!target_find("native", out, e)) return false;
+    if (!target_find(c->host ? c->host : "native", out, e)) return false;
     out->lanes = c->target.lanes;
     return true;
 }
@@ -324,6 +324,37 @@ static bool prepare(struct compiler *c, const json_t *spec, const char *fmt, str
     return j->cached || lower_job(c, spec, fmt, j, e);
 }
 
+/* What a bundle keeps a kernel's code under. */
+static char *bundle_key(const json_t *spec, const char *fmt) {
+    struct buf b = {0};
+    char *text = fmt ? NULL : json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+    buf_printf(&b, "%s%s", fmt ? "pack " : "", fmt ? fmt : text);
+    free(text);
+    return b.data;
+}
+
+static bool take_from_bundle(struct compiler *c, const json_t *spec, const char *fmt, struct job *j, struct err *e) {
+    const json_t *meta;
+    const struct buf *code;
+    char *key = bundle_key(spec, fmt);
+    j->cached = bundle_find(c->from, key, &meta, &code);
+    if (!j->cached)
+        err_set(e, ERR_INPUT, "%s: the bundle holds no code for %s; make it again with `kgen emit --bundle`",
+                bundle_dir(c->from), key);
+    mem_free(key);
+    if (!j->cached) return false;
+    j->meta = json_incref((json_t *)meta);
+    buf_add(&j->obj, code->data, code->len);
+    return true;
+}
+
+static void put_into_bundle(struct compiler *c, const json_t *spec, const char *fmt, struct job *j) {
+    char *key = bundle_key(spec, fmt);
+    json_object_del(j->meta, "ir");
+    bundle_add(c->into, key, j->meta, j->target.ptx, j->obj.data, j->obj.len);
+    mem_free(key);
+}
+
 bool compile_kernels(struct compiler *c, const json_t *const *specs, const char *const *pack_fmts, size_t n,
                      struct kernel *out, struct err *e) {
     double start = now_s();
@@ -334,6 +365,10 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         struct job *j = &jobs[i];
         const char *fmt = pack_fmts ? pack_fmts[i] : NULL;
         if (!(ok = find_target(c, fmt, &j->target, e))) break;
+        if (c->from) {
+            ok = take_from_bundle(c, specs[i], fmt, j, e);
+            continue;
+        }
         json_t *choice = fmt ? NULL : tuned(c, specs[i]);
         /* A choice that cannot be lowered (a database edited by hand) is no choice. */
         bool use = choice && prepare(c, choice, fmt, j, e);
@@ -350,6 +385,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
             break;
         }
         if (!j->cached && c->cache) store(c, j);
+        if (c->into) put_into_bundle(c, specs[i], pack_fmts ? pack_fmts[i] : NULL, j);
         c->n_cached += j->cached;
         c->n_compiled += !j->cached;
         ok = load_code(&out[i], &j->target, &j->obj, e) && describe(&out[i], j->meta, e);

@@ -8,6 +8,7 @@
 #include "codegen/cache.h"
 #include "codegen/codegen.h"
 #include "dsl/host.h"
+#include "runtime/bundle.h"
 #include "runtime/tunedb.h"
 
 /* Sizes known at run time, in the order of run_dim_names. */
@@ -46,6 +47,9 @@ struct compiler {
     int n_threads;       /* compilations at once, each in a process of its own */
     const char *dump;    /* a flat IR pass after which kernels are printed, on standard error; NULL: none */
     struct tunedb *tune; /* whose choices are used; NULL: every kernel has its defaults */
+    const struct bundle *from; /* nothing is compiled, all code is in here; NULL */
+    struct bundle *into;       /* all code is put in here too; NULL */
+    const char *host;          /* target of what runs on the processor beside a GPU; NULL: native */
     size_t n_compiled, n_cached, n_tuned;
     double seconds; /* spent here, wall clock */
 };

@@ -176,6 +176,13 @@ static const char *newest_target(unsigned sm) {
     return best;
 }
 
+bool cuda_runs(const struct cuda *c, const char *target) {
+    unsigned n = 0;
+    char suffix = 0;
+    if (sscanf(target, "sm_%u%c", &n, &suffix) < 1) return false;
+    return suffix ? n == c->sm : n <= c->sm;
+}
+
 static bool open_device(struct cuda *c, int index, struct err *e) {
     int n = 0, major = 0, minor = 0;
     CALL("starting the driver", init(0));

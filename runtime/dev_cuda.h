@@ -25,6 +25,7 @@ void cuda_close(struct cuda *c); /* NULL is fine; memory and code not given back
 
 const char *cuda_name(const struct cuda *c);
 const char *cuda_target(const struct cuda *c);    /* the newest target (codegen/target.h) that the device runs */
+bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs code for sm_NN */
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
 
 /* Memory: 256-byte aligned, contents undefined. 0 bytes are one. Errors say how much there is. */

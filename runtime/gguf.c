@@ -145,6 +145,31 @@ uint64_t gguf_alignment(const struct gguf *g) {
 uint32_t gguf_n_parts(const struct gguf *g) {
     return g->n_parts;
 }
+
+const char *gguf_part_path(const struct gguf *g, uint32_t i) {
+    return g->parts[i].path;
+}
+
+bool gguf_digest(const struct gguf *g, char out[33], struct err *e) {
+    enum { CHUNK = 1 << 20 };
+    XXH3_state_t *state = XXH3_createState();
+    uint8_t *chunk = mem_new(CHUNK);
+    bool ok = state != NULL || err_set(e, ERR_MEMORY, "%s: no memory to hash it", g->path);
+    if (ok) XXH3_128bits_reset(state);
+    for (uint32_t i = 0; i < g->n_parts && ok; i++)
+        for (uint64_t off = 0; off < g->parts[i].bytes && ok; off += CHUNK) {
+            size_t n = g->parts[i].bytes - off < CHUNK ? (size_t)(g->parts[i].bytes - off) : CHUNK;
+            ok = part_read(&g->parts[i], off, chunk, n, e);
+            if (ok) XXH3_128bits_update(state, chunk, n);
+        }
+    if (ok) {
+        XXH128_hash_t h = XXH3_128bits_digest(state);
+        snprintf(out, 33, "%016" PRIx64 "%016" PRIx64, (uint64_t)h.high64, (uint64_t)h.low64);
+    }
+    mem_free(chunk);
+    XXH3_freeState(state);
+    return ok;
+}
 size_t gguf_n_keys(const struct gguf *g) {
     return g->n_keys;
 }

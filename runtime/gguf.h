@@ -89,6 +89,10 @@ uint32_t gguf_version(const struct gguf *g);
 uint64_t gguf_alignment(const struct gguf *g);
 uint64_t gguf_file_bytes(const struct gguf *g); /* of all parts together */
 uint32_t gguf_n_parts(const struct gguf *g);
+const char *gguf_part_path(const struct gguf *g, uint32_t i);
+
+/* XXH3-128 of the contents of all parts, one after another, as hexadecimal digits. Reads all of it. */
+bool gguf_digest(const struct gguf *g, char out[33], struct err *e);
 
 /* Iteration in file order (of a split set: the first part's keys, all parts' tensors). */
 size_t gguf_n_keys(const struct gguf *g);

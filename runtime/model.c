@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "runtime/model_impl.h"
 #include "runtime/weights.h"
 
 enum { MAX_TYPES = 64, TYPE_NAME = 16 };
@@ -18,9 +19,7 @@ static const struct gguf_type *find_type(uint32_t id) {
     return id < MAX_TYPES && type_table[id].name ? &type_table[id] : NULL;
 }
 
-gguf_type_fn model_types(struct dsl *d, struct err *e) {
-    json_t *list = NULL;
-    if (!dsl_call(d, "formats", NULL, &list, e)) return NULL;
+gguf_type_fn model_use_types(const json_t *list) {
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *f = json_array_get(list, i);
         json_int_t id = json_integer_value(json_object_get(f, "ggml"));
@@ -30,8 +29,15 @@ gguf_type_fn model_types(struct dsl *d, struct err *e) {
         type_table[id].block_bytes = (uint32_t)json_integer_value(json_object_get(f, "bytes"));
         type_table[id].name = type_names[id];
     }
-    json_decref(list);
     return find_type;
+}
+
+gguf_type_fn model_types(struct dsl *d, struct err *e) {
+    json_t *list = NULL;
+    if (!dsl_call(d, "formats", NULL, &list, e)) return NULL;
+    gguf_type_fn types = model_use_types(list);
+    json_decref(list);
+    return types;
 }
 
 /* Scalars and strings of the metadata; arrays of numbers up to a size that per-layer settings have. */
@@ -76,6 +82,26 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
     return ok || err_prefix(e, "%s", gguf_path(g));
+}
+
+/* Notes in the plan what each packed weight takes: {"tile", "packed_bytes"}, bytes of a tile of rows and in all. */
+static bool plan_sizes(struct model *m, struct err *e) {
+    size_t i;
+    json_t *t, *size = NULL;
+    json_array_foreach(json_object_get(m->plan, "tensors"), i, t) {
+        if (!json_is_true(json_object_get(t, "packed"))) continue;
+        const json_t *dims = json_object_get(t, "dims");
+        json_t *arg = json_pack("{s:O, s:i, s:O, s:O}", "fmt", json_object_get(t, "fmt"), "lanes",
+                                (int)m->compiler.target.lanes, "rows", json_array_get(dims, 0), "n",
+                                json_array_get(dims, 1));
+        bool ok = dsl_call(m->dsl, "packed_size", arg, &size, e);
+        json_decref(arg);
+        if (!ok) return false;
+        json_object_set(t, "tile", json_object_get(size, "tile"));
+        json_object_set(t, "packed_bytes", json_object_get(size, "bytes"));
+        json_decref(size);
+    }
+    return true;
 }
 
 static enum tensor_kind kind_of(const char *s) {
@@ -200,34 +226,40 @@ static int processors(void) {
     return 1;
 }
 
+bool model_open_file(struct model *m, const struct model_options *o, struct err *e) {
+    gguf_type_fn types;
+    m->act = o->act ? o->act : "q8";
+    m->kv = o->kv ? o->kv : strcmp(m->act, "f32") == 0 ? "f32" : "f16";
+    return dsl_open(&m->dsl, e) && (types = model_types(m->dsl, e)) && gguf_open(o->path, types, &m->gguf, e);
+}
+
+bool model_compile(struct model *m, const struct model_options *o, struct err *e) {
+    if (!o->no_cache && !o->dump && !m->bundle) m->cache = cache_open(NULL);
+    m->compiler.dsl = m->dsl;
+    m->compiler.dump = o->dump;
+    m->compiler.cache = m->cache;
+    m->compiler.n_threads = o->n_threads ? o->n_threads : processors();
+    if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
+    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e) && plan_sizes(m, e));
+    if (ok) {
+        read_plan(m);
+        ok = compile(m, e);
+    }
+    tunedb_close(m->compiler.tune);
+    m->compiler.tune = NULL;
+    return ok;
+}
+
 bool model_open(const struct model_options *o, struct model **out, struct err *e) {
     double start = now_s();
     struct model *m = mem_new(sizeof *m);
     *out = NULL;
-    m->act = o->act ? o->act : "q8";
-    m->kv = o->kv ? o->kv : strcmp(m->act, "f32") == 0 ? "f32" : "f16";
-    gguf_type_fn types;
-    bool ok = dsl_open(&m->dsl, e) && (types = model_types(m->dsl, e)) && gguf_open(o->path, types, &m->gguf, e) &&
-              (o->cuda ? open_gpu : open_processor)(m, o, e);
-    int n_threads = o->n_threads ? o->n_threads : processors();
-    if (ok) {
-        if (!o->no_cache && !o->dump) m->cache = cache_open(NULL);
-        m->compiler.dsl = m->dsl;
-        m->compiler.dump = o->dump;
-        m->compiler.cache = m->cache;
-        m->compiler.n_threads = n_threads;
-        if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
-        ok = model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e);
-    }
-    if (ok) {
-        read_plan(m);
-        /* Compiling forks: before there are other threads. */
-        ok = compile(m, e);
-        tunedb_close(m->compiler.tune);
-        m->compiler.tune = NULL;
-        ok = ok && pool_open(n_threads, &m->pool, e) && weights_load(m, o->packed_bytes, e);
-        if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
-    }
+    bool ok = o->bundle ? model_open_bundle(m, o, e)
+                        : model_open_file(m, o, e) && (o->cuda ? open_gpu : open_processor)(m, o, e);
+    /* Compiling forks: before there are other threads. */
+    ok = ok && model_compile(m, o, e) && pool_open(m->compiler.n_threads, &m->pool, e) &&
+         weights_load(m, o->packed_bytes, e);
+    if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     if (!ok) {
         model_close(m);
         return false;
@@ -252,6 +284,7 @@ void model_close(struct model *m) {
     json_decref(m->plan);
     tunedb_close(m->compiler.tune);
     cache_close(m->cache);
+    bundle_close(m->bundle);
     gguf_close(m->gguf);
     dsl_close(m->dsl);
     mem_free(m);

@@ -13,10 +13,11 @@
 #include "runtime/pool.h"
 
 struct model_options {
-    const char *path;
+    const char *path;   /* NULL: the model in the bundle */
     const char *act;    /* "q8" or "f32" */
     const char *kv;     /* "f16" or "f32"; NULL: what goes with act */
-    const char *target; /* a target's name; NULL: native */
+    const char *target; /* a target's name; NULL: native, or the bundle's */
+    const char *bundle; /* a bundle's directory (runtime/bundle.h): its plan and code are used, none made; NULL */
     bool cuda;          /* on CUDA device cuda_index instead of the processor; target NULL: what it runs */
     int cuda_index;
     int n_threads;      /* 0: one for each processor this process may use */
@@ -58,6 +59,7 @@ struct model {
     struct cache *cache;
     struct pool *pool;
     struct compiler compiler;
+    struct bundle *bundle; /* NULL: what runs was compiled here */
     json_t *plan;
     struct tensor *tensors;
     size_t n_tensors;
@@ -83,6 +85,12 @@ struct model {
 
 bool model_open(const struct model_options *o, struct model **out, struct err *e);
 void model_close(struct model *m); /* accepts NULL */
+
+/* Writes a bundle for o->target, which need not run here, to `dir`: the plan of the model at o->path and all its code.
+ * with_model: and a copy of the file. extra: NULL, or a function that adds code of its own for the target. */
+typedef bool model_bundle_extra(struct bundle *b, const struct target *t, struct err *e);
+bool model_bundle(const struct model_options *o, const char *dir, bool with_model, model_bundle_extra *extra,
+                  struct err *e);
 
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */

@@ -85,17 +85,9 @@ struct layout {
     uint64_t staging_bytes, round_bytes, max_rows; /* the most that a round reads and packs; of any tensor */
 };
 
-static bool packed_size(struct model *m, const struct tensor *t, struct place *out, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", t->fmt, "lanes", (int)m->compiler.target.lanes, "rows",
-                            (json_int_t)t->dims[0], "n", (json_int_t)t->dims[1]);
-    json_t *r = NULL;
-    bool ok = dsl_call(m->dsl, "packed_size", arg, &r, e);
-    json_decref(arg);
-    if (!ok) return false;
-    out->tile = (uint64_t)json_integer_value(json_object_get(r, "tile"));
-    out->bytes = (uint64_t)json_integer_value(json_object_get(r, "bytes"));
-    json_decref(r);
-    return true;
+static void packed_size(const struct tensor *t, struct place *out) {
+    out->tile = (uint64_t)json_integer_value(json_object_get(t->plan, "tile"));
+    out->bytes = (uint64_t)json_integer_value(json_object_get(t->plan, "packed_bytes"));
 }
 
 /* Rows read and packed at a time: about STAGING bytes, whole tiles, and whole heads where rows are reordered in them.
@@ -128,7 +120,7 @@ static bool lay_out(struct model *m, struct layout *l, struct err *e) {
             if ((uint64_t)t->dims[1] % src->type->block_elems)
                 return err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u",
                                t->name, (long long)t->dims[1], t->fmt, src->type->block_elems);
-            if (!packed_size(m, t, p, e)) return false;
+            packed_size(t, p);
             int64_t rows = round_rows(m, t, p->row_bytes), lanes = m->compiler.target.lanes;
             p->rows = rows < t->dims[0] ? rows : t->dims[0];
             l->staging_bytes = max(l->staging_bytes, (uint64_t)(p->rows * p->row_bytes));
