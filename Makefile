@@ -6,6 +6,7 @@
 #   make test-archs     every kernel's PTX for every GPU architecture, against its budget of registers
 #   make asan | tsan    the C tests under AddressSanitizer + UBSan | ThreadSanitizer
 #   make fuzz           every parser's fuzz target for FUZZ_SECONDS each
+#   make kgen-rt        build/kgen-rt, which runs bundles (kgen emit --bundle) and has no compiler
 #   make install        PREFIX=/usr/local, DESTDIR=: the program, its man pages and shell completion
 #   make setup          only the packages and the models
 #   make bench-peers    kgen beside its rivals on this machine
@@ -127,11 +128,13 @@ $(B)/kgen: $(CLI_O) $(B)/libkgen.a $(B)/objects
 RT_INSTEAD = codegen/codegen.o codegen/llvm_%.o lua_sources.o llvm_stubs.o cli/commands.o
 RT_O = $(filter-out $(RT_INSTEAD:%=$(B)/obj/%),$(CLI_O) $(LIB_O)) \
        $(addprefix $(B)/obj/,codegen/no_compiler.o rt_lua_sources.o cli/commands_rt.o runtime/no_udev.o)
-STANDALONE = -static-libgcc -Wl,--gc-sections,--as-needed -Wl,-s
+STANDALONE = -static-libgcc -Wl,--gc-sections,--as-needed
 OWN_LIBS = -Wl,-Bstatic -llua5.4 -lpcre2-8 -lutf8proc -ljansson -lsqlite3 -lxxhash -lhwloc $(1) -Wl,-Bdynamic -lm -ldl -pthread
 
 kgen-rt: $(B)/kgen-rt
-$(B)/kgen-rt: $(RT_O) $(B)/objects
+$(B)/kgen-rt: $(B)/kgen-rt.symbols
+	$(call show,strip,$@)strip -o $@ $<
+$(B)/kgen-rt.symbols: $(RT_O) $(B)/objects
 	$(call show,link,$@)$(CC) $(CFLAGS) $(STANDALONE) $(RT_O) $(call OWN_LIBS,-ledit -ltinfo -lbsd -lmd) -o $@
 
 $(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
@@ -186,9 +189,9 @@ fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
 
 # The tests of the GPU path run on the PTX machine (verify/cuda_help.h), which is never built with a sanitizer.
-tests: $(B)/kgen $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
+tests: $(B)/kgen $(B)/kgen-rt $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
 stale:
-	@$(call remove_stale,$(B)/kgen $(TESTS))
+	@$(call remove_stale,$(B)/kgen $(B)/kgen-rt $(TESTS))
 fuzzers: $(FUZZERS)
 
 bench-peers: $(B)/kgen

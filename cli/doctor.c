@@ -3,6 +3,7 @@
 #include "codegen/codegen.h"
 #include "codegen/target.h"
 #include "runtime/gguf.h"
+#include "runtime/model.h"
 
 #include <string.h>
 
@@ -74,6 +75,22 @@ static bool model(const char *path, const json_t *machine, json_t *advice, json_
     return ok;
 }
 
+/* What is in it, and whether it runs here. */
+static bool bundle(const struct engine_options *o, json_t *advice, json_t **out, struct err *e) {
+    struct model_options mo = {.bundle = o->bundle, .cuda = o->device.kind == DEVICE_CUDA, .cuda_index = o->device.index};
+    struct bundle *b = NULL;
+    struct err why;
+    if (!bundle_open(o->bundle, &b, e) || !model_bundle_about(b, out, e)) {
+        bundle_close(b);
+        return false;
+    }
+    bool fits = model_bundle_fits(&mo, &why);
+    json_object_set_new(*out, "runs_here", json_boolean(fits));
+    if (!fits) doctor_advise(advice, "the bundle does not run here", why.msg);
+    bundle_close(b);
+    return true;
+}
+
 /* ---- As a table ---------------------------------------------------------------------------------------------------
  */
 
@@ -86,6 +103,8 @@ static void print_value(const char *key, const json_t *value) {
         fputs(format_bytes((uint64_t)json_integer_value(value), size), stdout);
     else if (json_is_integer(value))
         printf("%lld", (long long)json_integer_value(value));
+    else if (json_is_boolean(value))
+        fputs(json_is_true(value) ? "yes" : "no", stdout);
     else if (json_is_real(value))
         printf("%g", json_real_value(value));
     else if (json_is_null(value))
@@ -153,8 +172,11 @@ static void print_report(const json_t *report) {
 
 static bool run(const void *opts, struct err *e) {
     const struct doctor_options *o = opts;
-    json_t *advice = json_array(), *machine = doctor_machine(advice), *cuda = doctor_cuda(advice), *file = NULL;
-    if (o->engine.model && !model(o->engine.model, machine, advice, &file, e)) {
+    json_t *advice = json_array(), *machine = doctor_machine(advice), *cuda = doctor_cuda(advice), *file = NULL,
+           *made = NULL;
+    if ((o->engine.model && !model(o->engine.model, machine, advice, &file, e)) ||
+        (o->engine.bundle && !bundle(&o->engine, advice, &made, e))) {
+        json_decref(file);
         json_decref(advice);
         json_decref(machine);
         json_decref(cuda);
@@ -167,6 +189,7 @@ static bool run(const void *opts, struct err *e) {
     json_object_set_new(report, "will_use", choices(&o->engine, cuda));
     json_object_set_new(report, "cuda", cuda);
     if (file) json_object_set_new(report, "model", file);
+    if (made) json_object_set_new(report, "bundle", made);
     json_object_set_new(report, "advice", advice);
     if (o->report.json) return json_print(report, e);
     print_report(report);
@@ -183,7 +206,7 @@ static const struct option_group groups[] = {
 const struct command command_doctor = {
     .name = "doctor",
     .summary = "says what this machine has, what kgen will use, and what is missing",
-    .usage = "[-m MODEL]",
+    .usage = "[-m MODEL] [--bundle DIR]",
     .details = "Takes the options that `run` takes, and the same settings, and shows what they come to here.",
     .examples = "kgen doctor\nkgen doctor -m model.gguf --device cuda",
     .groups = groups,

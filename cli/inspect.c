@@ -2,8 +2,11 @@
 #include "cli/cli.h"
 #include "cli/inspect.h"
 #include "runtime/gguf.h"
+#include "runtime/model.h"
 
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct inspect_options {
     struct words files;
@@ -240,10 +243,33 @@ static void print_memory(const struct inspect_options *o, const struct gguf *g) 
     printf("  together %s, and what one step works on\n", format_bytes(weights + cache, size));
 }
 
+static bool inspect_bundle(const struct inspect_options *o, struct err *e) {
+    struct bundle *b = NULL;
+    json_t *about = NULL, *value;
+    const char *key;
+    if (o->graph) return err_set(e, ERR_USAGE, "--graph belongs to a model file, not to a bundle");
+    bool ok = bundle_open(o->files.items[0], &b, e) && model_bundle_about(b, &about, e);
+    bundle_close(b);
+    if (!ok) return false;
+    if (o->report.json) return json_print(about, e);
+    json_object_foreach(about, key, value) {
+        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY);
+        const char *shown = text ? text : json_string_value(value);
+        printf("%-14s ", key);
+        print_safe(stdout, shown, strlen(shown));
+        putchar('\n');
+        free(text);
+    }
+    json_decref(about);
+    return true;
+}
+
 static bool run(const void *opts, struct err *e) {
     const struct inspect_options *o = opts;
     struct gguf *g = NULL;
     json_t *graph = NULL;
+    struct stat st;
+    if (stat(o->files.items[0], &st) == 0 && S_ISDIR(st.st_mode)) return inspect_bundle(o, e);
     if (!gguf_open(o->files.items[0], any_type, &g, e)) return false;
     bool ok = !o->graph || inspect_graph(o->files.items[0], "q8", kv_names[o->kv], &graph, e);
     if (ok && o->report.json) {
@@ -284,11 +310,12 @@ static const struct option_group groups[] = {
 
 const struct command command_inspect = {
     .name = "inspect",
-    .summary = "shows what a model file holds and the memory it needs",
-    .usage = "FILE",
+    .summary = "shows what a model file holds and the memory it needs, or what a bundle is for",
+    .usage = "FILE|DIR",
     .details =
         "Metadata, tensors with their formats, shapes (the contiguous dimension first) and sizes, and the memory for "
-        "weights and KV cache. Reads formats that kgen cannot compute with, too.",
+        "weights and KV cache. Reads formats that kgen cannot compute with, too. Of a bundle's directory: its target, "
+        "its model and how it was compiled.",
     .examples = "kgen inspect model.gguf\nkgen inspect --json model.gguf",
     .groups = groups,
     .options_bytes = sizeof(struct inspect_options),

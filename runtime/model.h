@@ -92,6 +92,11 @@ typedef bool model_bundle_extra(struct bundle *b, const struct target *t, struct
 bool model_bundle(const struct model_options *o, const char *dir, bool with_model, model_bundle_extra *extra,
                   struct err *e);
 
+/* What a bundle is for, as a flat object (a new reference); and whether o->bundle is whole and runs on this machine: its
+ * model is not looked at. */
+bool model_bundle_about(const struct bundle *b, json_t **about, struct err *e);
+bool model_bundle_fits(const struct model_options *o, struct err *e);
+
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
 
