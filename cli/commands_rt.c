@@ -2,6 +2,6 @@
 #include "cli/cli.h"
 
 const struct command *const commands[] = {
-    &command_run, &command_bench, &command_perplexity, &command_tokenize, &command_inspect, &command_doctor,
-    &command_help, NULL,
+    &command_run,     &command_bench,  &command_perplexity, &command_tokenize,
+    &command_inspect, &command_doctor, &command_help,       NULL,
 };

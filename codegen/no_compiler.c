@@ -3,8 +3,9 @@
 #include "codegen/codegen.h"
 
 static bool cannot(struct err *e) {
-    return err_set(e, ERR_UNSUPPORTED,
-                   "this program compiles nothing: make a bundle with `kgen emit --bundle` and run it with --bundle DIR");
+    return err_set(
+        e, ERR_UNSUPPORTED,
+        "this program compiles nothing: make a bundle with `kgen emit --bundle` and run it with --bundle DIR");
 }
 
 bool codegen_emit(const char *ir_text, size_t len, const struct target *t, enum codegen_stage stage, const char *dump,

@@ -192,8 +192,9 @@ static bool read_file(const struct bundle *b, const json_t *item, struct buf *ou
     if (ok) {
         hash(out->data, out->len, digits);
         if (strcmp(digits, text(item, "xxh3")) != 0)
-            ok = err_set(e, ERR_INPUT, "%s: its contents changed (XXH3 %s, the manifest says %.40s); copy the bundle again",
-                         path, digits, text(item, "xxh3"));
+            ok = err_set(e, ERR_INPUT,
+                         "%s: its contents changed (XXH3 %s, the manifest says %.40s); copy the bundle again", path,
+                         digits, text(item, "xxh3"));
     }
     mem_free(path);
     return ok;
@@ -205,8 +206,9 @@ static bool read_manifest(struct bundle *b, struct err *e) {
     struct stat st;
     bool ok = true;
     if (stat(path, &st))
-        ok = err_set(e, ERR_INPUT, "%s: no bundle, or one that was never finished (%s): make it with `kgen emit --bundle`",
-                     path, strerror(errno));
+        ok = err_set(e, ERR_INPUT,
+                     "%s: no bundle, or one that was never finished (%s): make it with `kgen emit --bundle`", path,
+                     strerror(errno));
     ok = ok && file_read(path, &bytes, e);
     if (ok) {
         json_error_t why;
@@ -218,8 +220,8 @@ static bool read_manifest(struct bundle *b, struct err *e) {
     if (ok) {
         hash_manifest(b->manifest, digits);
         if (strcmp(digits, text(b->manifest, "check")) != 0)
-            ok = err_set(e, ERR_INPUT, "%s: its contents changed (check %s, it says %.40s); copy the bundle again", path,
-                         digits, text(b->manifest, "check"));
+            ok = err_set(e, ERR_INPUT, "%s: its contents changed (check %s, it says %.40s); copy the bundle again",
+                         path, digits, text(b->manifest, "check"));
     }
     if (ok && strcmp(text(b->manifest, "build"), kgen_build) != 0)
         ok = err_set(e, ERR_UNSUPPORTED,

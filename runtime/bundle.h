@@ -7,8 +7,8 @@
  *
  * A `struct bundle` is either filled by the compiler (runtime/compile.h, `into`) and written, or opened and asked
  * (`from`). Opening checks everything: each file's size and hash, the manifest's own, and that it was made by a kgen of
- * the same sources, since plan, code and runtime agree on layouts that have no version of their own. A bundle holds code:
- * whoever opens one trusts its author as with a program.
+ * the same sources, since plan, code and runtime agree on layouts that have no version of their own. A bundle holds
+ * code: whoever opens one trusts its author as with a program.
  */
 #ifndef KGEN_BUNDLE_H
 #define KGEN_BUNDLE_H

@@ -18,11 +18,10 @@ static bool check_processor(const struct bundle *b, const struct target *t, cons
     if (target_runs_here(t) && strcmp(t->cpu_features, features) == 0) return true;
     struct target native;
     if (!target_find("native", &native, e)) return false;
-    return err_set(e, ERR_UNSUPPORTED,
-                   "%s: is for processors of target %s%s%s; this one is %s %s: make one with --target %s", bundle_dir(b),
-                   t->name, strcmp(t->name, "native") == 0 ? " with " : "",
-                   strcmp(t->name, "native") == 0 ? features : "", native.class_name, native.cpu_features,
-                   native.class_name);
+    return err_set(
+        e, ERR_UNSUPPORTED, "%s: is for processors of target %s%s%s; this one is %s %s: make one with --target %s",
+        bundle_dir(b), t->name, strcmp(t->name, "native") == 0 ? " with " : "",
+        strcmp(t->name, "native") == 0 ? features : "", native.class_name, native.cpu_features, native.class_name);
 }
 
 static bool open_gpu(struct model *m, const struct model_options *o, const char *name, struct err *e) {
@@ -48,8 +47,8 @@ static bool open_target(struct model *m, const struct model_options *o, struct e
 static bool same(struct err *e, const struct bundle *b, const char *what, const char *wanted) {
     const char *made = bundle_text(b, what);
     if (!wanted || strcmp(made, wanted) == 0) return true;
-    return err_set(e, ERR_USAGE, "%s: was made with --%s %s, not %s: make another, or leave the option out", bundle_dir(b),
-                   what, made, wanted);
+    return err_set(e, ERR_USAGE, "%s: was made with --%s %s, not %s: make another, or leave the option out",
+                   bundle_dir(b), what, made, wanted);
 }
 
 static bool open_model(struct model *m, const struct model_options *o, struct err *e) {
@@ -58,12 +57,14 @@ static bool open_model(struct model *m, const struct model_options *o, struct er
     const char *digest = json_string_value(json_object_get(file, "xxh3"));
     struct buf inside = {0};
     char found[33];
-    if (!name || !digest || strchr(name, '/')) return err_set(e, ERR_INPUT, "%s: names no model", bundle_dir(m->bundle));
+    if (!name || !digest || strchr(name, '/'))
+        return err_set(e, ERR_INPUT, "%s: names no model", bundle_dir(m->bundle));
     buf_printf(&inside, "%s/%s", bundle_dir(m->bundle), name);
     bool ok = true;
     if (!o->path && !json_is_true(json_object_get(file, "copied")))
         ok = err_set(e, ERR_USAGE, "%s: holds no model: name %s with -m", bundle_dir(m->bundle), name);
-    ok = ok && gguf_open(o->path ? o->path : inside.data, model_use_types(json_object_get(about, "formats")), &m->gguf, e);
+    ok = ok &&
+         gguf_open(o->path ? o->path : inside.data, model_use_types(json_object_get(about, "formats")), &m->gguf, e);
     buf_free(&inside);
     uint64_t bytes = (uint64_t)json_integer_value(json_object_get(file, "bytes"));
     if (ok && gguf_file_bytes(m->gguf) != bytes)
@@ -97,13 +98,13 @@ bool model_bundle_fits(const struct model_options *o, struct err *e) {
 
 bool model_bundle_about(const struct bundle *b, json_t **about, struct err *e) {
     const json_t *file = json_object_get(bundle_about(b), "model");
-    *about = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:O*, s:O*, s:O*, s:O*}", "bundle", bundle_dir(b),
-                       "target", bundle_text(b, "target"), "features", bundle_text(b, "features"), "compiler",
-                       bundle_text(b, "compiler"), "activations", bundle_text(b, "act"), "kv_cache",
-                       bundle_text(b, "kv"), "kernels", (json_int_t)bundle_n_kernels(b), "code_bytes",
-                       (json_int_t)bundle_bytes(b), "model", json_object_get(file, "file"), "model_bytes",
-                       json_object_get(file, "bytes"), "model_xxh3", json_object_get(file, "xxh3"), "model_inside",
-                       json_object_get(file, "copied"));
+    *about =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:O*, s:O*, s:O*, s:O*}", "bundle", bundle_dir(b), "target",
+                  bundle_text(b, "target"), "features", bundle_text(b, "features"), "compiler",
+                  bundle_text(b, "compiler"), "activations", bundle_text(b, "act"), "kv_cache", bundle_text(b, "kv"),
+                  "kernels", (json_int_t)bundle_n_kernels(b), "code_bytes", (json_int_t)bundle_bytes(b), "model",
+                  json_object_get(file, "file"), "model_bytes", json_object_get(file, "bytes"), "model_xxh3",
+                  json_object_get(file, "xxh3"), "model_inside", json_object_get(file, "copied"));
     return *about || err_set(e, ERR_INPUT, "%s: its name is not UTF-8 text", bundle_dir(b));
 }
 
@@ -117,7 +118,8 @@ static const char *base_name(const char *path) {
 static bool copy_file(const char *from, const char *dir, struct err *e) {
     struct buf to = {0};
     buf_printf(&to, "%s/%s", dir, base_name(from));
-    int in = open(from, O_RDONLY | O_CLOEXEC), out = in < 0 ? -1 : open(to.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    int in = open(from, O_RDONLY | O_CLOEXEC),
+        out = in < 0 ? -1 : open(to.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     bool ok = in >= 0 && out >= 0;
     char *chunk = mem_new(1 << 20);
     for (ssize_t n; ok && (n = read(in, chunk, 1 << 20)) != 0;)

@@ -1,5 +1,5 @@
-/* test_bundle: a bundle holds what it was given, and is refused where anything about it, the machine or the model is not
- * what it was made for. What programs make of bundles is test_bundle.sh's. */
+/* test_bundle: a bundle holds what it was given, and is refused where anything about it, the machine or the model is
+ * not what it was made for. What programs make of bundles is test_bundle.sh's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -85,7 +85,8 @@ static void refused(const char *dir, const char *text) {
 static void what_was_added_is_found(void **state) {
     (void)state;
     struct bundle *b = bundle_new();
-    json_t *d = json_pack("{s:s}", "name", "a/b c"), *about = json_pack("{s:s}", "target", "none"), *plan = json_object();
+    json_t *d = json_pack("{s:s}", "name", "a/b c"), *about = json_pack("{s:s}", "target", "none"),
+           *plan = json_object();
     bundle_add(b, "one", d, false, "code\0one", 8);
     bundle_add(b, "two", d, true, "text", 4);
     bundle_add(b, "one", d, false, "other", 5);
@@ -227,18 +228,30 @@ static void edit_manifest(const char *dir, void (*edit)(json_t *manifest)) {
     json_decref(m);
 }
 
-static void edit_nothing(json_t *m) { (void)m; }
-static void edit_build(json_t *m) { json_object_set_new(m, "build", json_string("0123456789abcdef")); }
-static void edit_format(json_t *m) { json_object_set_new(m, "kgen-bundle", json_integer(2)); }
-static void edit_target(json_t *m) { json_object_set_new(json_object_get(m, "about"), "target", json_string("sm_10")); }
-static void edit_gpu(json_t *m) { json_object_set_new(json_object_get(m, "about"), "target", json_string("sm_90")); }
+static void edit_nothing(json_t *m) {
+    (void)m;
+}
+static void edit_build(json_t *m) {
+    json_object_set_new(m, "build", json_string("0123456789abcdef"));
+}
+static void edit_format(json_t *m) {
+    json_object_set_new(m, "kgen-bundle", json_integer(2));
+}
+static void edit_target(json_t *m) {
+    json_object_set_new(json_object_get(m, "about"), "target", json_string("sm_10"));
+}
+static void edit_gpu(json_t *m) {
+    json_object_set_new(json_object_get(m, "about"), "target", json_string("sm_90"));
+}
 static void edit_features(json_t *m) {
     json_object_set_new(json_object_get(m, "about"), "features", json_string("+amx-int8"));
 }
 static void edit_path(json_t *m) {
     json_object_set_new(json_object_get(m, "plan"), "file", json_string("../good/plan.json"));
 }
-static void edit_kernels(json_t *m) { json_array_remove(json_object_get(m, "kernels"), 0); }
+static void edit_kernels(json_t *m) {
+    json_array_remove(json_object_get(m, "kernels"), 0);
+}
 static void edit_model(json_t *m) {
     json_object_set_new(json_object_get(json_object_get(m, "about"), "model"), "copied", json_false());
 }
