@@ -166,7 +166,7 @@ static const struct option_group groups[] = {{"what to emit", options, 0}, {0}};
 const struct command command_emit = {
     .name = "emit",
     .summary = "shows what a kernel becomes at each stage",
-    .usage = "(KERNEL | --all -o DIR | --bundle -m MODEL -o DIR) [--target NAME] [--stage STAGE] [--shape k=v,…]",
+    .usage = "(KERNEL | --all -o DIR | --bundle -m MODEL -o DIR) [--target NAME] [--stage STAGE]",
     .details = "A shape names a kernel's sizes (d=2048), formats (W=q4_k) and parameters (act=q8), as in the `bench` "
                "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.\n\n"
                "A bundle runs with `kgen run --bundle DIR`, or with kgen-rt where no LLVM is: on the target it was made "
