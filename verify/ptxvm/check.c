@@ -176,7 +176,7 @@ void vm_race_atomic(struct warp *w, u64 address, int order) {
         join_clocks(w->acquired, c->clocks);
 }
 void vm_race_order(struct warp *w, const u64 *addr, u32 m, int order) {
-    u64 last = 0;
+    u64 last = ~0ull; /* no address: 0 is one of shared memory */
     if (!w->block->gang_check) return;
     EACH_LANE(i, m) {
         if (addr[i] == last) continue;

@@ -325,8 +325,12 @@ u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, boo
                                             "%aggr_smem_size",
                                             "WARP_SZ",
                                             "%envreg",
+                                            "%current_graph_exec",
                                             "%reserved_smem_offset_begin",
-                                            "%current_graph_exec"};
+                                            "%reserved_smem_offset_end",
+                                            "%reserved_smem_offset_cap",
+                                            "%reserved_smem_offset_0",
+                                            "%reserved_smem_offset_1"};
         int k = 0, n = (int)(sizeof names / sizeof *names);
         while (k < n && strcmp(names[k], o->name)) k++;
         int env, used = 0;
@@ -334,6 +338,7 @@ u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, boo
             k = SREG_ENV + env;
         else if (k == n)
             dec_fail(d, "unknown register %s", o->name);
+        if (!strncmp(o->name, "%reserved_smem_offset", 21)) d->c->reserved_shared = true;
         in->imm = k;
         return convert_row(d, to, own, bytes, false);
     }

@@ -51,6 +51,20 @@ static void dec_brkpt(struct decoder *d) { /* no debugger is attached: nothing s
     dec_op(d, op_nop, NULL);
 }
 
+/* Lanes that the last instruction sent different ways are one split again from here on. */
+static void meet(struct decoder *d) {
+    bool old = d->unguarded;
+    d->unguarded = true;
+    dec_emit(d, K_JOIN);
+    d->unguarded = old;
+}
+
+/* The member mask of a .sync instruction. A register may hold another one in every lane. */
+static void member(struct decoder *d, struct insn *in, u32 mask) {
+    in->e = mask;
+    if (!(mask & 1)) meet(d);
+}
+
 static void note_call(struct decoder *d, struct code *callee) {
     struct code *c = d->c;
     if (c->n_calls == c->cap_calls) {
@@ -133,12 +147,8 @@ static void dec_call(struct decoder *d) {
         x->arg_to[i] = off;
         off += (u32)v->bytes;
     }
-    struct insn *in = dec_op(d, op_call, x);
-    in->a = to;
-    bool old = d->unguarded;
-    d->unguarded = true;
-    dec_emit(d, K_JOIN); /* where lanes that called different functions, or none, meet again */
-    d->unguarded = old;
+    dec_op(d, op_call, x)->a = to;
+    meet(d); /* those that called different functions, or none */
 }
 
 /* ---- barriers ---- */
@@ -148,7 +158,7 @@ static void dec_bar(struct decoder *d) {
         if (!dec_take(d, "sync")) dec_unknown(d);
         dec_count(d, 1, 1);
         u32 m = dec_src(d, dec_operand(d, 0), PT_U32);
-        dec_op(d, op_warpsync, dec_ext(d, 0))->e = m;
+        member(d, dec_op(d, op_warpsync, dec_ext(d, 0)), m);
         return;
     }
     if (dec_take(d, "cluster")) {
@@ -217,7 +227,8 @@ static void dec_shfl(struct decoder *d) {
     x->ops[0] = p && p->kind != O_SINK ? dec_dst_pred(d, p) : N;
     u32 r = dec_dst(d, to, PT_B32);
     struct insn *in = dec_op(d, op_shfl, x);
-    in->a = a, in->b = b, in->c = c, in->e = m, in->d = r;
+    in->a = a, in->b = b, in->c = c, in->d = r;
+    member(d, in, m);
 }
 
 static void dec_vote(struct decoder *d) {
@@ -230,8 +241,9 @@ static void dec_vote(struct decoder *d) {
     u32 p = dec_pred(d, dec_operand(d, 1), &np), m = dec_src(d, dec_operand(d, 2), PT_B32);
     u32 r = x->mode == 3 ? dec_dst(d, dec_operand(d, 0), PT_B32) : dec_dst_pred(d, dec_operand(d, 0));
     struct insn *in = dec_op(d, op_vote, x);
-    in->a = p, in->e = m, in->d = r;
+    in->a = p, in->d = r;
     in->imm = np;
+    member(d, in, m);
 }
 
 static void dec_match(struct decoder *d) {
@@ -247,7 +259,8 @@ static void dec_match(struct decoder *d) {
     x->ops[0] = p && p->kind != O_SINK ? dec_dst_pred(d, p) : N;
     u32 r = dec_dst(d, to, PT_B32);
     struct insn *in = dec_op(d, op_match, x);
-    in->a = a, in->e = m, in->d = r;
+    in->a = a, in->d = r;
+    member(d, in, m);
 }
 
 static void dec_redux(struct decoder *d) {
@@ -268,7 +281,8 @@ static void dec_redux(struct decoder *d) {
     u32 a = dec_src(d, dec_operand(d, 1), PT_B32), m = dec_src(d, dec_operand(d, 2), PT_B32),
         r = dec_dst(d, dec_operand(d, 0), PT_B32);
     struct insn *in = dec_op(d, op_redux, x);
-    in->a = a, in->e = m, in->d = r;
+    in->a = a, in->d = r;
+    member(d, in, m);
 }
 
 static void dec_elect(struct decoder *d) {
@@ -281,7 +295,8 @@ static void dec_elect(struct decoder *d) {
     x->ops[0] = dec_dst_pred(d, p);
     u32 r = to->kind == O_SINK ? N : dec_dst(d, to, PT_B32);
     struct insn *in = dec_op(d, op_elect, x);
-    in->e = m, in->d = r;
+    in->d = r;
+    member(d, in, m);
 }
 
 static void dec_activemask(struct decoder *d) {

@@ -229,7 +229,9 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     l->blocks_per_gang = p->cooperative ? l->n_blocks : per;
     if (p->cooperative && l->n_blocks > 4096) result = VM_COOP_TOO_LARGE;
     l->shared_static = f->shared_layout;
-    l->shared_total = (u32)(f->shared_layout + p->dynamic_shared);
+    l->shared_reserved = (u32)(f->shared_layout + p->dynamic_shared + 31) & ~15u;
+    l->shared_total =
+        f->reserved_shared ? l->shared_reserved + RESERVED_SHARED : (u32)(f->shared_layout + p->dynamic_shared);
     l->check = vm_settings()->check;
     l->count_memory = vm_settings()->count_memory || counters;
     l->seed = vm_settings()->seed;
@@ -247,6 +249,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
         for (u32 i = 0; i < f->n_shared; i++)
             memset(l->shadow + f->shared[i]->addr, SHADOW_ADDRESSABLE, f->shared[i]->bytes);
         memset(l->shadow + f->shared_layout, SHADOW_ADDRESSABLE, p->dynamic_shared);
+        if (f->reserved_shared) memset(l->shadow + l->shared_reserved, SHADOW_OK, RESERVED_SHARED);
         atomic_store(&l->fault_block, UINT64_MAX);
         atomic_store(&l->steps_left, (long long)vm_settings()->max_instructions);
         pthread_mutex_init(&l->lock, NULL);

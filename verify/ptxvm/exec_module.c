@@ -305,6 +305,7 @@ int vm_module_function(struct vm_module *m, const char *name, struct vm_function
     for (u32 i = 0; i < r.n && ok; i++) {
         ok = vm_decode(m, r.codes[i], &e);
         f->serial |= r.codes[i]->serial;
+        f->reserved_shared |= r.codes[i]->reserved_shared;
     }
     if (ok && f->info.static_shared > 232448)
         ok = err_set(&e, ERR_INPUT, "%s line %u: %s needs %u bytes of static shared memory, more than 232448", m->file,

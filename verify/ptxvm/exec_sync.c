@@ -42,10 +42,18 @@ int vm_converge(struct warp *w, struct split *s, const struct insn *in, u32 mask
     return n;
 }
 
-/* The parts of a .sync instruction with its member mask in in->e; 0: wait or fault (in *out). */
+/* The parts of a .sync instruction with its member mask in in->e; 0: wait, fault or apart (in *out). Lanes that give
+ * different masks (the tiles of cooperative groups do) are so many groups: they go on apart and meet behind it. */
 static int together(struct warp *w, struct split *s, const struct insn *in, u32 mask, struct part *parts,
                     enum step *out) {
-    u32 member = ((const u32 *)row(s->frame, in->e))[__builtin_ctz(mask)];
+    const u32 *given = row(s->frame, in->e);
+    u32 member = given[__builtin_ctz(mask)], same = 0;
+    EACH_LANE(i, mask) same |= (u32)(given[i] == member) << i;
+    if (same != mask) {
+        u32 masks[3] = {s->mask & ~mask, mask & ~same, same}, pcs[3] = {s->pc + 1, s->pc, s->pc};
+        *out = vm_diverge(w, s, 3, masks, pcs, s->pc + 1);
+        return 0;
+    }
     if (w->block->gang_check && (mask & ~member)) {
         *out = vm_fault_at(w, s, in, __builtin_ctz(mask & ~member), VM_LAUNCH_FAILED, "bad member mask", member,
                            "the lane is not in the mask 0x%08x that it gives", member);
@@ -382,6 +390,17 @@ enum step op_sreg(struct warp *w, struct split *s, const struct insn *in, u32 ma
         break;
     case 47:
         v = 32;
+        break;
+    case 50: /* the shared memory of the system, in which cooperative groups keep the state of their tiles */
+    case 53:
+    case 54:
+        v = l->shared_reserved;
+        break;
+    case 51:
+        v = l->shared_reserved + RESERVED_SHARED;
+        break;
+    case 52:
+        v = RESERVED_SHARED;
         break;
     case SREG_ENV + 1:
         v = l->workspace >> 32;

@@ -142,6 +142,7 @@ struct code {
     u32 local_bytes;
     u32 id;      /* 1 …: its address as a function pointer is VM_CODE_BASE + id * 16 */
     bool serial; /* it talks to other blocks: atomics and the like */
+    bool reserved_shared; /* it asks for the shared memory that the system keeps */
     bool decoded, failed, in_walk;
     struct code **calls;
     int n_calls, cap_calls;
@@ -161,7 +162,7 @@ struct vm_function {
     struct code *code;
     struct vm_module *module;
     u32 shared_layout; /* bytes of static shared memory with the red zones between variables */
-    bool serial;
+    bool serial, reserved_shared;
     struct ptx_var **shared; /* the static shared variables that it reaches */
     u32 n_shared;
     struct vm_function *next;
@@ -304,7 +305,7 @@ struct launch {
     pthread_mutex_t lock;
     struct vm_fault fault;
     u64 seed;
-    u32 shared_total, shared_static;
+    u32 shared_total, shared_static, shared_reserved; /* reserved: where it begins */
     u64 start_ns, workspace;
 };
 
@@ -356,6 +357,7 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
 void vm_frame_drop(struct warp *w, struct frame *f, u32 mask);
 void vm_leave_joins(struct warp *w, struct split *s, const struct frame *of);
 
+enum { RESERVED_SHARED = 1024 };
 enum {
     SREG_ENV = 100
 }; /* %envregN is special register 100 + N; 1 and 2: address of a cooperative launch's workspace */
