@@ -57,6 +57,11 @@ void vm_race_reset(struct block *b) {
     b->n_sync_clocks = 0;
 }
 
+/* Threads that store what is there already, like all that set one flag, disturb nobody. */
+static bool same_value(const struct warp *w, const struct block *home, u32 off, u32 bytes) {
+    return w->storing && !memcmp(home->shared + off, w->storing, bytes);
+}
+
 bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off,
                     u32 bytes, int access, bool relaxed) {
     for (u32 at = off & ~3u; at < off + bytes; at += 4) {
@@ -67,7 +72,7 @@ bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 
         u32 line = 0;
         const char *with = NULL;
         if (r->write && (stamp_bytes(r->write) & m) && !stamp_ordered(w, lane, r->write) &&
-            !(relaxed && stamp_relaxed(r->write))) {
+            !(relaxed && stamp_relaxed(r->write)) && !same_value(w, home, off, bytes)) {
             found = r->write, line = r->write_line;
             with = found & STAMP_PENDING ? "copied asynchronously and not waited for" : "written";
         }

@@ -66,10 +66,12 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
         u8 *local = w->local, *shadow = w->local_shadow;
         u32 stride = w->local_stride;
         struct async_copy *copies = w->copies;
+        struct origin *origins = w->origins;
         int cap = w->cap_copies;
         memset(w, 0, sizeof *w);
         w->local = local, w->local_shadow = shadow, w->local_stride = stride;
         w->copies = copies, w->cap_copies = cap;
+        w->origins = origins;
         w->block = b;
         w->id = i;
         w->first_thread = 32 * i;
@@ -103,6 +105,7 @@ void vm_block_free(struct block *b) {
         free(b->warps[i].local);
         free(b->warps[i].local_shadow);
         free(b->warps[i].copies);
+        free(b->warps[i].origins);
     }
     free(b->warps);
     free(b->shared);
@@ -121,6 +124,7 @@ void vm_block_release(struct worker *k) {
     while (k->free_frames) {
         struct frame *f = k->free_frames;
         k->free_frames = f->next_free;
+        free(f->undefined);
         free(f);
     }
 }

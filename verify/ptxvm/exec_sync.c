@@ -87,7 +87,7 @@ enum step op_shfl(struct warp *w, struct split *s, const struct insn *in, u32 ma
         const struct ext *x = p->ext;
         const u32 *bb = row(parts[k].frame, p->b), *cc = row(parts[k].frame, p->c);
         u32 *d = row(parts[k].frame, p->d), *pred = x->ops[0] == NO_ROW ? NULL : row(parts[k].frame, x->ops[0]);
-        u32 inside = 0, result[32];
+        u32 inside = 0, result[32], lane_from[32];
         EACH_LANE(i, parts[k].mask) {
             u32 b = bb[i] & 31, clamp = cc[i] & 31, seg = cc[i] >> 8 & 31, lo = i & seg, hi = lo | (clamp & ~seg), j;
             bool ok;
@@ -111,7 +111,9 @@ enum step op_shfl(struct warp *w, struct split *s, const struct insn *in, u32 ma
                 return vm_fault_at(w, s, p, (int)i, VM_LAUNCH_FAILED, "out-of-range shuffle", j,
                                    "it reads lane %u, which does not take part (lanes 0x%08x do)", j, active);
             result[i] = src[j & 31];
+            lane_from[i] = j & 31;
         }
+        if (w->undefined) vm_undefined_shuffle(parts[k].frame, p->d, s->frame, in->a, lane_from, parts[k].mask);
         EACH_LANE(i, parts[k].mask) d[i] = result[i];
         if (pred) *pred = (*pred & ~parts[k].mask) | (inside & parts[k].mask);
     }

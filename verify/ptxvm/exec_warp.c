@@ -44,6 +44,7 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
         bytes = f->bytes;
         break;
     }
+    if (f) free(f->undefined);
     if (!f && posix_memalign((void **)&f, 64, (bytes + 63) & ~(size_t)63)) return NULL;
     memset(f, 0, sizeof *f);
     f->bytes = bytes;
@@ -282,6 +283,7 @@ next_split:
         const struct insn *in = &code[pc];
         u32 m = mask;
         left--;
+        if (__builtin_expect(w->undefined, 0) && !vm_undefined_step(w, s, in, mask)) return RUN_FAULT;
         if (in->guard != NO_GUARD) {
             u32 g = preds[in->guard & 0x7fff];
             m &= in->guard & GUARD_NOT ? ~g : g;

@@ -140,8 +140,8 @@ struct code {
     u32 n_rows_32;                /* estimate of registers */
     u32 formal_bytes, args_bytes; /* parameters of its own; .param variables for its calls */
     u32 local_bytes;
-    u32 id;      /* 1 …: its address as a function pointer is VM_CODE_BASE + id * 16 */
-    bool serial; /* it talks to other blocks: atomics and the like */
+    u32 id;               /* 1 …: its address as a function pointer is VM_CODE_BASE + id * 16 */
+    bool serial;          /* it talks to other blocks: atomics and the like */
     bool reserved_shared; /* it asks for the shared memory that the system keeps */
     bool decoded, failed, in_walk;
     struct code **calls;
@@ -201,6 +201,7 @@ struct frame {
     u32 formal_stride, args_stride;
     struct frame *next_free;
     size_t bytes;
+    struct undefined *undefined; /* exec_undefined.c; NULL: every row holds what was written */
 };
 
 enum split_state { SPLIT_RUN, SPLIT_BAR, SPLIT_SYNC, SPLIT_CLUSTER, SPLIT_POLL };
@@ -248,6 +249,10 @@ struct warp {
     u32 group[32], groups_done[32];
     struct async_copy *copies;
     int n_copies, cap_copies;
+    struct origin *origins;   /* [n_origins] of values that were never written (exec_undefined.c) */
+    const u8 *storing;        /* what the store in progress puts there, NULL: no store, or no check */
+    u32 n_origins, unwritten; /* unwritten: lanes of the load in progress */
+    bool undefined, may_mark; /* some frame has marks; the load in progress can mark its result */
     u32 clocks[MAX_WARPS], fence[MAX_WARPS], acquired[MAX_WARPS];
     u32 cluster_phase;      /* of the cluster barrier, when it arrived last */
     u64 range_lo, range_hi; /* the allocation of the last checked access */
@@ -439,6 +444,13 @@ u8 *vm_host_memory(u64 address, u64 bytes);
 bool vm_memory_init(void);
 void vm_memory_nearest(u64 address, char *out, size_t cap); /* "nearest allocation …" */
 bool vm_memory_freed(u64 address);
+
+/* exec_undefined.c: values that were never written. What answers false has recorded a fault. */
+bool vm_undefined_step(struct warp *w, const struct split *s, const struct insn *in,
+                       u32 mask); /* before each instruction */
+bool vm_undefined_loaded(struct warp *w, struct split *s, const struct insn *in, u32 m, const u64 *addr, u8 **p);
+bool vm_undefined_stored(struct warp *w, struct split *s, const struct insn *in, u32 m, u8 space, u8 **p);
+void vm_undefined_shuffle(struct frame *to, u32 d, const struct frame *from, u32 a, const u32 *lane_from, u32 m);
 
 /* check.c: shared-memory races. Called with checks on only. */
 struct race_word {

@@ -57,6 +57,10 @@ static u8 *global_slow(struct warp *w, struct split *s, const struct insn *in, u
     if (access != ACCESS_STORE) {
         for (u32 i = 0; i < bytes; i++) {
             if (shadow[i] == SHADOW_OK) continue;
+            if (w->may_mark) {
+                w->unwritten |= 1u << lane;
+                break;
+            }
             char near[300];
             vm_memory_nearest(address, near, sizeof near);
             vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", address,
@@ -86,6 +90,10 @@ static u8 *window(struct warp *w, struct split *s, const struct insn *in, u32 la
         if (access != ACCESS_STORE) {
             for (u32 i = 0; i < bytes; i++)
                 if (!(shadow[off + i] & SHADOW_INIT)) {
+                    if (w->may_mark) {
+                        w->unwritten |= 1u << lane;
+                        break;
+                    }
                     vm_fault_at(w, s, in, (int)lane, VM_LAUNCH_FAILED, "uninitialized load", off,
                                 "byte %u of %u was never written, nearest allocation %s memory of %llu bytes", i, bytes,
                                 name, (unsigned long long)size);
@@ -293,7 +301,11 @@ enum step op_ld(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     u32 bytes = x->bytes, n = (u32)x->n;
     if (!m) return STEP_NEXT;
     u8 space = vm_addresses(w, s, in, x, m, addr);
-    if (!vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_LOAD, p)) return STEP_FAULT;
+    w->may_mark = true;
+    bool ok = vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_LOAD, p);
+    w->may_mark = false;
+    if (!ok) return STEP_FAULT;
+    if (w->unwritten) vm_undefined_loaded(w, s, in, m, addr, p);
     for (u32 e = 0; e < n; e++) {
         if (x->ops[e] == NO_ROW) continue;
         void *d = row(s->frame, x->ops[e]);
@@ -324,6 +336,27 @@ enum step op_ld(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     return x->is_volatile || x->order ? STEP_YIELD : STEP_NEXT;
 }
 
+/* A checked store to shared memory: lane by lane, so that a later lane sees what an earlier one has put there. */
+static bool shared_store(struct warp *w, struct split *s, const struct insn *in, const u64 *addr, u32 m, u32 bytes,
+                         u8 **p) {
+    const struct ext *x = in->ext;
+    u8 value[32];
+    if (w->block->gang_count) vm_count_access(w, SP_SHARED, addr, m, bytes, true);
+    EACH_LANE(i, m) {
+        for (int e = 0; e < x->n; e++) {
+            const u8 *v = row(s->frame, x->ops[e]);
+            u64 u = x->bytes == 16 ? 0 : row_get(v, i, x->sizes[e]);
+            memcpy(value + e * x->bytes, x->bytes == 16 ? v + 16 * i : (const u8 *)&u, x->bytes);
+        }
+        w->storing = value;
+        p[i] = shared_pointer(w, s, in, i, addr[i], bytes, ACCESS_STORE);
+        w->storing = NULL;
+        if (!p[i]) return false;
+        memcpy(p[i], value, bytes);
+    }
+    return true;
+}
+
 enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
     const struct ext *x = in->ext;
     u64 addr[32];
@@ -335,8 +368,11 @@ enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
         vm_race_order(w, addr, m, x->order);
     else if (check_volatile(w, x))
         vm_race_order(w, addr, m, 1);
-    if (!vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_STORE, p)) return STEP_FAULT;
-    for (u32 e = 0; e < n; e++) {
+    bool stored = space == SP_SHARED && w->block->gang_check && w->block->shared_bytes >= bytes * n;
+    if (stored ? !shared_store(w, s, in, addr, m, bytes * n, p)
+               : !vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_STORE, p))
+        return STEP_FAULT;
+    for (u32 e = 0; e < n && !stored; e++) {
         const void *v = row(s->frame, x->ops[e]);
         u32 off = e * bytes, size = x->sizes[e];
         if (bytes == 4 && size == 4) {
@@ -350,7 +386,7 @@ enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
             }
         }
     }
-    return STEP_NEXT;
+    return w->undefined && !vm_undefined_stored(w, s, in, m, space, p) ? STEP_FAULT : STEP_NEXT;
 }
 
 /* Parameters: a kernel's own are uniform; everything else is per lane. imm: offset; flags 1: the area of arguments for
