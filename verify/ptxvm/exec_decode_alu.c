@@ -462,6 +462,7 @@ static void dec_special(struct decoder *d) {
     dec_count(d, 2, 2);
     struct float_mods m = float_mods(d);
     enum ptx_type t = dec_type(d);
+    if (dec_take(d, "ftz")) m.ftz = true; /* ptxas takes it here too, and curand_poisson.h puts it here */
     int op = -1;
 #define IS(s) (!strcmp(name, s))
     if (t == PT_F32)
