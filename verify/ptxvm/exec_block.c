@@ -147,13 +147,33 @@ static bool complete(const struct block *b, const struct barrier *bar) {
     return any && (bar->expected ? count >= bar->expected : all);
 }
 
+/* A barrier of all threads lets its warps go, but some have passed it by. */
+static void missed(struct block *b, const struct barrier *bar, u32 id) {
+    for (u32 i = 0; i < b->n_warps && !bar->expected; i++)
+        for (int k = 0; k < b->warps[i].n_splits; k++) {
+            struct split *s = &b->warps[i].splits[k];
+            if (s->state != SPLIT_BAR || s->bar != id) continue;
+            for (u32 j = 0; j < b->n_warps; j++) {
+                const struct warp *w = &b->warps[j];
+                u32 away = passed_by(w, s, ~bar->arrived[j]);
+                if (!w->live && !bar->arrived[j] && w->barrier_at == kernel_at(s)) away = 1; /* came, but less often */
+                if (!away) continue;
+                vm_fault_at(&b->warps[i], s, &s->frame->code->insns[s->pc], __builtin_ctz(s->mask), VM_LAUNCH_FAILED,
+                            "divergent barrier", 0, "thread %u has ended and did not come to it",
+                            j * 32 + (u32)__builtin_ctz(away));
+                return;
+            }
+            return; /* one waiting split speaks for all */
+        }
+}
+
 bool vm_barriers(struct block *b) {
     bool moved = false;
     for (u32 id = 0; id < MAX_BARS; id++) {
         struct barrier *bar = &b->bars[id];
         if (!complete(b, bar)) continue;
         moved = true;
-        if (b->gang_check) vm_race_barrier(b, bar);
+        if (b->gang_check) missed(b, bar, id), vm_race_barrier(b, bar);
         for (u32 i = 0; i < b->n_warps; i++)
             for (int k = 0; k < b->warps[i].n_splits; k++) {
                 struct split *s = &b->warps[i].splits[k];
@@ -197,6 +217,7 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
                            threads);
     struct barrier *bar = &b->bars[id];
     b->worker->counters.barriers++;
+    if (!threads) w->barrier_at = kernel_at(s);
     if (bar->arrived[w->id] & mask)
         return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id,
                            "a thread arrives twice at barrier %u", id);
@@ -228,7 +249,7 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
     s->state = SPLIT_BAR;
     s->bar = (u8)id;
     vm_barriers(b);
-    return STEP_WAIT;
+    return b->worker->fault ? STEP_FAULT : STEP_WAIT;
 }
 
 /* The lanes of a blocked warp that wait at one aligned barrier must be all its lanes. */
@@ -304,6 +325,7 @@ int vm_block_turn(struct block *b, s64 *steps) {
             b->live_warps--;
             vm_barriers(b);
             cluster_check(b->cluster);
+            if (b->worker->fault) return 2;
         } else if (r == RUN_BLOCKED && b->gang_check && divergent_barrier(w)) {
             return 2;
         }

@@ -61,6 +61,12 @@ static int together(struct warp *w, struct split *s, const struct insn *in, u32 
     }
     int n = vm_converge(w, s, in, mask, member, parts);
     *out = STEP_WAIT;
+    u32 away = n && w->block->gang_check ? passed_by(w, s, member) : 0;
+    if (away) {
+        *out = vm_fault_at(w, s, in, __builtin_ctz(mask), VM_LAUNCH_FAILED, "bad member mask", member,
+                           "lanes 0x%08x of the mask 0x%08x have ended and never came here", away, member);
+        return 0;
+    }
     if (n && w->block->gang_check) vm_race_warp_sync(w);
     return n;
 }

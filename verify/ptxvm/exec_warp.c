@@ -417,6 +417,7 @@ static enum step enter(struct warp *w, struct split *s, const struct insn *in, u
                            "the call stack is %u deep", caller->depth);
     f->call = in;
     f->ret_pc = ret_pc;
+    f->root_pc = caller->caller ? caller->root_pc : s->pc;
     f->live = mask;
     EACH_LANE(i, mask)
     for (int k = 0; k < x->n_in; k++)

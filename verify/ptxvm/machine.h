@@ -196,6 +196,7 @@ struct frame {
     struct frame *caller;
     const struct insn *call;
     u32 ret_pc, live;
+    u32 root_pc; /* the call of the kernel itself that led here */
     u32 local_base, depth;
     u8 *formals, *args; /* parameter bytes; strides between lanes */
     u32 formal_stride, args_stride;
@@ -250,6 +251,8 @@ struct warp {
     struct async_copy *copies;
     int n_copies, cap_copies;
     struct origin *origins;   /* [n_origins] of values that were never written (exec_undefined.c) */
+    u32 barrier_at;           /* of the kernel itself: the last barrier of all threads, its pc + 1 */
+    u32 wrote_at[32];         /* of the kernel itself: where a lane wrote memory last, its pc + 1 (checks only) */
     const u8 *storing;        /* what the store in progress puts there, NULL: no store, or no check */
     u32 n_origins, unwritten; /* unwritten: lanes of the load in progress */
     bool undefined, may_mark; /* some frame has marks; the load in progress can mark its result */
@@ -335,6 +338,22 @@ static inline u32 lanes(u32 mask) {
     return mask == ~0u ? 32 : (u32)__builtin_popcount(mask);
 }
 #define EACH_LANE(i, m) for (u32 m_ = (m), i; m_ && (i = (u32)__builtin_ctz(m_), 1); m_ &= m_ - 1)
+/* Where the kernel itself stands: in a function, at the call. + 1: 0 is nowhere. */
+static inline u32 kernel_at(const struct split *s) {
+    return (s->frame->caller ? s->frame->root_pc : s->pc) + 1;
+}
+/* Lanes of m that have ended although they wrote memory behind this place: they have passed it by, and did not return
+ * early as kernels do for threads without work. */
+static inline u32 passed_by(const struct warp *w, const struct split *s, u32 m) {
+    u32 found = 0, at = kernel_at(s);
+    m &= ~w->live;
+    for (u32 i = 0; m >> i && i < 32; i++) found |= (u32)(m >> i & 1 && w->wrote_at[i] > at) << i;
+    return found;
+}
+static inline void note_write(struct warp *w, const struct split *s, u32 m) {
+    u32 at = kernel_at(s);
+    EACH_LANE(i, m) w->wrote_at[i] = at;
+}
 static inline u64 row_get(const void *r, u32 lane, int size) {
     return size == 4   ? ((const u32 *)r)[lane]
            : size == 8 ? ((const u64 *)r)[lane]

@@ -124,10 +124,16 @@ u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32
     }
     switch (space) {
     case SP_SHARED: {
+        u64 asked = address;
         struct block *home = vm_shared_home(w, &address);
         if (!home || home->done) {
-            bad(w, s, in, lane, "out-of-bounds shared access", address, bytes,
-                home ? "the block of that shared memory has ended" : "no block of that rank in the cluster");
+            char what[120];
+            __builtin_snprintf(what, sizeof what, "nearest allocation shared memory of %u bytes",
+                               w->block->shared_bytes);
+            bad(w, s, in, lane, access != ACCESS_LOAD ? "out-of-bounds store" : "out-of-bounds load", asked, bytes,
+                home                              ? "the block of that shared memory has ended"
+                : w->block->cluster->n_blocks > 1 ? "no block of that rank in the cluster"
+                                                  : what);
             return NULL;
         }
         return window(w, s, in, lane, home->shared, home->shared_shadow, address, home->shared_bytes, bytes, access,
@@ -368,6 +374,7 @@ enum step op_st(struct warp *w, struct split *s, const struct insn *in, u32 m) {
         vm_race_order(w, addr, m, x->order);
     else if (check_volatile(w, x))
         vm_race_order(w, addr, m, 1);
+    if (w->block->gang_check) note_write(w, s, m);
     bool stored = space == SP_SHARED && w->block->gang_check && w->block->shared_bytes >= bytes * n;
     if (stored ? !shared_store(w, s, in, addr, m, bytes * n, p)
                : !vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_STORE, p))

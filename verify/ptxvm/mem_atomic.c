@@ -109,6 +109,7 @@ enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m)
     if (!vm_pointers(w, s, in, space, addr, m, bytes * n, ACCESS_ATOMIC, p)) return STEP_FAULT;
     bool locked = vm_settings()->threads > 1 && space != SP_SHARED;
     if (w->block->gang_check && x->order) vm_race_order(w, addr, m, x->order);
+    if (w->block->gang_check) note_write(w, s, m);
     if (locked) pthread_mutex_lock(&atomic_lock);
     if (bytes == 16) {
         EACH_LANE(i, m) {
