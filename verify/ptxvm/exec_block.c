@@ -1,5 +1,5 @@
 /* Blocks: their memory, the turns of their warps, barriers of blocks and clusters. */
-#include "verify/ptxvm/mem_access.h"
+#include "verify/ptxvm/race.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +28,9 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
         if (!b) return NULL;
         b->warps = calloc(n_warps, sizeof *b->warps);
         b->shared = aligned_alloc(1024, ((size_t)l->shared_total + 2047) & ~(size_t)1023);
-        if (l->check) {
-            b->shared_shadow = malloc((size_t)l->shared_total + 64);
-            b->races = calloc((size_t)l->shared_total / 4 + 2, sizeof *b->races);
-        }
-        if (!b->warps || !b->shared || (l->check && (!b->shared_shadow || !b->races))) {
+        b->n_warps = n_warps;
+        if (l->check) b->shared_shadow = malloc((size_t)l->shared_total + 64);
+        if (!b->warps || !b->shared || (l->check && (!b->shared_shadow || !vm_race_block(b, l)))) {
             vm_block_free(b);
             return NULL;
         }
@@ -57,10 +55,7 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
     memset(b->bars, 0, sizeof b->bars);
     memset(b->cluster_arrived, 0, sizeof b->cluster_arrived);
     memset(b->shared, 0xcd, l->shared_total);
-    if (l->check) {
-        memcpy(b->shared_shadow, l->shadow, l->shared_total);
-        vm_race_reset(b);
-    }
+    if (l->check) memcpy(b->shared_shadow, l->shadow, l->shared_total);
     for (u32 i = 0; i < n_warps; i++) {
         struct warp *w = &b->warps[i];
         u8 *local = w->local, *shadow = w->local_shadow;
@@ -68,14 +63,18 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
         struct async_copy *copies = w->copies;
         struct origin *origins = w->origins;
         int cap = w->cap_copies;
+        u32 *flight = w->flight;
+        struct ticket *tickets = w->tickets;
+        struct flying *flying = w->flying;
         memset(w, 0, sizeof *w);
         w->local = local, w->local_shadow = shadow, w->local_stride = stride;
         w->copies = copies, w->cap_copies = cap;
         w->origins = origins;
+        w->flight = flight, w->tickets = tickets, w->flying = flying;
+        vm_flying_reset(w);
         w->block = b;
         w->id = i;
         w->first_thread = 32 * i;
-        w->clocks[i] = 1;
         for (u32 t = 0; t < 32; t++) {
             u32 id = 32 * i + t;
             if (id < n_threads) w->live |= 1u << t;
@@ -84,6 +83,7 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
             w->tid[2][t] = id / l->p.block[0] / l->p.block[1];
         }
     }
+    if (l->check) vm_race_reset(b);
     u64 rng = l->seed * 0x2545f4914f6cdd1dull + linear;
     for (u32 i = 0; i < n_warps; i++) b->order[i] = (u8)i;
     if (l->seed)
@@ -101,17 +101,17 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
 
 void vm_block_free(struct block *b) {
     if (!b) return;
+    vm_race_block_free(b);
     for (u32 i = 0; b->warps && i < b->n_warps; i++) {
         free(b->warps[i].local);
         free(b->warps[i].local_shadow);
         free(b->warps[i].copies);
         free(b->warps[i].origins);
+        vm_flying_free(&b->warps[i]);
     }
     free(b->warps);
     free(b->shared);
     free(b->shared_shadow);
-    free(b->races);
-    free(b->sync_clocks);
     free(b);
 }
 
@@ -132,11 +132,11 @@ void vm_block_release(struct worker *k) {
 /* ---- barriers ---- */
 static bool complete(const struct block *b, const struct barrier *bar) {
     u32 count = 0;
-    bool all = true, any = false;
+    bool all = true;
+    if (!bar->used) return false;
     for (u32 i = 0; i < b->n_warps; i++) {
         const struct warp *w = &b->warps[i];
         u32 here = bar->arrived[i];
-        if (here) any = true;
         if (!w->live)
             count += here ? 32 : 0;
         else if ((here & w->live) == w->live)
@@ -144,7 +144,7 @@ static bool complete(const struct block *b, const struct barrier *bar) {
         else
             count += lanes(here), all = false;
     }
-    return any && (bar->expected ? count >= bar->expected : all);
+    return bar->expected ? count >= bar->expected : all;
 }
 
 /* A barrier of all threads lets its warps go, but some have passed it by. */
@@ -183,7 +183,7 @@ bool vm_barriers(struct block *b) {
                 const struct ext *x = s->frame->code->insns[s->pc].ext;
                 s->red = x->mode2 == 1 ? bar->red_pop : x->mode2 == 2 ? !bar->red_and : bar->red_or;
             }
-        memset(bar, 0, sizeof *bar);
+        *bar = (struct barrier){.clocks = bar->clocks};
     }
     return moved;
 }
@@ -221,15 +221,12 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
     if (bar->arrived[w->id] & mask)
         return vm_fault_at(w, s, in, (int)first, VM_LAUNCH_FAILED, "bad barrier", id,
                            "a thread arrives twice at barrier %u", id);
-    bool fresh = true;
-    for (u32 i = 0; i < b->n_warps; i++) fresh &= !bar->arrived[i];
-    if (fresh) bar->red_and = bar->red_or = bar->red_pop = 0;
+    if (!bar->used) bar->red_and = bar->red_or = bar->red_pop = 0;
     bar->arrived[w->id] |= mask;
+    bar->used = true;
     bar->expected = threads;
     bar->line = in->line;
-    if (b->gang_check)
-        for (u32 i = 0; i < MAX_WARPS; i++)
-            bar->clocks[i] = bar->clocks[i] > w->clocks[i] ? bar->clocks[i] : w->clocks[i];
+    if (b->gang_check) vm_race_arrive(w, bar->clocks);
     if (x->mode2) {
         u32 p = *(const u32 *)row(s->frame, in->c) ^ (in->imm ? ~0u : 0);
         bar->red_pop += lanes(p & mask);
@@ -237,7 +234,7 @@ enum step op_bar(struct warp *w, struct split *s, const struct insn *in, u32 mas
         bar->red_and |= ~p & mask ? 1 : 0; /* somebody said no */
     }
     if (x->mode == 1) { /* arrive: go on */
-        if (b->gang_check) w->clocks[w->id]++;
+        if (b->gang_check) vm_race_tick(w);
         vm_barriers(b);
         return STEP_NEXT;
     }
@@ -272,7 +269,7 @@ static bool divergent_barrier(struct warp *w) {
     return false;
 }
 
-/* ---- cluster barriers: mode 0 arrive, 1 wait; mode3 aligned ---- */
+/* ---- cluster barriers: mode 0 arrive, 1 wait; mode3 aligned; order 1: relaxed ---- */
 static void cluster_check(struct cluster *c) {
     for (u32 i = 0; i < c->n_blocks; i++) {
         struct block *b = c->blocks[i];
@@ -285,8 +282,8 @@ static void cluster_check(struct cluster *c) {
         struct block *b = c->blocks[i];
         if (!b) continue;
         memset(b->cluster_arrived, 0, sizeof b->cluster_arrived);
-        if (b->gang_check && !b->done) vm_race_cluster(b);
     }
+    if (c->race) vm_race_cluster_phase(c);
 }
 enum step op_cluster_bar(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;
@@ -295,10 +292,14 @@ enum step op_cluster_bar(struct warp *w, struct split *s, const struct insn *in,
         w->block->worker->counters.barriers++;
         w->block->cluster_arrived[w->id] |= mask;
         w->cluster_phase = c->phase;
+        if (c->race && x->order != 1) vm_race_cluster_arrive(w);
         cluster_check(c);
         return STEP_NEXT;
     }
-    if (c->phase != w->cluster_phase) return STEP_NEXT;
+    if (c->phase != w->cluster_phase) {
+        if (c->race) vm_race_cluster_wait(w);
+        return STEP_NEXT;
+    }
     s->state = SPLIT_CLUSTER;
     return STEP_WAIT;
 }
@@ -315,9 +316,11 @@ int vm_block_turn(struct block *b, s64 *steps) {
             if (w->splits[i].state == SPLIT_CLUSTER && b->cluster->phase != w->cluster_phase)
                 w->splits[i].state = SPLIT_RUN;
         s64 turn = WARP_TURN, before = turn;
+        w->polling = false;
         enum run r = vm_warp_run(w, &turn);
         *steps -= before - turn;
         if (turn != before) progress = true;
+        if (turn != before && !w->polling) b->cluster->polls = 0;
         if (r == RUN_FAULT) return 2;
         if (r == RUN_DONE || (w->done && r == RUN_BLOCKED)) {
             w->done = true;

@@ -83,13 +83,10 @@ static int reduction(struct decoder *d) { /* number + 1 as op_bulk takes it */
     dec_unknown(d);
 }
 
-static bool multicast(struct decoder *d) {
-    return dec_take(d, "multicast::cluster");
-}
-
-static void tensor_operand(struct decoder *d, const struct ptx_operand *o, struct ext *x, int dims) {
-    if (o->kind != O_MEM || o->n != 2 || o->elems[1].kind != O_VEC || o->elems[1].n != dims)
-        dec_fail(d, "expected [map, {%d coordinates}]", dims);
+/* [map, {coordinates}] */
+static void tensor_operand(struct decoder *d, const struct ptx_operand *o, struct ext *x) {
+    if (o->kind != O_MEM || o->n != 2 || o->elems[1].kind != O_VEC || o->elems[1].n != x->k)
+        dec_fail(d, "expected [map, {%d coordinates}]", x->k);
     struct ptx_operand map = *o;
     map.n = 1;
     x->ops[1] = address_row(d, &map);
@@ -99,85 +96,143 @@ static void tensor_operand(struct decoder *d, const struct ptx_operand *o, struc
         dec_pure(d, ROW_ADD_64, 8, t, x->ops[1], dec_const(d, 8, VM_PARAM_WINDOW), N);
         x->ops[1] = t;
     }
-    for (int i = 0; i < dims; i++) x->ops[5 + i] = dec_src_bytes(d, &o->elems[1].elems[i], 4, true);
+    for (int i = 0; i < x->k; i++) x->ops[5 + i] = dec_src_bytes(d, &o->elems[1].elems[i], 4, true);
 }
 
-static void bulk(struct decoder *d, bool reduce) {
-    if (dec_take(d, "commit_group")) {
-        dec_op(d, op_nop, NULL);
-        return;
+/* {offsets} of im2col, one for each dimension of pixels */
+static void im2col_offsets(struct decoder *d, const struct ptx_operand *o, struct ext *x) {
+    int n = o->kind == O_VEC ? o->n : 1;
+    if (n != x->k - 2) dec_fail(d, "expected {%d offsets of im2col}", x->k - 2);
+    for (int i = 0; i < n; i++) x->ops[10 + i] = dec_src_bytes(d, o->kind == O_VEC ? &o->elems[i] : o, 2, false);
+}
+
+/* .1d … .5d */
+static int dimensions(struct decoder *d) {
+    if (d->at >= d->n_parts || d->part[d->at][0] < '1' || d->part[d->at][0] > '5' || strcmp(d->part[d->at] + 1, "d"))
+        dec_unknown(d);
+    return d->part[d->at++][0] - '0';
+}
+/* .tile, .im2col (of stores .im2col_no_offs), or nothing */
+static void load_mode(struct decoder *d, struct ext *x, bool store) {
+    if (!x->k || dec_take(d, "tile")) return;
+    if (!dec_take(d, store ? "im2col_no_offs" : "im2col")) return;
+    if (x->k < 3) dec_fail(d, "im2col has 3 to 5 dimensions");
+    x->order = 1;
+}
+/* What is left may be a cache policy and nothing else: it changes no result. */
+static void cache_policy(struct decoder *d, int at, bool hint) {
+    dec_count(d, at + hint, at + hint);
+    if (hint) dec_src_bytes(d, dec_operand(d, at), 8, false);
+}
+
+static void bulk_prefetch(struct decoder *d) { /* nothing to do, but the form is read */
+    struct ext *x = dec_ext(d, 13);
+    int at = 1;
+    for (int i = 0; i < 13; i++) x->ops[i] = N;
+    if (dec_take(d, "tensor")) x->k = dimensions(d);
+    if (!dec_take(d, "L2") || !dec_take(d, "global")) dec_unknown(d);
+    load_mode(d, x, false);
+    bool hint = dec_take(d, "L2::cache_hint");
+    if (x->k) {
+        tensor_operand(d, dec_operand(d, 0), x);
+        if (x->order) im2col_offsets(d, dec_operand(d, at++), x);
+    } else {
+        address_row(d, dec_operand(d, 0));
+        dec_src_bytes(d, dec_operand(d, at++), 4, false);
     }
-    if (dec_take(d, "wait_group")) {
+    cache_policy(d, at, hint);
+    dec_op(d, op_nop, NULL);
+}
+
+static void bulk_group(struct decoder *d, bool wait) {
+    struct ext *x = dec_ext(d, 0);
+    s64 n = 0;
+    x->mode = wait;
+    if (wait) {
         dec_take(d, "read");
-        s64 n;
-        if (!dec_constant(dec_operand(d, 0), &n)) dec_fail(d, "expected a count of groups");
-        dec_op(d, op_nop, NULL);
+        dec_count(d, 1, 1);
+        if (!dec_constant(dec_operand(d, 0), &n) || n < 0 || n > 1 << 20) dec_fail(d, "expected a count of groups");
+    }
+    dec_op(d, op_bulk_group, x)->imm = n;
+}
+
+/* cp.async.bulk, cp.async.bulk.tensor, and with .reduce; after those words:
+ *   {.tensor.Nd}.dst.src{.op}{.mode}.completion{.multicast}{.hint}{.op.type}; the operation stands before the mode of a
+ *   tensor, whose map has the type, and after the completion of plain memory */
+static void bulk(struct decoder *d, bool reduce) {
+    if (!reduce && dec_take(d, "commit_group")) {
+        bulk_group(d, false);
         return;
     }
-    if (dec_take(d, "prefetch")) {
-        while (d->at < d->n_parts) d->at++;
-        dec_op(d, op_nop, NULL);
+    if (!reduce && dec_take(d, "wait_group")) {
+        bulk_group(d, true);
         return;
     }
-    struct ext *x = dec_ext(d, 10);
-    for (int i = 0; i < 10; i++) x->ops[i] = N;
-    int dims = 0;
-    if (dec_take(d, "tensor")) {
-        if (d->at < d->n_parts && d->part[d->at][0] >= '1' && d->part[d->at][0] <= '5' &&
-            !strcmp(d->part[d->at] + 1, "d"))
-            dims = d->part[d->at++][0] - '0';
-        else
-            dec_unknown(d);
+    if (!reduce && dec_take(d, "prefetch")) {
+        bulk_prefetch(d);
+        return;
     }
-    bool to_shared = dec_take(d, "shared::cluster") || dec_take(d, "shared::cta");
+    struct ext *x = dec_ext(d, 13);
+    for (int i = 0; i < 13; i++) x->ops[i] = N;
+    if (dec_take(d, "tensor")) x->k = dimensions(d);
+    bool cluster = dec_take(d, "shared::cluster"), to_shared = cluster || dec_take(d, "shared::cta");
     if (!to_shared && !dec_take(d, "global")) dec_unknown(d);
-    bool from_global = dec_take(d, "global");
+    bool from_global = to_shared && dec_take(d, "global");
     if (!from_global && !dec_take(d, "shared::cta")) dec_unknown(d);
+    if (reduce ? from_global || (x->k && to_shared) : to_shared && !from_global && (x->k || !cluster)) dec_unknown(d);
     x->mode = !to_shared ? 2 : from_global ? 0 : 1;
-    bool has_bar = false;
-    for (;;) {
-        if (dec_take(d, "mbarrier::complete_tx::bytes"))
-            has_bar = true;
-        else if (dec_take(d, "bulk_group") || dec_take(d, "tile") || dec_take(d, "cta_group::1"))
-            continue;
-        else if (multicast(d))
-            x->mode2 = 1;
-        else if (d->at < d->n_parts && !strncmp(d->part[d->at], "L2::", 4))
-            d->at++;
-        else
-            break;
-    }
-    if (reduce) {
+    if (reduce && x->k) x->mode3 = (u8)reduction(d);
+    load_mode(d, x, !to_shared);
+    if (!dec_take(d, to_shared ? "mbarrier::complete_tx::bytes" : "bulk_group")) dec_unknown(d);
+    if (cluster && from_global) x->mode2 = dec_take(d, "multicast::cluster");
+    bool hint = dec_take(d, "L2::cache_hint");
+    if (reduce && !x->k) {
         x->mode3 = (u8)reduction(d);
-        for (;;) {
-            if (dec_take(d, "bulk_group") || dec_take(d, "tile") || dec_take(d, "noftz")) continue;
-            if (d->at < d->n_parts && !strncmp(d->part[d->at], "L2::", 4))
-                d->at++;
-            else
-                break;
-        }
-        if (!dims) x->type = (u8)dec_type(d);
-        dec_take(d, "bulk_group");
+        bool noftz = dec_take(d, "noftz");
+        enum ptx_type t = dec_type(d);
+        int op = x->mode3 - 1;
+        bool small = t == PT_F16 || t == PT_BF16, real = small || t == PT_F32 || t == PT_F64;
+        bool bits = op >= 4 && op <= 6;
+        if (ptx_type_bytes(t) < 2 || (ptx_type_bytes(t) < 4 && !small)) dec_unknown(d);
+        if (real && (to_shared || bits || op == 2 || op == 3 || (op > 3 && !small) || noftz != (small && op == 1)))
+            dec_unknown(d);
+        if (!real && (noftz || bits != (t == PT_B32 || t == PT_B64) || ((op == 2 || op == 3) && t != PT_U32)))
+            dec_unknown(d);
+        x->type = (u8)t;
     }
-    if (has_bar != to_shared || (x->mode2 && x->mode != 0)) dec_unknown(d);
     int at = 0;
-    if (dims && !to_shared) {
-        tensor_operand(d, dec_operand(d, at++), x, dims);
+    if (x->k && !to_shared) {
+        tensor_operand(d, dec_operand(d, at++), x);
         x->ops[0] = address_row(d, dec_operand(d, at++));
     } else {
         x->ops[0] = address_row(d, dec_operand(d, at++));
-        if (dims)
-            tensor_operand(d, dec_operand(d, at++), x, dims);
-        else {
+        if (x->k) {
+            tensor_operand(d, dec_operand(d, at++), x);
+        } else {
             x->ops[1] = address_row(d, dec_operand(d, at++));
             x->ops[2] = dec_src_bytes(d, dec_operand(d, at++), 4, false);
         }
-        if (has_bar) x->ops[3] = address_row(d, dec_operand(d, at++));
+        if (to_shared) x->ops[3] = address_row(d, dec_operand(d, at++));
+        if (x->order) im2col_offsets(d, dec_operand(d, at++), x);
         if (x->mode2) x->ops[4] = dec_src_bytes(d, dec_operand(d, at++), 4, false);
     }
-    if (dims && reduce) dec_fail(d, "the machine does not know reductions of tensors");
-    x->k = dims;
+    cache_policy(d, at, hint);
+    d->m->async = true;
     dec_op(d, op_bulk, x);
+}
+
+/* {.relaxed|.release|.acquire}{.cta|.cluster}: order 1 for relaxed */
+static void semantics(struct decoder *d, struct ext *x, const char *word) {
+    if (dec_take(d, "relaxed"))
+        x->order = 1;
+    else if (!word || !dec_take(d, word))
+        return;
+    if (!dec_take(d, "cta") && !dec_take(d, "cluster")) dec_unknown(d);
+}
+/* Only what may name another block's mbarrier is told so. */
+static int mbarrier_space(struct decoder *d, bool remote) {
+    if (dec_take(d, "shared") || dec_take(d, "shared::cta")) return SP_SHARED;
+    return remote && dec_take(d, "shared::cluster") ? SP_SHARED : SP_GENERIC;
 }
 
 static void dec_cp(struct decoder *d) {
@@ -191,80 +246,76 @@ static void dec_cp(struct decoder *d) {
     if (dec_take(d, "mbarrier")) { /* cp.async.mbarrier.arrive{.noinc}{.shared}.b64 [addr] */
         if (!dec_take(d, "arrive")) dec_unknown(d);
         struct ext *x = dec_ext(d, 0);
-        x->mode = 8;
+        x->mode = MBARRIER_ASYNC;
         x->mode2 = dec_take(d, "noinc");
-        bool shared = dec_take(d, "shared") || dec_take(d, "shared::cta");
+        int space = mbarrier_space(d, false);
         if (!dec_take(d, "b64")) dec_unknown(d);
+        dec_count(d, 1, 1);
         u32 a = address_row(d, dec_operand(d, 0));
+        d->m->async = true;
         struct insn *in = dec_op(d, op_mbarrier, x);
         in->a = a;
-        in->space = shared ? SP_SHARED : SP_GENERIC;
+        in->space = (u8)space;
         return;
     }
     dec_cp_async(d);
 }
 
 static void dec_mbarrier(struct decoder *d) {
-    static const char *const names[] = {"init",      "inval",       "arrive",    "arrive_drop",
-                                        "expect_tx", "complete_tx", "test_wait", "pending_count"};
-    int mode = 0;
-    while (mode < 8 && !dec_take(d, names[mode])) mode++;
-    if (mode == 8) {
-        if (!dec_take(d, "try_wait")) dec_unknown(d);
-        mode = 6;
-    }
+    static const char *const names[] = {"init",        "inval",     "arrive",        "arrive_drop", "expect_tx",
+                                        "complete_tx", "test_wait", "pending_count", "try_wait"};
+    int mode = 0, space = SP_GENERIC, at = 0;
+    while (mode < 9 && !dec_take(d, names[mode])) mode++;
+    bool may_suspend = mode == 8;
+    if (mode == 9) dec_unknown(d);
+    if (may_suspend) mode = MBARRIER_WAIT;
     struct ext *x = dec_ext(d, 0);
     x->mode = (u8)mode;
-    if ((mode == 2 || mode == 3) && dec_take(d, "expect_tx")) x->mode2 = 1;
-    if (mode == 6 && dec_take(d, "parity")) x->mode2 = 1;
-    int space = SP_GENERIC;
-    for (;;) {
-        if (dec_take(d, "relaxed"))
-            x->order = 1;
-        else if (dec_take(d, "release") || dec_take(d, "acquire") || dec_take(d, "cta") || dec_take(d, "cluster") ||
-                 dec_take(d, "noComplete"))
-            continue;
-        else if (dec_take(d, "shared") || dec_take(d, "shared::cta") || dec_take(d, "shared::cluster"))
-            space = SP_SHARED;
-        else if (mode == 6 && dec_take(d, "parity"))
-            x->mode2 = 1;
-        else if ((mode == 2 || mode == 3) && dec_take(d, "expect_tx"))
-            x->mode2 = 1;
-        else
-            break;
-    }
-    if (!dec_take(d, "b64")) dec_unknown(d);
-    u32 a, b = N, c = N, to = N;
+    u32 a = N, b = N, c = N, to = N;
     switch (mode) {
-    case 0:
-    case 4:
-    case 5:
+    case MBARRIER_INIT:
+        space = mbarrier_space(d, false);
         dec_count(d, 2, 2);
         a = address_row(d, dec_operand(d, 0));
         b = dec_src_bytes(d, dec_operand(d, 1), 4, false);
         break;
-    case 1:
+    case MBARRIER_INVAL:
+        space = mbarrier_space(d, false);
         dec_count(d, 1, 1);
         a = address_row(d, dec_operand(d, 0));
         break;
-    case 2:
-    case 3: { /* the token may be left out for another block's barrier */
-        int at = dec_operand(d, 0)->kind == O_MEM ? 0 : 1;
-        dec_count(d, at + 1 + x->mode2, at + 2);
+    case MBARRIER_EXPECT:
+    case MBARRIER_COMPLETE:
+        semantics(d, x, NULL);
+        space = mbarrier_space(d, true);
+        dec_count(d, 2, 2);
+        a = address_row(d, dec_operand(d, 0));
+        b = dec_src_bytes(d, dec_operand(d, 1), 4, false);
+        break;
+    case MBARRIER_ARRIVE:
+    case MBARRIER_DROP: { /* the token is left out for another block's barrier */
+        x->mode2 = dec_take(d, "expect_tx");
+        if (!x->mode2) x->mode3 = dec_take(d, "noComplete");
+        semantics(d, x, "release");
+        space = mbarrier_space(d, !x->mode3);
+        at = dec_operand(d, 0)->kind == O_MEM ? 0 : 1;
+        dec_count(d, at + 1 + x->mode2 + x->mode3, at + 2);
         a = address_row(d, dec_operand(d, at));
         if (d->st->n > at + 1) {
-            if (x->mode2)
-                c = dec_src_bytes(d, dec_operand(d, at + 1), 4, false);
-            else
-                b = dec_src_bytes(d, dec_operand(d, at + 1), 4, false);
+            u32 *count = x->mode2 ? &c : &b;
+            *count = dec_src_bytes(d, dec_operand(d, at + 1), 4, false);
         }
         if (at && dec_operand(d, 0)->kind != O_SINK) to = dec_dst(d, dec_operand(d, 0), PT_B64);
         break;
     }
-    case 6:
-        dec_count(d, 3, 4);
+    case MBARRIER_WAIT:
+        x->mode2 = dec_take(d, "parity");
+        semantics(d, x, "acquire");
+        space = mbarrier_space(d, false);
+        dec_count(d, 3, 3 + may_suspend);
         a = address_row(d, dec_operand(d, 1));
-        b = x->mode2 ? dec_src_bytes(d, dec_operand(d, 2), 4, false) : dec_src_bytes(d, dec_operand(d, 2), 8, false);
+        b = dec_src_bytes(d, dec_operand(d, 2), x->mode2 ? 4 : 8, false);
+        if (d->st->n == 4) dec_src_bytes(d, dec_operand(d, 3), 4, false); /* a hint of time */
         to = dec_dst_pred(d, dec_operand(d, 0));
         break;
     default:
@@ -273,15 +324,69 @@ static void dec_mbarrier(struct decoder *d) {
         to = dec_dst(d, dec_operand(d, 0), PT_U32);
         break;
     }
+    if (!dec_take(d, "b64")) dec_unknown(d);
+    d->m->async = true;
     struct insn *in = dec_op(d, op_mbarrier, x);
     in->a = a, in->b = b, in->c = c, in->d = to;
     in->space = (u8)space;
 }
 
-static void dec_wgmma(struct decoder *d) {
-    if (dec_take(d, "fence") || dec_take(d, "commit_group") || dec_take(d, "wait_group")) {
+/* tensormap.replace.tile.field{.space}.b1024.type [a], {dimension,} value; tensormap.cp_fenceproxy… [a], [b], 128 */
+static void dec_tensormap(struct decoder *d) {
+    static const char *const fields[] = {
+        "global_address", "rank",     "box_dim",           "global_dim",   "global_stride",
+        "element_stride", "elemtype", "interleave_layout", "swizzle_mode", "swizzle_atomicity",
+        "fill_mode"};
+    struct ext *x = dec_ext(d, 0);
+    if (dec_take(d, "cp_fenceproxy")) {
+        static const char *const words[] = {"global", "shared::cta", "tensormap::generic", "release"};
+        for (int k = 0; k < 4; k++)
+            if (!dec_take(d, words[k])) dec_unknown(d);
+        if (!dec_take(d, "cta") && !dec_take(d, "cluster") && !dec_take(d, "gpu")) dec_take(d, "sys");
+        s64 n;
+        dec_count(d, 3, 3);
         if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
-        dec_op(d, op_nop, NULL);
+        if (!dec_constant(dec_operand(d, 2), &n) || n != 128) dec_fail(d, "a tensor map has 128 bytes");
+        u32 to = address_row(d, dec_operand(d, 0)), from = address_row(d, dec_operand(d, 1));
+        struct insn *in = dec_op(d, op_tensormap_copy, x);
+        in->a = to, in->b = from;
+        return;
+    }
+    if (!dec_take(d, "replace") || !dec_take(d, "tile")) dec_unknown(d);
+    int field = 0;
+    while (field < 11 && !dec_take(d, fields[field])) field++;
+    if (field == 11) dec_unknown(d);
+    int space = dec_take(d, "global") ? SP_GLOBAL : dec_take(d, "shared::cta") ? SP_SHARED : SP_GENERIC;
+    if (!dec_take(d, "b1024")) dec_unknown(d);
+    x->mode = (u8)field;
+    x->bytes = field == TENSORMAP_ADDRESS || field == TENSORMAP_STRIDE ? 8 : 4;
+    if (dec_type(d) != (x->bytes == 8 ? PT_B64 : PT_B32)) dec_unknown(d);
+    bool indexed = field >= TENSORMAP_BOX && field <= TENSORMAP_ELEMENT_STRIDE;
+    s64 n = 0;
+    dec_count(d, 2 + indexed, 2 + indexed);
+    if (indexed && (!dec_constant(dec_operand(d, 1), &n) || n < 0 || n > 4)) dec_fail(d, "a dimension from 0 to 4");
+    s64 value;
+    if (field >= TENSORMAP_TYPE && !dec_constant(dec_operand(d, 1), &value)) dec_fail(d, "expected a constant");
+    u32 a = address_row(d, dec_operand(d, 0)), v = dec_src_bytes(d, dec_operand(d, 1 + indexed), x->bytes, false);
+    struct insn *in = dec_op(d, op_tensormap_replace, x);
+    in->a = a, in->b = v;
+    in->imm = n;
+    in->space = (u8)space;
+}
+
+static void dec_wgmma(struct decoder *d) {
+    static const char *const groups[] = {"fence", "commit_group", "wait_group"};
+    d->m->async = true;
+    for (int mode = 0; mode < 3; mode++) {
+        if (!dec_take(d, groups[mode])) continue;
+        struct ext *x = dec_ext(d, 0);
+        s64 n = 0;
+        x->mode = (u8)mode;
+        if (!dec_take(d, "sync") || !dec_take(d, "aligned")) dec_unknown(d);
+        dec_count(d, mode == 2, mode == 2);
+        if (mode == 2 && (!dec_constant(dec_operand(d, 0), &n) || n < 0 || n > 1 << 20))
+            dec_fail(d, "expected a count of groups");
+        dec_op(d, op_wgmma_group, x)->imm = n;
         return;
     }
     int m, n, k, used = 0;
@@ -379,9 +484,14 @@ void dec_store_async(struct decoder *d, bool reduce) {
     x->m = vec;
     x->bytes = (u8)ptx_type_bytes(t);
     x->type = (u8)t;
-    d->c->serial = true;
+    d->c->serial = d->m->async = true;
     dec_op(d, op_store_async, x);
 }
 
 const struct opcode dec_async_opcodes[] = {
-    {"cp", dec_cp, VM_C_ASYNC}, {"mbarrier", dec_mbarrier, VM_C_BARRIER}, {"wgmma", dec_wgmma, VM_C_MATRIX}, {0}};
+    {"cp", dec_cp, VM_C_ASYNC},
+    {"mbarrier", dec_mbarrier, VM_C_BARRIER},
+    {"wgmma", dec_wgmma, VM_C_MATRIX},
+    {"tensormap", dec_tensormap, VM_C_ASYNC},
+    {0},
+};

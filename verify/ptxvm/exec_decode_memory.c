@@ -243,6 +243,8 @@ static void dec_red(struct decoder *d) {
 }
 
 static void dec_fence(struct decoder *d) { /* membar, fence: all of them order everything here */
+    struct ext *x = dec_ext(d, 0);
+    x->mode = d->n_parts > 2 && !strcmp(d->part[1], "proxy") && !strncmp(d->part[2], "async", 5);
     bool ok = false;
     while (d->at < d->n_parts) {
         static const char *const words[] = {"cta",
@@ -275,7 +277,8 @@ static void dec_fence(struct decoder *d) { /* membar, fence: all of them order e
     }
     if (!ok) dec_unknown(d);
     d->c->serial = true;
-    dec_op(d, op_fence, dec_ext(d, 0));
+    if (x->mode) d->m->async = true;
+    dec_op(d, op_fence, x);
 }
 
 /* An address operand of a hint: decoded, so that it must be one, and never looked at. */

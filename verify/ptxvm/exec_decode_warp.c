@@ -164,10 +164,13 @@ static void dec_bar(struct decoder *d) {
     if (dec_take(d, "cluster")) {
         bool wait = dec_take(d, "wait");
         if (!wait && !dec_take(d, "arrive")) dec_unknown(d);
-        while (dec_take(d, "release") || dec_take(d, "relaxed") || dec_take(d, "acquire") || dec_take(d, "aligned"))
-            ;
         struct ext *x = dec_ext(d, 0);
         x->mode = wait;
+        if (!wait && dec_take(d, "relaxed"))
+            x->order = 1;
+        else
+            dec_take(d, wait ? "acquire" : "release");
+        dec_take(d, "aligned");
         d->c->serial = true;
         dec_op(d, op_cluster_bar, x);
         return;

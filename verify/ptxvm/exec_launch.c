@@ -1,5 +1,5 @@
 /* Launches: the arguments, the gangs of blocks and the threads that run them, the first fault. */
-#include "verify/ptxvm/mem_access.h"
+#include "verify/ptxvm/race.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +63,7 @@ static void gang_free(struct gang *g) {
         b->next_spare = g->worker->spare;
         g->worker->spare = b;
     }
+    for (u32 i = 0; g->clusters && i < g->n_clusters; i++) vm_race_cluster_free(&g->clusters[i]);
     free(g->blocks);
     free(g->clusters);
     free(g);
@@ -87,8 +88,10 @@ static struct gang *gang_new(struct worker *k, u64 number) {
         else
             g->blocks[i]->cluster = &g->clusters[i / per];
     }
-    for (u32 c = 0; ok && c < g->n_clusters; c++)
+    for (u32 c = 0; ok && c < g->n_clusters; c++) {
         g->clusters[c] = (struct cluster){.blocks = g->blocks + (size_t)c * per, .n_blocks = per};
+        if (l->check && !vm_race_cluster_new(&g->clusters[c], l)) ok = false;
+    }
     if (!ok) {
         gang_free(g);
         return NULL;
@@ -235,6 +238,9 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     l->check = vm_settings()->check;
     l->count_memory = vm_settings()->count_memory || counters;
     l->seed = vm_settings()->seed;
+    u32 n_warps = (p->block[0] * p->block[1] * p->block[2] + 31) / 32, n_async = f->module->async ? ASYNC_ACTORS : 0;
+    l->n_actors = (u32)per * (n_warps + n_async);
+    l->view = n_async ? 2 * l->n_actors : l->n_actors;
     l->start_ns = now_ns();
     l->params = calloc(1, (size_t)f->code->formal_bytes + f->info.param_bytes + 64);
     l->shadow = calloc(1, l->shared_total + 1);

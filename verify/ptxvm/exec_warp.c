@@ -213,9 +213,8 @@ static bool release_a_join(struct warp *w) {
 static bool pick(struct warp *w, bool rotate) {
     for (int k = rotate ? 1 : 0; k <= w->n_splits; k++) {
         int i = w->n_splits ? (w->current + k) % w->n_splits : 0;
-        if (i < w->n_splits && (w->splits[i].state == SPLIT_RUN || w->splits[i].state == SPLIT_POLL)) {
+        if (i < w->n_splits && w->splits[i].state == SPLIT_RUN) {
             w->current = i;
-            w->splits[i].state = SPLIT_RUN;
             return true;
         }
     }
@@ -253,7 +252,8 @@ void vm_warp_start(struct warp *w) {
 
 enum { SPLIT_QUANTUM = 4096 };
 
-enum run vm_warp_run(struct warp *w, s64 *steps) {
+/* careful: every instruction is shown to the checker of registers first. */
+static inline __attribute__((always_inline)) enum run run_warp(struct warp *w, s64 *steps, bool careful) {
     struct worker *k = w->block->worker;
     struct vm_counters *n = &k->counters;
     bool rotate = false;
@@ -294,6 +294,7 @@ next_split:
         }
         n->warp_instructions[in->cls]++;
         n->lane_instructions[in->cls] += lanes(m);
+        if (careful && !vm_flying_check(w, s, in)) return RUN_FAULT;
         switch (in->kind) {
         case K_ROW:
         case K_ROW4: {
@@ -372,7 +373,7 @@ next_split:
                 return RUN_FAULT;
             case STEP_YIELD:
                 s->pc = pc + 1;
-                if (w->n_splits == 1) return RUN_BUDGET;
+                if (w->n_splits == 1 || w->careful != careful) return RUN_BUDGET;
                 rotate = true;
                 goto next_split;
             default:
@@ -383,6 +384,13 @@ next_split:
         }
         }
     }
+}
+
+static __attribute__((noinline)) enum run run_carefully(struct warp *w, s64 *steps) {
+    return run_warp(w, steps, true);
+}
+enum run vm_warp_run(struct warp *w, s64 *steps) {
+    return w->careful ? run_carefully(w, steps) : run_warp(w, steps, false);
 }
 
 /* ---- control flow that is no plain branch ---- */

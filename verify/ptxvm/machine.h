@@ -177,6 +177,7 @@ struct vm_module {
     u32 shared_static, shared_padded; /* module-wide shared variables are laid out per module */
     u32 const_bytes;
     bool globals_ready;
+    bool async; /* it has instructions of the async proxy or mbarriers */
     struct vm_module *next;
     u32 serial_number;
 };
@@ -205,7 +206,7 @@ struct frame {
     struct undefined *undefined; /* exec_undefined.c; NULL: every row holds what was written */
 };
 
-enum split_state { SPLIT_RUN, SPLIT_BAR, SPLIT_SYNC, SPLIT_CLUSTER, SPLIT_POLL };
+enum split_state { SPLIT_RUN, SPLIT_BAR, SPLIT_SYNC, SPLIT_CLUSTER };
 struct split {
     u32 pc, mask;
     struct frame *frame;
@@ -227,14 +228,15 @@ struct barrier {
     u32 waiting_warps;
     u32 expected; /* threads, 0: all */
     u32 red_and, red_or, red_pop;
-    u32 phase;
-    u32 clocks[MAX_WARPS];
     u32 line;
+    bool used;   /* somebody has arrived */
+    u32 *clocks; /* race.h: what has arrived; a view */
 };
 
-/* Asynchronous copies in flight, of one warp; group numbers count up per lane. */
+/* Asynchronous copies in flight, of one warp; group numbers count up per lane. cp.async: off and bytes of shared
+ * memory; bulk stores: the ticket of their reads. */
 struct async_copy {
-    u32 lane, group, off, bytes, line;
+    u32 lane, group, off, bytes, ticket;
 };
 
 struct warp {
@@ -247,7 +249,7 @@ struct warp {
     u32 tid[3][32];
     u8 *local, *local_shadow;
     u32 local_stride;
-    u32 group[32], groups_done[32];
+    u32 group[32], bulk_group[32]; /* of each lane: the group that its next copy is in */
     struct async_copy *copies;
     int n_copies, cap_copies;
     struct origin *origins;   /* [n_origins] of values that were never written (exec_undefined.c) */
@@ -256,18 +258,26 @@ struct warp {
     const u8 *storing;        /* what the store in progress puts there, NULL: no store, or no check */
     u32 n_origins, unwritten; /* unwritten: lanes of the load in progress */
     bool undefined, may_mark; /* some frame has marks; the load in progress can mark its result */
-    u32 clocks[MAX_WARPS], fence[MAX_WARPS], acquired[MAX_WARPS];
+    u32 actor; /* race.h: its number in the cluster, and its views */
+    u32 *clocks, *fence, *acquired;
+    u32 synced, seen[32]; /* what all its lanes know of each other's accesses, and what each does */
+    u32 *flight;          /* for each 16 bytes of shared memory: the ticket of its last asynchronous read, 0 none */
+    struct ticket *tickets;
+    u32 n_tickets;
+    struct flying *flying;  /* products of its group that it has not waited for (mma_group.c) */
     u32 cluster_phase;      /* of the cluster barrier, when it arrived last */
     u64 range_lo, range_hi; /* the allocation of the last checked access */
-    bool done;
+    bool done, polling;     /* polling: in this turn it has found an mbarrier not ready */
+    bool careful;           /* registers of products in flight are watched */
 };
 
 struct race_word;
-struct sync_clock;
+struct race; /* what the detector of races knows of a cluster (race.h) */
 struct cluster {
     struct block **blocks;
     u32 n_blocks, phase;
-    u32 clocks_seen;
+    u32 polls; /* turns in a row that ended at an mbarrier that is not ready */
+    struct race *race;
 };
 /* Blocks that run together: one, a cluster, or the whole grid of a cooperative launch. */
 struct gang {
@@ -287,9 +297,10 @@ struct block {
     struct warp *warps;
     u8 *shared, *shared_shadow;
     u32 shared_bytes, shared_cap;
-    struct race_word *races;
-    struct sync_clock *sync_clocks;
-    u32 n_sync_clocks, cap_sync_clocks;
+    struct race_word *races; /* race.h: cells of words, then of their bytes; each warp's reads of them */
+    u64 *reads, *remote_reads[16];
+    u32 n_cells, flights;
+    u32 *views;
     struct barrier bars[MAX_BARS];
     u32 cluster_arrived[MAX_WARPS];
     u8 order[MAX_WARPS]; /* in which warps get their turns */
@@ -314,6 +325,7 @@ struct launch {
     struct vm_fault fault;
     u64 seed;
     u32 shared_total, shared_static, shared_reserved; /* reserved: where it begins */
+    u32 n_actors, view; /* race.h */
     u64 start_ns, workspace;
 };
 
@@ -441,9 +453,41 @@ enum step op_stmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_movmatrix(struct warp *, struct split *, const struct insn *, u32);
 enum step op_vprintf(struct warp *, struct split *, const struct insn *, u32);
 enum step op_heap(struct warp *, struct split *, const struct insn *, u32);
+enum {
+    MBARRIER_INIT,
+    MBARRIER_INVAL,
+    MBARRIER_ARRIVE,
+    MBARRIER_DROP,
+    MBARRIER_EXPECT,
+    MBARRIER_COMPLETE,
+    MBARRIER_WAIT,
+    MBARRIER_PENDING_COUNT,
+    MBARRIER_ASYNC
+};
 enum step op_mbarrier(struct warp *, struct split *, const struct insn *, u32);
 enum step op_bulk(struct warp *, struct split *, const struct insn *, u32);
 enum step op_wgmma(struct warp *, struct split *, const struct insn *, u32);
+enum step op_bulk_group(struct warp *, struct split *, const struct insn *, u32);
+enum { /* what tensormap.replace changes */
+       TENSORMAP_ADDRESS,
+       TENSORMAP_RANK,
+       TENSORMAP_BOX,
+       TENSORMAP_DIM,
+       TENSORMAP_STRIDE,
+       TENSORMAP_ELEMENT_STRIDE,
+       TENSORMAP_TYPE,
+       TENSORMAP_INTERLEAVE,
+       TENSORMAP_SWIZZLE,
+       TENSORMAP_ATOMICITY,
+       TENSORMAP_FILL
+};
+enum step op_tensormap_replace(struct warp *, struct split *, const struct insn *, u32);
+enum step op_tensormap_copy(struct warp *, struct split *, const struct insn *, u32);
+bool vm_flying_check(struct warp *w, struct split *s, const struct insn *in); /* it reads no register of a product that
+                                                                                 nobody has waited for (mma_group.c) */
+void vm_flying_reset(struct warp *w);
+void vm_flying_free(struct warp *w);
+enum step op_wgmma_group(struct warp *, struct split *, const struct insn *, u32);
 enum step op_store_async(struct warp *, struct split *, const struct insn *, u32);
 u64 vm_atomic_value(int op, enum ptx_type t, u64 old, u64 value); /* one reduction */
 enum step op_mapa(struct warp *, struct split *, const struct insn *, u32);
@@ -470,22 +514,6 @@ bool vm_undefined_step(struct warp *w, const struct split *s, const struct insn 
 bool vm_undefined_loaded(struct warp *w, struct split *s, const struct insn *in, u32 m, const u64 *addr, u8 **p);
 bool vm_undefined_stored(struct warp *w, struct split *s, const struct insn *in, u32 m, u8 space, u8 **p);
 void vm_undefined_shuffle(struct frame *to, u32 d, const struct frame *from, u32 a, const u32 *lane_from, u32 m);
-
-/* check.c: shared-memory races. Called with checks on only. */
-struct race_word {
-    u64 write, read[2];
-    u32 write_line, read_line[2];
-};
-void vm_race_reset(struct block *b);
-bool vm_race_access(struct warp *w, struct split *s, const struct insn *in, u32 lane, struct block *home, u32 off,
-                    u32 bytes, int access, bool relaxed);
-void vm_race_barrier(struct block *b, struct barrier *bar);
-void vm_race_warp_sync(struct warp *w);
-void vm_race_fence(struct warp *w);
-void vm_race_atomic(struct warp *w, u64 address, int order);
-void vm_race_async(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line);
-void vm_race_landed(struct warp *w, u32 lane, u32 off, u32 bytes);
-void vm_race_cluster(struct block *b);
 
 /* count.c */
 void vm_count_access(struct warp *w, u8 space, const u64 *addresses, u32 mask, u32 bytes, int store);

@@ -218,16 +218,17 @@ static inline bool shadow_all_ok(const u8 *s, u32 bytes) {
     }
 }
 
-/* A lane's address in the shared memory of its block, with everything checked; NULL after a fault. */
+/* A lane's address in the shared memory of its cluster, with everything checked; NULL after a fault. */
 static u8 *shared_pointer(struct warp *w, struct split *s, const struct insn *in, u32 lane, u64 off, u32 bytes,
                           int access) {
     struct block *b = w->block;
     const struct ext *x = in->ext;
     bool relaxed = access == ACCESS_ATOMIC || x->is_volatile || x->order;
     u8 *p = vm_lane_pointer(w, s, in, lane, SP_SHARED, off, bytes, access);
-    if (p && b->gang_check && off <= b->shared_bytes - bytes &&
-        !vm_race_access(w, s, in, lane, b, (u32)off, bytes, access, relaxed))
-        return NULL;
+    if (p && b->gang_check) {
+        b = vm_shared_home(w, &off);
+        if (!vm_race_access(w, s, in, lane, b, (u32)off, bytes, access, relaxed)) return NULL;
+    }
     return p;
 }
 
@@ -237,13 +238,14 @@ static inline __attribute__((always_inline)) bool shared_load_pointers(struct wa
                                                                        const struct insn *in, const u64 *addr, u32 m,
                                                                        u32 bytes, u8 **out) {
     struct block *b = w->block;
-    u64 limit = b->shared_bytes - bytes, own = stamp(w, 0, 15, false);
+    u64 limit = b->shared_bytes - bytes, own = read_stamp(w, 0, in->line, false);
+    u64 *reads = b->reads + (size_t)w->id * b->n_cells;
     u8 *shared = b->shared, *shadow = b->shared_shadow;
     struct race_word *races = b->races;
     EACH_LANE(i, m) {
         u64 off = addr[i];
         if (off <= limit && !(off & (bytes - 1)) && shadow_all_ok(shadow + off, bytes) &&
-            race_load_words(w, &races[off / 4], bytes / 4, i, own, in->line))
+            race_load_words(w, &races[off / 4], &reads[off / 4], bytes / 4, i, own))
             out[i] = shared + off;
         else if (!(out[i] = shared_pointer(w, s, in, i, off, bytes, ACCESS_LOAD)))
             return false;
@@ -290,8 +292,13 @@ bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 spac
     }
     if (space == SP_SHARED && w->block->shared_bytes >= bytes)
         return shared_pointers(w, s, in, addr, m, bytes, access, out);
-    EACH_LANE(i, m)
-    if (!(out[i] = vm_lane_pointer(w, s, in, i, space, addr[i], bytes, access))) return false;
+    EACH_LANE(i, m) { /* generic addresses: lanes may differ in their space */
+        bool shared = space == SP_SHARED || (space == SP_GENERIC && vm_space_of(addr[i]) == SP_SHARED);
+        out[i] = shared
+                     ? shared_pointer(w, s, in, i, addr[i] - (space == SP_SHARED ? 0 : VM_SHARED_WINDOW), bytes, access)
+                     : vm_lane_pointer(w, s, in, i, space, addr[i], bytes, access);
+        if (!out[i]) return false;
+    }
     return true;
 }
 

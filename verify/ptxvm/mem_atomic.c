@@ -142,9 +142,11 @@ enum step op_atom(struct warp *w, struct split *s, const struct insn *in, u32 m)
     return x->mode == A_CAS || x->mode == A_EXCH ? STEP_YIELD : STEP_NEXT;
 }
 
+/* mode 1: of the async proxy */
 enum step op_fence(struct warp *w, struct split *s, const struct insn *in, u32 m) {
-    (void)s, (void)in, (void)m;
-    if (w->block->gang_check) vm_race_fence(w);
+    const struct ext *x = in->ext;
+    (void)s;
+    if (w->block->gang_check) vm_race_fence(w, m, x->mode);
     return STEP_NEXT;
 }
 
@@ -170,7 +172,7 @@ enum step op_mapa(struct warp *w, struct split *s, const struct insn *in, u32 m)
 /* ---- cp.async ----
  * The bytes arrive at once; with checks on, the destination counts as in flight until the copying thread has waited for
  * its group, so that reading it earlier, or from another thread with no barrier after the wait, is a race. */
-static bool note_copy(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
+bool vm_note_copy(struct warp *w, struct async_copy copy) {
     if (w->n_copies == w->cap_copies) {
         int cap = w->cap_copies ? w->cap_copies * 2 : 256;
         struct async_copy *a = realloc(w->copies, (size_t)cap * sizeof *a);
@@ -178,8 +180,7 @@ static bool note_copy(struct warp *w, u32 lane, u32 off, u32 bytes, u32 line) {
         w->copies = a;
         w->cap_copies = cap;
     }
-    w->copies[w->n_copies++] = (struct async_copy){lane, w->group[lane], off, bytes, line};
-    vm_race_async(w, lane, off, bytes, line);
+    w->copies[w->n_copies++] = copy;
     return true;
 }
 
@@ -221,18 +222,20 @@ enum step op_cpasync(struct warp *w, struct split *s, const struct insn *in, u32
         if (!vm_pointers(w, s, in, SP_GLOBAL, from, reads, x->bytes, ACCESS_LOAD, q)) return STEP_FAULT;
         EACH_LANE(i, reads) memcpy(p[i], q[i], x->bytes);
     }
-    if (w->block->gang_check) EACH_LANE(i, m)
-    if (!note_copy(w, i, (u32)dst[i], x->bytes, in->line)) return STEP_FAULT;
+    if (w->block->gang_check) EACH_LANE(i, m) {
+            if (vm_note_copy(w, (struct async_copy){i, w->group[i], (u32)dst[i], x->bytes, 0}))
+                vm_race_pending(w, i, (u32)dst[i], x->bytes, in->line);
+        }
     return STEP_NEXT;
 }
 
-void vm_async_land(struct warp *w, u32 m, u32 keep) {
+void vm_async_land(struct warp *w, u32 m, u32 keep, u64 onto) {
     int k = 0;
     for (int i = 0; i < w->n_copies; i++) {
         struct async_copy *c = &w->copies[i];
-        bool done = (m >> c->lane & 1) && (keep == UINT32_MAX || c->group + keep < w->group[c->lane]);
+        bool done = !c->ticket && (m >> c->lane & 1) && (keep == UINT32_MAX || c->group + keep < w->group[c->lane]);
         if (done)
-            vm_race_landed(w, c->lane, c->off, c->bytes);
+            vm_race_landed(w, c->off, c->bytes, onto ? onto : stamp(w, c->lane, false));
         else
             w->copies[k++] = *c;
     }
@@ -246,6 +249,6 @@ enum step op_cpasync_group(struct warp *w, struct split *s, const struct insn *i
     if (x->mode == 0)
         EACH_LANE(i, m) w->group[i]++;
     else if (w->block->gang_check)
-        vm_async_land(w, m, x->mode == 2 ? UINT32_MAX : (u32)in->imm);
+        vm_async_land(w, m, x->mode == 2 ? UINT32_MAX : (u32)in->imm, 0);
     return STEP_NEXT;
 }

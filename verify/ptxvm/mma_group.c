@@ -11,7 +11,157 @@
  * and the swizzle exchanges address bits: 4-6 ^= 7-9 (as many as the width has). */
 #include "verify/ptxvm/mma.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+/* The products that a warp has not waited for, with checks on: groups count up from 1. */
+struct flying {
+    const struct frame *frame; /* whose registers are watched */
+    u64 *rows;                 /* for each 64 bytes of it: the group that writes them and its line; 0 none */
+    u32 n_rows, cap_rows;
+    u32 group, done; /* the group that the next product is in; all up to done are waited for */
+    u32 ticket;      /* of this group's reads of shared memory */
+    u32 n_tickets, cap_tickets;
+    struct {
+        u32 group, ticket;
+    } * tickets; /* of committed groups */
+    bool fenced;
+};
+
+void vm_flying_free(struct warp *w) {
+    if (!w->flying) return;
+    free(w->flying->rows);
+    free(w->flying->tickets);
+    free(w->flying);
+}
+void vm_flying_reset(struct warp *w) {
+    struct flying *f = w->flying;
+    if (!f) return;
+    f->frame = NULL;
+    f->group = 1, f->done = f->ticket = f->n_tickets = 0;
+    f->fenced = false;
+}
+static struct flying *flying_of(struct warp *w) {
+    if (!w->flying && (w->flying = calloc(1, sizeof *w->flying))) w->flying->group = 1;
+    return w->flying;
+}
+
+static bool no_memory(struct warp *w, struct split *s, const struct insn *in) {
+    vm_fault_at(w, s, in, 0, VM_OUT_OF_MEMORY, "out of memory", 0, "the checker has none left");
+    return false;
+}
+
+/* A product is about to start: its group's ticket, and its frame's registers are watched. */
+static bool flying_begin(struct warp *w, struct split *s, const struct insn *in) {
+    struct flying *f = flying_of(w);
+    if (!f) return no_memory(w, s, in);
+    if (!f->fenced) {
+        vm_fault_at(w, s, in, 0, VM_LAUNCH_FAILED, "missing wgmma fence", 0,
+                    "the warp has executed no wgmma.fence before its first product");
+        return false;
+    }
+    if (!f->ticket) f->ticket = vm_race_ticket(w, in->line, "a product");
+    if (f->frame == s->frame) return true;
+    u32 n = s->frame->code->frame_bytes / 64 + 1;
+    if (n > f->cap_rows) {
+        free(f->rows);
+        f->rows = malloc(n * sizeof *f->rows);
+        f->cap_rows = f->rows ? n : 0;
+    }
+    if (!f->rows) return no_memory(w, s, in);
+    memset(f->rows, 0, n * sizeof *f->rows);
+    f->frame = s->frame;
+    f->n_rows = n;
+    return true;
+}
+
+/* The record of a row of the watched frame; NULL: it is a constant, a predicate, or none. */
+static u64 *watched(struct warp *w, u32 op) {
+    struct flying *f = w->flying;
+    return op & 1 || op < f->frame->code->pred_bytes || op / 64 >= f->n_rows ? NULL : &f->rows[op / 64];
+}
+
+static bool in_flight(const struct warp *w, const u64 *r) {
+    return r && *r >> 32 > w->flying->done;
+}
+static bool untouched(struct warp *w, struct split *s, const struct insn *in, u32 op) {
+    const u64 *r = watched(w, op);
+    if (!in_flight(w, r)) return true;
+    vm_fault_at(w, s, in, __builtin_ctz(s->mask), VM_LAUNCH_FAILED, "missing wgmma wait", 0,
+                "it reads a register that the product at line %u has not been waited for to write", (u32)*r);
+    return false;
+}
+
+bool vm_flying_check(struct warp *w, struct split *s, const struct insn *in) {
+    struct flying *f = w->flying;
+    if (s->frame != f->frame || in->kind == K_BRA || in->kind == K_JOIN) return true;
+    const struct ext *x = in->kind == K_OP ? in->ext : NULL;
+    u64 *to = watched(w, in->d);
+    if (in->kind != K_OP && in->row == vm_rows()[ROW_MOV_32]) { /* compilers copy registers that are in flight */
+        const u64 *from = watched(w, in->a);
+        if (to) *to = from ? *from : 0;
+        return true;
+    }
+    if (in->kind == K_OP && in->op == op_wgmma) { /* registers of A; those of D may follow one another */
+        int nd = (int)x->arg_from[0], na = (int)x->arg_from[1];
+        for (int i = 0; i < na; i++)
+            if (!untouched(w, s, in, x->ops[nd + i])) return false;
+        return true;
+    }
+    if (!untouched(w, s, in, in->a) || !untouched(w, s, in, in->b) || !untouched(w, s, in, in->c)) return false;
+    if (in->kind != K_ROW && !untouched(w, s, in, in->e)) return false;
+    if (to) *to = 0;
+    bool writes = in->kind == K_OP && (in->op == op_ld || in->op == op_ldmatrix || in->op == op_ldparam);
+    for (int i = 0; x && i < x->n; i++) {
+        u64 *r = watched(w, x->ops[i]);
+        if (!r) continue;
+        if (!writes && !untouched(w, s, in, x->ops[i])) return false;
+        if (writes) *r = 0;
+    }
+    return true;
+}
+
+/* wgmma.fence, .commit_group and .wait_group: mode 0, 1, 2; imm: groups that may be under way */
+enum step op_wgmma_group(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    const struct ext *x = in->ext;
+    enum step out;
+    if (!vm_whole_warp(w, s, in, mask, &out)) return out;
+    if (!w->block->gang_check) return STEP_NEXT;
+    struct flying *f = flying_of(w);
+    if (!f) return no_memory(w, s, in) ? STEP_NEXT : STEP_FAULT;
+    if (x->mode == 0) {
+        f->fenced = true;
+        return STEP_NEXT;
+    }
+    if (x->mode == 1) {
+        if (f->ticket) {
+            if (f->n_tickets == f->cap_tickets) {
+                u32 cap = f->cap_tickets ? 2 * f->cap_tickets : 16;
+                void *a = realloc(f->tickets, cap * sizeof *f->tickets);
+                if (!a) return no_memory(w, s, in) ? STEP_NEXT : STEP_FAULT;
+                f->tickets = a, f->cap_tickets = cap;
+            }
+            f->tickets[f->n_tickets].group = f->group;
+            f->tickets[f->n_tickets++].ticket = f->ticket;
+        }
+        f->ticket = 0;
+        f->group++;
+        return STEP_NEXT;
+    }
+    u32 left = 0;
+    s64 done = (s64)f->group - 1 - in->imm;
+    if (done > f->done) f->done = (u32)done;
+    for (u32 i = 0; i < f->n_tickets; i++)
+        if (f->tickets[i].group <= f->done)
+            vm_race_ticket_close(w, f->tickets[i].ticket, LANE_SEVERAL);
+        else
+            f->tickets[left++] = f->tickets[i];
+    f->n_tickets = left;
+    vm_race_warp_sync(w);
+    if (!w->careful || left || f->ticket) return STEP_NEXT;
+    w->careful = false;
+    return STEP_YIELD;
+}
 
 static bool load_operand(struct warp *w, struct split *s, const struct insn *in, u64 desc, bool mn_major,
                          enum ptx_type t, int rows, int k, int first_row, double out[][MATRIX_MAX],
@@ -35,8 +185,7 @@ static bool load_operand(struct warp *w, struct split *s, const struct insn *in,
             at ^= at >> 3 & mask;
             u8 *p = vm_range_pointer(w, s, in, 0, SP_SHARED, at, 16, ACCESS_LOAD);
             if (!p) return false;
-            if (w->block->gang_check && !vm_race_access(w, s, in, 0, w->block, (u32)at, 16, ACCESS_LOAD, false))
-                return false;
+            if (w->block->gang_check && !vm_race_async_read(w, s, in, 0, (u32)at, 16, w->flying->ticket)) return false;
             for (int j = 0; j < e && c + j < inner; j++) {
                 u64 v = 0;
                 memcpy(&v, p + j * bits / 8, bits < 8 ? 1 : (size_t)bits / 8);
@@ -61,6 +210,7 @@ enum step op_wgmma(struct warp *w, struct split *s, const struct insn *in, u32 m
     enum step out;
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
     struct frame *f = s->frame;
+    if (w->block->gang_check && !flying_begin(w, s, in)) return STEP_FAULT;
     int nd = (int)e->arg_from[0], na = (int)e->arg_from[1], at_a = nd, at_b = nd + (na ? na : 1);
     int first_row = 16 * (int)(w->id % 4);
     enum ptx_type at = (enum ptx_type)e->type, bt = (enum ptx_type)e->type2, dt = (enum ptx_type)e->type4;
@@ -107,5 +257,9 @@ enum step op_wgmma(struct warp *w, struct split *s, const struct insn *in, u32 m
     struct vm_counters *n = &w->block->worker->counters;
     n->matrix_ops++;
     n->matrix_flops += 2ull * 16 * (u64)e->nn * (u64)e->k;
-    return STEP_NEXT;
+    if (!w->block->gang_check) return STEP_NEXT;
+    for (int i = 0; i < nd; i++) *watched(w, e->ops[i]) = (u64)w->flying->group << 32 | in->line;
+    bool careful = w->careful; /* from here on another loop runs the warp (exec_warp.c) */
+    w->careful = true;
+    return careful ? STEP_NEXT : STEP_YIELD;
 }

@@ -82,7 +82,7 @@ struct vm_function_info {
     uint32_t static_shared;          /* bytes */
     uint32_t local_bytes;            /* per thread, along the deepest known call path */
     uint32_t const_bytes;            /* of the module's user constants */
-    uint32_t regs;          /* estimate from the virtual registers, 16 to 64 */
+    uint32_t regs;                   /* estimate from the virtual registers, 16 to 64 */
     uint32_t maxntid[3], reqntid[3]; /* 0: not given */
     uint32_t max_threads;            /* threads per block that a launch may use */
     uint32_t minnctapersm, maxnreg;
@@ -127,17 +127,19 @@ void *vm_mem_host(uint64_t addr, uint64_t bytes);
 /* Calls f for each live allocation of the kinds cuMemFree and friends should have freed (not MODULE). */
 void vm_mem_each(void (*f)(const struct vm_allocation *a, void *arg), void *arg);
 
-/* ---- tensor maps: what cuTensorMapEncodeTiled writes into the 128 bytes of a CUtensorMap ---- */
+/* ---- tensor maps: what cuTensorMapEncodeTiled and …Im2col write into the 128 bytes of a CUtensorMap ---- */
 #define VM_TENSOR_MAP_MAGIC 0x4b544d41u
 struct vm_tensor_map {
     uint64_t base;
     uint64_t dim[5];                                     /* elements, innermost first */
     uint64_t stride[4];                                  /* bytes, of dimensions 1 … rank-1 */
-    uint32_t box[5];                                     /* elements; at most 256 */
-    uint8_t elem_stride[5];                              /* 1 … 8 */
+    uint32_t box[5];                                     /* elements; at most 256. im2col: channels, pixels */
+    uint8_t elem_stride[5];                              /* 1 … 8; of dimension 0: ignored */
     uint8_t type;                                        /* CUtensorMapDataType */
     uint8_t rank;                                        /* 1 … 5 */
     uint8_t interleave, swizzle, l2_promotion, nan_fill; /* as in the CUDA headers */
+    uint8_t im2col;
+    int16_t lower[3], upper[3]; /* im2col: corners of the pixels' box, of dimensions 1 … rank-2 */
     uint32_t magic;
 };
 
