@@ -258,7 +258,7 @@ struct warp {
     const u8 *storing;        /* what the store in progress puts there, NULL: no store, or no check */
     u32 n_origins, unwritten; /* unwritten: lanes of the load in progress */
     bool undefined, may_mark; /* some frame has marks; the load in progress can mark its result */
-    u32 actor; /* race.h: its number in the cluster, and its views */
+    u32 actor;                /* race.h: its number in the cluster, and its views */
     u32 *clocks, *fence, *acquired;
     u32 synced, seen[32]; /* what all its lanes know of each other's accesses, and what each does */
     u32 *flight;          /* for each 16 bytes of shared memory: the ticket of its last asynchronous read, 0 none */
@@ -325,7 +325,7 @@ struct launch {
     struct vm_fault fault;
     u64 seed;
     u32 shared_total, shared_static, shared_reserved; /* reserved: where it begins */
-    u32 n_actors, view; /* race.h */
+    u32 n_actors, view;                               /* race.h */
     u64 start_ns, workspace;
 };
 
