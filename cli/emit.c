@@ -40,7 +40,8 @@ static bool check(const void *opts, struct err *e) {
 /* Appends what one kernel becomes. shape and format may be NULL: see dsl/shapes.lua. */
 static bool emit_kernel(const struct emit_options *o, struct dsl *d, const struct target *t, const char *kernel,
                         const char *shape, const char *format, struct buf *out, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:s*, s:s*}", "kernel", kernel, "shape", shape, "format", format);
+    json_t *arg = json_pack("{s:s, s:s*, s:s*, s:b}", "kernel", kernel, "shape", shape, "format", format, "team",
+                            t->ptx);
     json_t *made = NULL, *meta = NULL, *text = NULL;
     if (!arg) return err_set(e, ERR_USAGE, "a kernel's name and shape are UTF-8 text");
     bool ok = dsl_call(d, "shape", arg, &made, e);

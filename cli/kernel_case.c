@@ -43,7 +43,8 @@ static bool fill_weight(struct kernel_case *c, const json_t *a, uint8_t *out, st
         return err_set(e, ERR_UNSUPPORTED, "verify/ref_format.c knows no random %s values to measure with", fmt);
     if (n % ref.block_elems)
         return err_set(e, ERR_USAGE, "%lld elements are not whole blocks of %s", (long long)n, fmt);
-    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)c->target->lanes, "rows",
+    json_t *arg = json_pack("{s:s, s:i, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)c->target->pack_lanes, "words",
+                            (int)c->target->pack_words, "rows",
                             (json_int_t)rows, "n", (json_int_t)n);
     json_t *size = NULL;
     bool ok = dsl_call(c->dsl, "packed_size", arg, &size, e);
@@ -137,7 +138,8 @@ static bool make_arrays(struct kernel_case *c, struct err *e) {
 bool case_open(struct kernel_case *c, struct dsl *d, const struct target *t, const json_t *spec, const json_t *run,
                struct err *e) {
     *c = (struct kernel_case){.dsl = d, .target = t, .rng = {.seed = 1}};
-    json_t *ask = json_pack("{s:O, s:O, s:i}", "spec", (json_t *)spec, "run", (json_t *)run, "lanes", (int)t->lanes);
+    json_t *ask = json_pack("{s:O, s:O, s:i, s:i}", "spec", (json_t *)spec, "run", (json_t *)run, "lanes",
+                            (int)t->pack_lanes, "words", (int)t->pack_words);
     bool ok = dsl_call(d, "case", ask, &c->costs, e);
     json_decref(ask);
     if (!ok) return false;

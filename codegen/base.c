@@ -66,8 +66,12 @@ void bug_at(const char *file, int line, const char *fmt, ...) {
 
 static _Atomic long fail_countdown;
 
-void mem_fail_at(long n) { atomic_store(&fail_countdown, n); }
-bool mem_fail_pending(void) { return atomic_load(&fail_countdown) > 0; }
+void mem_fail_at(long n) {
+    atomic_store(&fail_countdown, n);
+}
+bool mem_fail_pending(void) {
+    return atomic_load(&fail_countdown) > 0;
+}
 
 void warn_once(bool *said, const char *fmt, ...) {
     if (__atomic_exchange_n(said, true, __ATOMIC_RELAXED)) return;
@@ -96,7 +100,9 @@ void *mem_try(size_t n, size_t bytes_each) {
     return calloc(n ? n : 1, bytes_each ? bytes_each : 1);
 }
 
-void mem_free(void *p) { free(p); }
+void mem_free(void *p) {
+    free(p);
+}
 
 void buf_add(struct buf *b, const void *bytes, size_t n) {
     if (b->len + n + 1 > b->cap) {
@@ -108,7 +114,9 @@ void buf_add(struct buf *b, const void *bytes, size_t n) {
     b->data[b->len] = 0;
 }
 
-void buf_puts(struct buf *b, const char *s) { buf_add(b, s, strlen(s)); }
+void buf_puts(struct buf *b, const char *s) {
+    buf_add(b, s, strlen(s));
+}
 
 void buf_printf(struct buf *b, const char *fmt, ...) {
     va_list ap;
@@ -153,7 +161,9 @@ char *arena_strndup(struct arena *a, const char *s, size_t n) {
     return p;
 }
 
-char *arena_strdup(struct arena *a, const char *s) { return arena_strndup(a, s, strlen(s)); }
+char *arena_strdup(struct arena *a, const char *s) {
+    return arena_strndup(a, s, strlen(s));
+}
 
 void arena_free(struct arena *a) {
     for (struct arena_block *b = a->head, *next; b; b = next) {

@@ -1,9 +1,9 @@
 /* code: compiled objects made callable.
  *
- * An object of ours is an ELF relocatable file without undefined symbols (docs/architecture.md): its sections are copied
- * into one mapping, the few kinds of relocation that x86-64 code has among its own sections are applied, and the mapping
- * is made executable. No LLVM is needed for that, so that a start from the cache does not load it. Everything in the
- * object is checked: a damaged one is an error, not a crash.
+ * An object of ours is an ELF relocatable file without undefined symbols (docs/architecture.md): its sections are
+ * copied into one mapping, the few kinds of relocation that x86-64 code has among its own sections are applied, and the
+ * mapping is made executable. No LLVM is needed for that, so that a start from the cache does not load it. Everything
+ * in the object is checked: a damaged one is an error, not a crash.
  */
 #include "codegen/codegen.h"
 
@@ -39,7 +39,9 @@ static bool damaged(struct err *e, const char *what) {
     return err_set(e, ERR_INPUT, "not a usable object file: %s", what);
 }
 
-static bool inside(const struct object *o, uint64_t off, uint64_t n) { return off <= o->n && n <= o->n - off; }
+static bool inside(const struct object *o, uint64_t off, uint64_t n) {
+    return off <= o->n && n <= o->n - off;
+}
 
 static bool read_sections(struct object *o, struct err *e) {
     o->head = (const Elf64_Ehdr *)o->data;
@@ -152,7 +154,8 @@ static bool list_functions(const struct object *o, struct code *c, struct err *e
                 continue;
             if (s->st_name >= strings->sh_size || s->st_value >= o->sections[s->st_shndx].sh_size)
                 return damaged(e, "a function lies outside its section");
-            c->symbols[c->n_symbols++] = (struct symbol){c->names + s->st_name, c->base + o->at[s->st_shndx] + s->st_value};
+            c->symbols[c->n_symbols++] =
+                (struct symbol){c->names + s->st_name, c->base + o->at[s->st_shndx] + s->st_value};
         }
         break;
     }

@@ -248,10 +248,10 @@ static bool address(const struct interp *in, const struct ir_op *op, int base, u
 static bool run_load(const struct interp *in, const struct ir_op *op, uint64_t *r) {
     uint8_t *p;
     if (!address(in, op, 0, &p)) return false;
-    unsigned bytes = ir_scalar_bits(op->type.scalar) / 8;
+    unsigned bytes = ir_scalar_bits(op->type.scalar) / 8, stride = op->stride ? op->stride : bytes;
     for (unsigned l = 0; l < op->type.lanes; l++) {
         r[l] = 0;
-        memcpy(&r[l], p + l * bytes, bytes);
+        memcpy(&r[l], p + (size_t)l * stride, bytes);
     }
     return true;
 }
@@ -262,9 +262,9 @@ static bool run_store(const struct interp *in, const struct ir_op *op) {
     struct ir_type t = in->f->values[op->args[0]].type;
     uint8_t *p;
     if (!address(in, op, masked ? 2 : 1, &p)) return false;
-    unsigned bytes = ir_scalar_bits(t.scalar) / 8;
+    unsigned bytes = ir_scalar_bits(t.scalar) / 8, stride = op->stride ? op->stride : bytes;
     for (unsigned l = 0; l < t.lanes; l++)
-        if (!m || m[l]) memcpy(p + l * bytes, &v[l], bytes);
+        if (!m || m[l]) memcpy(p + (size_t)l * stride, &v[l], bytes);
     return true;
 }
 
@@ -280,7 +280,7 @@ static void run_stack(const struct ir_op *op, uint64_t *r) {
 static void free_stacks(const struct interp *in) {
     for (uint32_t v = 1; v < in->f->n_values; v++) {
         const struct ir_op *d = in->f->values[v].def;
-        if (d->code == IR_STACK) free((void *)(uintptr_t)*lanes_of(in, v));
+        if (d->code == IR_STACK || d->code == IR_SHARED) free((void *)(uintptr_t)*lanes_of(in, v));
     }
 }
 
@@ -307,6 +307,7 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
         *r = (uintptr_t)in->ws;
         return true;
     case IR_STACK:
+    case IR_SHARED:
         run_stack(op, r);
         return true;
     case IR_CONST:
@@ -373,8 +374,8 @@ static void copy_value(const struct interp *in, ir_value to, const uint64_t *fro
 }
 
 /* The carries take the yielded values all at once: a yield may name another carry. */
-static void take_yield(const struct interp *in, const struct ir_op *loop, uint64_t *scratch) {
-    const struct ir_op *yield = loop->body->last;
+static void take_yield(const struct interp *in, const struct ir_op *loop, const struct ir_op *yield,
+                       uint64_t *scratch) {
     for (uint32_t i = 0; i < loop->n_results; i++)
         memcpy(scratch + (size_t)i * IR_MAX_LANES, lanes_of(in, yield->args[i]),
                in->f->values[yield->args[i]].type.lanes * sizeof *scratch);
@@ -390,11 +391,43 @@ static bool run_for(const struct interp *in, const struct ir_op *op) {
     while (ok && i < hi) {
         *lanes_of(in, op->inner[0]) = (uint64_t)i;
         ok = run_block(in, op->body);
-        if (ok && op->n_results) take_yield(in, op, scratch);
+        if (ok && op->n_results) take_yield(in, op, op->body->last, scratch);
         if (ok && __builtin_add_overflow(i, op->imm, &i)) ok = broken(in, op, "the index overflows");
     }
     for (uint32_t c = 0; c < op->n_results; c++) copy_value(in, op->results[c], lanes_of(in, op->inner[c + 1]));
     mem_free(scratch);
+    return ok;
+}
+
+/* The parts one after the other, then merged in pairs of neighbours: part p + h into part p, h = 1, 2, 4, ... */
+static bool run_split(const struct interp *in, const struct ir_op *op) {
+    int64_t lo = (int64_t)*lanes_of(in, op->args[0]), hi = (int64_t)*lanes_of(in, op->args[1]);
+    size_t n = op->n_results, state = n * IR_MAX_LANES;
+    uint64_t *parts = mem_new((op->split + 1) * state * sizeof *parts), *scratch = parts + op->split * state;
+    bool ok = true;
+    for (uint32_t p = 0; p < op->split && ok; p++) {
+        for (uint32_t c = 0; c < n; c++) copy_value(in, op->inner[c + 1], lanes_of(in, op->args[c + 2]));
+        __int128 i = lo + (__int128)p * op->imm;
+        for (; ok && i < hi; i += (__int128)op->split * op->imm) {
+            *lanes_of(in, op->inner[0]) = (uint64_t)i;
+            ok = run_block(in, op->body);
+            if (ok && n) take_yield(in, op, op->body->last, scratch);
+        }
+        for (uint32_t c = 0; c < n; c++)
+            memcpy(parts + p * state + c * IR_MAX_LANES, lanes_of(in, op->inner[c + 1]),
+                   in->f->values[op->inner[c + 1]].type.lanes * sizeof *parts);
+    }
+    for (uint32_t h = 1; h < op->split && n; h *= 2)
+        for (uint32_t p = 0; p + h < op->split && ok; p += 2 * h) {
+            for (uint32_t c = 0; c < 2 * n; c++)
+                copy_value(in, op->pair[c], parts + (c < n ? p : p + h) * state + c % n * IR_MAX_LANES);
+            ok = run_block(in, op->merge);
+            for (uint32_t c = 0; c < n && ok; c++)
+                memcpy(parts + p * state + c * IR_MAX_LANES, lanes_of(in, op->merge->last->args[c]),
+                       in->f->values[op->results[c]].type.lanes * sizeof *parts);
+        }
+    for (uint32_t c = 0; c < n; c++) copy_value(in, op->results[c], parts + c * IR_MAX_LANES);
+    mem_free(parts);
     return ok;
 }
 
@@ -407,7 +440,7 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
             ok = run_store(in, op);
             break;
         case IR_FOR:
-            ok = run_for(in, op);
+            ok = op->split ? run_split(in, op) : run_for(in, op);
             break;
         case IR_IF:
             ok = !*lanes_of(in, op->args[0]) || run_block(in, op->body);

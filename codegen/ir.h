@@ -24,6 +24,7 @@ enum {
     IR_MAX_ALIGN = 4096,    /* bytes */
     IR_MAX_STACK = 1 << 20, /* bytes, all `stack` of one function */
     IR_MAX_VALUE = 1 << 30, /* N of %N */
+    IR_MAX_SPLIT = 1024,    /* parts of a split for */
 };
 #define IR_MAX_OFFSET ((int64_t)1 << 47) /* |C| of load and store */
 
@@ -42,14 +43,14 @@ enum ir_imm {
     IMM_CONST, /* a constant; imm holds the bits, zero-extended */
     IMM_STACK, /* BYTES align A */
     IMM_UMAX,  /* umax=M */
-    IMM_MEM,   /* C align A, and inv for a load */
+    IMM_MEM,   /* C align A, stride N where lanes are not neighbours, and inv for a load */
     IMM_FOR,
 };
 
 enum ir_effect {
     EFF_PURE,  /* depends on its operands only and cannot trap: may be merged, moved, dropped */
     EFF_TRAP,  /* as pure, but traps on a bad operand: may be merged and dropped, never moved to where it did not run */
-    EFF_ALLOC, /* stack: fresh each time, so never merged */
+    EFF_ALLOC, /* stack, shared: fresh each time, so never merged */
     EFF_READ,  /* load: as trap when `inv` */
     EFF_WRITE, /* store, storem */
     EFF_CTRL,  /* for, if, yield */
@@ -98,6 +99,7 @@ enum ir_rule {
     X(END, "end", 0, IMM_NONE, RULE_I64, EFF_PURE)                                                                     \
     X(WS, "ws", 0, IMM_NONE, RULE_PTR, EFF_PURE)                                                                       \
     X(STACK, "stack", 0, IMM_STACK, RULE_PTR, EFF_ALLOC)                                                               \
+    X(SHARED, "shared", 0, IMM_STACK, RULE_PTR, EFF_ALLOC)                                                             \
     X(CONST, "const", 0, IMM_CONST, RULE_CONST, EFF_PURE)                                                              \
     X(IOTA, "iota", 0, IMM_NONE, RULE_IOTA, EFF_PURE)                                                                  \
     X(SPLAT, "splat", 1, IMM_NONE, RULE_SPLAT, EFF_PURE)                                                               \
@@ -184,18 +186,22 @@ struct ir_value_info {
  *   for: lo, hi, init...        if: condition                       yield: one value per carry
  *   everything else: as written.
  * results: one value, none (store, storem, if, yield), or a for's carries' last values.
- * inner (for only): the index, then the carries, as seen by the body. */
+ * inner (for only): the index, then the carries, as seen by the body.
+ * A split for with carries has a second block, merge; pair: the states of two parts as seen by it, the lower one's
+ * first. */
 struct ir_op {
     enum ir_opcode code;
     struct ir_type type; /* result type; {0,0} when none or for */
     uint32_t line;       /* of the text it came from; 0 when made by a pass */
     uint32_t n_args, n_results;
     uint32_t align;
+    uint32_t stride; /* of load, store, storem: bytes from lane to lane; 0: neighbours */
+    uint32_t split;  /* of a for: its parts; 0: not split */
     bool inv;
     int64_t imm; /* see enum ir_imm; a for's step */
-    ir_value *args, *results, *inner;
+    ir_value *args, *results, *inner, *pair;
     uint8_t *lanes; /* shuffle: type.lanes lane numbers */
-    struct ir_block *body, *block;
+    struct ir_block *body, *merge, *block;
     struct ir_op *prev, *next;
 };
 

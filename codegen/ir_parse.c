@@ -218,10 +218,9 @@ static bool expect_value(struct parser *ps, ir_value *out) {
     return true;
 }
 
-static bool enter_block(struct parser *ps, struct ir_op *owner) {
+static bool enter_block(struct parser *ps, struct ir_op *owner, struct ir_block **out) {
     if (ps->depth >= IR_MAX_DEPTH) return fail(ps, "blocks nest deeper than %d", IR_MAX_DEPTH);
-    owner->body = ir_block_new(ps->f, owner);
-    ps->block = owner->body;
+    *out = ps->block = ir_block_new(ps->f, owner);
     ps->scope_start[++ps->depth] = ps->n_scope;
     return true;
 }
@@ -389,6 +388,11 @@ static bool parse_immediate(struct parser *ps, struct ir_op *op) {
             !expect_int(ps, "the constant offset", -(__int128)IR_MAX_OFFSET, IR_MAX_OFFSET, &op->imm) ||
             !expect_align(ps, &op->align))
             return false;
+        if (accept_word(ps, "stride")) {
+            int64_t stride;
+            if (!expect_int(ps, "the stride of the lanes", 1, IR_MAX_ALIGN, &stride)) return false;
+            op->stride = (uint32_t)stride;
+        }
         op->inv = op->code == IR_LOAD && accept_word(ps, "inv");
         return true;
     }
@@ -460,11 +464,12 @@ static bool parse_for(struct parser *ps) {
     } carry[IR_MAX_CARRIES];
     uint32_t index, n = 0;
     ir_value lo, hi;
-    int64_t step;
+    int64_t step, split = 0;
     if (!count_op(ps) || !expect_name(ps, &index) || !expect_char(ps, '=') || !expect_value(ps, &lo) ||
         !expect_word(ps, "to") || !expect_value(ps, &hi) || !expect_word(ps, "step") ||
         !expect_int(ps, "the step", 1, INT64_MAX, &step))
         return false;
+    if (accept_word(ps, "split") && !expect_int(ps, "the number of parts", 1, IR_MAX_SPLIT, &split)) return false;
     if (accept_word(ps, "carry")) {
         do {
             if (n == IR_MAX_CARRIES) return fail(ps, "more than %d carries", IR_MAX_CARRIES);
@@ -478,13 +483,14 @@ static bool parse_for(struct parser *ps) {
     struct ir_op *op = ir_op_new(ps->f, IR_FOR, n + 2);
     op->line = ps->line;
     op->imm = step;
+    op->split = (uint32_t)split;
     op->args[0] = lo;
     op->args[1] = hi;
     op->n_results = n;
     op->inner = arena_new(ps->f->arena, (n + 1) * sizeof *op->inner);
     op->results = arena_new(ps->f->arena, (n + 1) * sizeof *op->results);
     ir_append(ps->block, op);
-    if (!enter_block(ps, op) || !define(ps, index, ir_type_of(IR_I64, 1), op, &op->inner[0])) return false;
+    if (!enter_block(ps, op, &op->body) || !define(ps, index, ir_type_of(IR_I64, 1), op, &op->inner[0])) return false;
     show(ps, op->inner[0]);
     for (uint32_t i = 0; i < n; i++) {
         op->args[i + 2] = carry[i].init;
@@ -499,7 +505,7 @@ static bool parse_if(struct parser *ps) {
     op->line = ps->line;
     if (!count_op(ps) || !expect_value(ps, &op->args[0]) || !expect_eol(ps)) return false;
     ir_append(ps->block, op);
-    return enter_block(ps, op);
+    return enter_block(ps, op, &op->body);
 }
 
 static bool parse_yield(struct parser *ps) {
@@ -514,11 +520,33 @@ static bool parse_yield(struct parser *ps) {
     return true;
 }
 
+static bool ends_in_yield(const struct parser *ps) {
+    return ps->block->last && ps->block->last->code == IR_YIELD;
+}
+
+/* `merge` behind the body of a split for with carries. */
+static bool parse_merge(struct parser *ps) {
+    struct ir_op *op = ps->block->owner;
+    if (!op || !op->split || !op->n_results || op->merge || !ends_in_yield(ps))
+        return fail(ps, "merge follows the yield of a split for with carries");
+    leave_block(ps);
+    op->pair = arena_new(ps->f->arena, 2 * op->n_results * sizeof *op->pair);
+    if (!count_op(ps) || !enter_block(ps, op, &op->merge)) return false;
+    for (uint32_t i = 0; i < 2 * op->n_results; i++) {
+        uint32_t name;
+        struct ir_type t = ps->f->values[op->inner[1 + i % op->n_results]].type;
+        if ((i && !expect_char(ps, ',')) || !expect_name(ps, &name) || !define(ps, name, t, op, &op->pair[i]))
+            return false;
+    }
+    for (uint32_t i = 0; i < 2 * op->n_results; i++) show(ps, op->pair[i]);
+    return expect_eol(ps);
+}
+
 /* `end` of a for or an if. */
 static bool parse_end(struct parser *ps) {
     struct ir_op *op = ps->block->owner;
-    bool yields = ps->block->last && ps->block->last->code == IR_YIELD;
-    if (op->n_results && !yields) return fail(ps, "a for with carries must end in yield");
+    if (op->n_results && !ends_in_yield(ps)) return fail(ps, "a for with carries must end in yield");
+    if (op->n_results && op->split && !op->merge) return fail(ps, "a split for with carries needs a merge");
     leave_block(ps);
     if (op->n_results) {
         if (!expect_char(ps, '-') || !expect_char(ps, '>')) return false;
@@ -534,7 +562,8 @@ static bool parse_end(struct parser *ps) {
 }
 
 static bool parse_line(struct parser *ps) {
-    if (ps->block->last && ps->block->last->code == IR_YIELD) return expected(ps, "`end` after yield");
+    if (accept_word(ps, "merge")) return parse_merge(ps);
+    if (ends_in_yield(ps)) return expected(ps, "`end` after yield");
     if (*ps->p == '%') return parse_definition(ps);
     if (accept_word(ps, "for")) return parse_for(ps);
     if (accept_word(ps, "if")) return parse_if(ps);

@@ -80,6 +80,7 @@ static void print_for(const struct ir_func *f, const struct ir_op *op, int depth
     buf_puts(out, " to ");
     print_name(f, op->args[1], out);
     buf_printf(out, " step %" PRId64, op->imm);
+    if (op->split) buf_printf(out, " split %" PRIu32, op->split);
     for (uint32_t i = 0; i < op->n_results; i++) {
         buf_puts(out, i ? ", " : " carry ");
         print_def(f, op->inner[i + 1], out);
@@ -88,6 +89,15 @@ static void print_for(const struct ir_func *f, const struct ir_op *op, int depth
     }
     buf_puts(out, "\n");
     print_block(f, op->body, depth + 1, out);
+    if (op->merge) {
+        buf_printf(out, "%*smerge ", 2 * depth, "");
+        for (uint32_t i = 0; i < 2 * op->n_results; i++) {
+            if (i) buf_puts(out, ", ");
+            print_name(f, op->pair[i], out);
+        }
+        buf_puts(out, "\n");
+        print_block(f, op->merge, depth + 1, out);
+    }
     buf_printf(out, "%*send", 2 * depth, "");
     for (uint32_t i = 0; i < op->n_results; i++) {
         buf_puts(out, i ? ", " : " -> ");
@@ -130,7 +140,9 @@ static void print_op(const struct ir_func *f, const struct ir_op *op, int depth,
         buf_printf(out, " umax=%" PRId64, op->imm);
         break;
     case IMM_MEM:
-        buf_printf(out, ", %" PRId64 " align %" PRIu32 "%s", op->imm, op->align, op->inv ? " inv" : "");
+        buf_printf(out, ", %" PRId64 " align %" PRIu32, op->imm, op->align);
+        if (op->stride) buf_printf(out, " stride %" PRIu32, op->stride);
+        if (op->inv) buf_puts(out, " inv");
         break;
     }
     buf_puts(out, "\n");

@@ -14,6 +14,7 @@ struct verifier {
     ir_value *visible; /* in order of definition */
     uint32_t n_visible;
     int64_t stack_bytes;
+    const struct ir_op *split; /* the split for around the current operation */
     struct err *e;
 };
 
@@ -135,6 +136,11 @@ static bool check_for(struct verifier *v) {
     const struct ir_op *op = v->op;
     if (op->imm < 1) return fail(v, "the step must be positive, found %" PRId64, op->imm);
     if (op->n_args != op->n_results + 2) return fail(v, "%" PRIu32 " carries want as many inits", op->n_results);
+    if (op->split > IR_MAX_SPLIT || (op->split & (op->split - 1)))
+        return fail(v, "the parts must be a power of two up to %d, found %" PRIu32, IR_MAX_SPLIT, op->split);
+    if (op->split && v->split) return fail(v, "a split for stands inside another (line %" PRIu32 ")", v->split->line);
+    if (!op->merge != (!op->split || !op->n_results))
+        return fail(v, "a split for with carries, and no other, has a merge");
     for (uint32_t i = 0; i < op->n_results; i++)
         if (!want_arg(v, i + 2, v->f->values[op->inner[i + 1]].type)) return false;
     return want_arg(v, 0, type_i64) && want_arg(v, 1, type_i64);
@@ -160,6 +166,8 @@ static bool check_memory(struct verifier *v, uint32_t base) {
         if (!want_arg(v, 1, ir_type_of(IR_I1, t.lanes))) return false;
     }
     if (op->imm < -IR_MAX_OFFSET || op->imm > IR_MAX_OFFSET) return fail(v, "the constant offset is out of range");
+    if (op->stride && (t.lanes < 2 || op->stride < ir_scalar_bits(t.scalar) / 8))
+        return fail(v, "a stride of %" PRIu32 " needs lanes, and none that overlap", op->stride);
     return want_arg(v, base, type_ptr) && want_arg(v, base + 1, type_i64);
 }
 
@@ -170,7 +178,7 @@ static bool check_rule(struct verifier *v) {
     switch (ir_op_info[op->code].rule) {
     case RULE_PTR:
         if (!ir_type_eq(t, type_ptr)) return wrong_result(v, "ptr");
-        return op->code != IR_STACK || check_stack(v);
+        return (op->code != IR_STACK && op->code != IR_SHARED) || check_stack(v);
     case RULE_I64:
         return ir_type_eq(t, type_i64) || wrong_result(v, "i64");
     case RULE_CONST:
@@ -275,6 +283,10 @@ static bool check_operands(struct verifier *v) {
 
 static bool check_block(struct verifier *v, const struct ir_block *b, int depth);
 
+static bool ends_in_yield(const struct ir_block *b) {
+    return b->last && b->last->code == IR_YIELD;
+}
+
 static bool check_body(struct verifier *v, int depth) {
     const struct ir_op *op = v->op;
     if (depth >= IR_MAX_DEPTH) return fail(v, "blocks nest deeper than %d", IR_MAX_DEPTH);
@@ -282,11 +294,21 @@ static bool check_body(struct verifier *v, int depth) {
     if (op->code == IR_FOR)
         for (uint32_t i = 0; i <= op->n_results; i++)
             if (!define(v, op->inner[i])) return false;
+    const struct ir_op *outer = v->split;
+    if (op->split) v->split = op;
     if (!check_block(v, op->body, depth + 1)) return false;
-    v->op = op;
-    if (op->n_results && (!op->body->last || op->body->last->code != IR_YIELD))
-        return fail(v, "a for with carries must end in yield");
     while (v->n_visible > start) v->seen[v->visible[--v->n_visible]] = 2;
+    if (op->merge) {
+        v->op = op;
+        for (uint32_t i = 0; i < 2 * op->n_results; i++)
+            if (!define(v, op->pair[i])) return false;
+        if (!check_block(v, op->merge, depth + 1)) return false;
+        while (v->n_visible > start) v->seen[v->visible[--v->n_visible]] = 2;
+    }
+    v->split = outer;
+    v->op = op;
+    if (op->n_results && (!ends_in_yield(op->body) || (op->merge && !ends_in_yield(op->merge))))
+        return fail(v, "a for with carries must end in yield, its merge too");
     return true;
 }
 

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <inttypes.h>
 #include <string.h>
 
 #define TRIPLE "x86_64-unknown-linux-gnu"
@@ -115,6 +116,17 @@ static bool compile(LLVMModuleRef module, LLVMTargetMachineRef tm, enum codegen_
     return true;
 }
 
+/* One processor thread does a task: it has no parts to share a loop among, and its lanes are neighbours in memory. */
+static bool check_lone_thread(const struct ir_func *f, const struct ir_block *b, struct err *e) {
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        if (op->split || op->stride)
+            return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: a %s is for GPU targets only",
+                           op->line, f->name, op->split ? "split for" : "stride");
+        if (op->body && !check_lone_thread(f, op->body, e)) return false;
+    }
+    return true;
+}
+
 bool llvm_compile(const struct ir_module *m, const struct target *t, enum codegen_stage stage, struct buf *out,
                   struct err *e) {
     if (!llvm_open(e)) return false;
@@ -122,6 +134,8 @@ bool llvm_compile(const struct ir_module *m, const struct target *t, enum codege
         if (!ptx_check(m, e)) return false;
         if (stage == STAGE_OBJ) stage = STAGE_ASM; /* what a driver loads is text */
     }
+    for (const struct ir_func *f = m->first; f && !t->ptx; f = f->next)
+        if (!check_lone_thread(f, f->body, e)) return false;
     llvm_start();
     LLVMTargetMachineRef tm = new_machine(t, e);
     if (!tm) return false;

@@ -223,7 +223,8 @@ static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
 /* args[K] and dims[K]: the arrays do not change while the function runs. */
 static LLVMValueRef emit_param_load(struct emitter *em, unsigned param, struct ir_type t, int64_t k) {
     LLVMValueRef off = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)k * 8, 0);
-    LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, t), llvm_byte_offset(em, LLVMGetParam(em->func, param), off), "");
+    LLVMValueRef v =
+        LLVMBuildLoad2(em->b, llvm_type(em, t), llvm_byte_offset(em, LLVMGetParam(em->func, param), off), "");
     LLVMSetAlignment(v, 8);
     llvm_mark_invariant(em, v);
     return v;
@@ -250,7 +251,9 @@ LLVMBasicBlockRef llvm_new_block(struct emitter *em) {
  * done */
 static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef lo = em->values[op->args[0]], hi = em->values[op->args[1]];
+    LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
     if (em->ptx) ptx_enter_loop(em, op);
+    if (op->split) ptx_enter_split(em, op, &lo, &step);
     LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), enter = llvm_new_block(em), body = llvm_new_block(em);
     LLVMBasicBlockRef leave = llvm_new_block(em), done = llvm_new_block(em);
     LLVMBuildCondBr(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, lo, hi, ""), enter, done);
@@ -264,7 +267,6 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
         em->values[op->inner[i]] = phi;
     }
     llvm_emit_block(em, op->body);
-    LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
     LLVMValueRef next = LLVMBuildNSWAdd(em->b, em->values[op->inner[0]], step, "");
     LLVMBasicBlockRef latch = LLVMGetInsertBlock(em->b);
     LLVMBuildCondBr(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, next, hi, ""), body, leave);
@@ -280,6 +282,7 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
         LLVMAddIncoming(phi, (LLVMValueRef[]){init, last}, (LLVMBasicBlockRef[]){before, leave}, 2);
         em->values[op->results[i]] = phi;
     }
+    if (op->split) ptx_leave_split(em, op);
 }
 
 static void emit_if(struct emitter *em, const struct ir_op *op) {
@@ -311,6 +314,7 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_WS:
         return LLVMGetParam(em->func, 4);
     case IR_STACK:
+    case IR_SHARED:
         return emit_stack(em, op);
     case IR_CONST:
         return llvm_const(em, t, (uint64_t)op->imm);

@@ -26,8 +26,8 @@ static void open_once(void) {
     void *lib = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!lib) {
         err_set(&failure, ERR_UNSUPPORTED,
-                "compiling needs LLVM: %s; install the package libllvm%d, or run where the kernels are cached", dlerror(),
-                LLVM_VERSION_MAJOR);
+                "compiling needs LLVM: %s; install the package libllvm%d, or run where the kernels are cached",
+                dlerror(), LLVM_VERSION_MAJOR);
         return;
     }
     for (uint64_t i = 0; i < llvm_n_slots; i++) {
@@ -47,4 +47,6 @@ bool llvm_open(struct err *e) {
     return failure.code == ERR_NONE;
 }
 
-const char *llvm_version(void) { return LLVM_VERSION_STRING; }
+const char *llvm_version(void) {
+    return LLVM_VERSION_STRING;
+}

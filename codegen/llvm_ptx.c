@@ -8,12 +8,15 @@ enum { KERNEL_CALL = 71 };       /* LLVM's calling convention ptx_kernel */
 enum { MAX_PENDING = 48 };
 #define MAX_SHARED (48 * 1024) /* bytes of a block that need no opt-in */
 
-/* Memories that never overlap: a block's shared memory, and everything else. */
-enum { MEM_GLOBAL = 1, MEM_SHARED = 2 };
+/* Memories that never overlap: a warp's stacks and the block's `shared`, both in shared memory, and everything else. */
+enum { MEM_GLOBAL = 1, MEM_STACK = 2, MEM_SHARED = 4, MEM_ANY = 7 };
 
 struct ptx {
     LLVMValueRef params; /* the parameter block (docs/ptx.md) */
-    LLVMValueRef lane, warp_of_block, begin, end;
+    LLVMValueRef tid, lane, warp_of_block, begin, end;
+    bool team;                 /* a block does a task, not a warp */
+    const struct ir_op *split; /* the split for around the current operation */
+    LLVMValueRef scratch;      /* where states of a split for's parts pass from warp to warp */
     /* Accesses since the last warp barrier: those whose operation is known, and the memories that some other access
      * (of an earlier trip of a loop, of a branch) may have read or written. */
     const struct ir_op *pending[MAX_PENDING];
@@ -24,35 +27,108 @@ struct ptx {
 
 static uint64_t shared_bytes(const struct ir_op *op) {
     uint64_t a = op->align < 16 ? 16 : op->align;
-    return ((uint64_t)op->imm + a - 1) / a * a * PTX_WARPS;
+    return ((uint64_t)op->imm + a - 1) / a * a * (op->code == IR_STACK ? PTX_WARPS : 1);
 }
 
-static bool check_block(const struct ir_func *f, const struct ir_block *b, uint64_t *shared, struct err *e) {
+/* Threads that hold one part of a split for. */
+static unsigned part_threads(const struct ir_op *split) {
+    return PTX_THREADS / split->split;
+}
+
+/* A carry's place in the scratch memory: its lanes, once for each warp. */
+static uint64_t carry_bytes(const struct ir_func *f, const struct ir_op *op, uint32_t c) {
+    struct ir_type t = f->values[op->results[c]].type;
+    return (ir_scalar_bits(t.scalar) / 8 * t.lanes + 15u) / 16 * 16 * PTX_WARPS;
+}
+
+static uint64_t scratch_bytes(const struct ir_func *f, const struct ir_block *b) {
+    uint64_t most = 0;
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        uint64_t n = op->body ? scratch_bytes(f, op->body) : 0;
+        for (uint32_t c = 0; op->split && c < op->n_results; c++) n += carry_bytes(f, op, c);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+static bool has_team(const struct ir_block *b) {
+    for (const struct ir_op *op = b->first; op; op = op->next)
+        if (op->split || op->code == IR_SHARED || (op->body && has_team(op->body))) return true;
+    return false;
+}
+
+/* Does the operation read another thread's lane, or memory that another thread may have written? */
+static bool crosses_threads(const struct ir_func *f, const struct ir_op *op) {
+    switch (op->code) {
+    case IR_EXTRACT:
+    case IR_SLICE:
+    case IR_SHUFFLE:
+    case IR_HSUM:
+    case IR_HMAX:
+    case IR_STORE:
+    case IR_STOREM:
+        return true;
+    case IR_BITCAST:
+        return f->values[op->args[0]].type.lanes != op->type.lanes;
+    default:
+        return false;
+    }
+}
+
+static bool check_split(const struct ir_func *f, const struct ir_op *op, struct err *e) {
+    if (op->split < PTX_WARPS || op->split > PTX_THREADS)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "flat IR line %" PRIu32 ", func @%s: a for split into %" PRIu32
+                       " parts; a block of %d warps has %d to %d",
+                       op->line, f->name, op->split, PTX_WARPS, PTX_WARPS, PTX_THREADS);
+    for (uint32_t c = 0; c < op->n_results; c++)
+        if (f->values[op->results[c]].type.scalar == IR_I1 || f->values[op->results[c]].type.lanes > part_threads(op))
+            return err_set(e, ERR_UNSUPPORTED,
+                           "flat IR line %" PRIu32 ", func @%s: carry %" PRIu32
+                           " of a split for must have numbers in %u lanes or fewer",
+                           op->line, f->name, c + 1, part_threads(op));
+    return true;
+}
+
+/* The threads of a part that is narrower than a warp go their own way: they cannot meet. */
+static bool check_in_split(const struct ir_func *f, const struct ir_op *op, const struct ir_op *split, struct err *e) {
+    unsigned n = part_threads(split);
+    if (op->type.lanes > n || (n < PTX_LANES && crosses_threads(f, op)))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "flat IR line %" PRIu32 ", func @%s, %s: one part of the split for has %u threads", op->line,
+                       f->name, ir_op_info[op->code].name, n);
+    return true;
+}
+
+static bool check_block(const struct ir_func *f, const struct ir_block *b, const struct ir_op *split, uint64_t *shared,
+                        struct err *e) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
         if (op->type.lanes > PTX_LANES)
             return err_set(e, ERR_UNSUPPORTED,
                            "flat IR line %" PRIu32 ", func @%s, %s: a vector of %u lanes; a warp has %d: lower it for "
                            "32 lanes or fewer",
                            op->line, f->name, ir_op_info[op->code].name, op->type.lanes, PTX_LANES);
-        if (op->code == IR_STACK && (*shared += shared_bytes(op)) > MAX_SHARED)
+        if ((op->code == IR_STACK || op->code == IR_SHARED) && (*shared += shared_bytes(op)) > MAX_SHARED)
             return err_set(e, ERR_UNSUPPORTED,
-                           "flat IR line %" PRIu32 ", func @%s: the stacks of %d warps take %" PRIu64
+                           "flat IR line %" PRIu32 ", func @%s: %d warps and what they share take %" PRIu64
                            " bytes of shared memory; a block has %d",
                            op->line, f->name, PTX_WARPS, *shared, MAX_SHARED);
+        if (split && !check_in_split(f, op, split, e)) return false;
+        if (op->split && !check_split(f, op, e)) return false;
         for (uint32_t i = 0; i < op->n_results; i++)
             if (op->code == IR_FOR && f->values[op->results[i]].type.scalar == IR_PTR)
                 return err_set(e, ERR_UNSUPPORTED,
-                               "flat IR line %" PRIu32 ", func @%s: a loop carries a pointer; carry an offset", op->line,
-                               f->name);
-        if (op->body && !check_block(f, op->body, shared, e)) return false;
+                               "flat IR line %" PRIu32 ", func @%s: a loop carries a pointer; carry an offset",
+                               op->line, f->name);
+        if (op->body && !check_block(f, op->body, op->split ? op : split, shared, e)) return false;
     }
     return true;
 }
 
 bool ptx_check(const struct ir_module *m, struct err *e) {
     for (const struct ir_func *f = m->first; f; f = f->next) {
-        uint64_t shared = 0;
-        if (!check_block(f, f->body, &shared, e)) return false;
+        uint64_t shared = scratch_bytes(f, f->body);
+        if (!check_block(f, f->body, NULL, &shared, e)) return false;
     }
     return true;
 }
@@ -182,14 +258,13 @@ static LLVMValueRef bitcast(struct emitter *em, LLVMValueRef v, struct ir_type f
 
 /* ---- barriers ---- */
 
-static LLVMTypeRef base_type(const struct emitter *em, const struct ir_op *op) {
-    uint32_t base = op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2;
-    return LLVMTypeOf(em->values[op->args[base]]);
-}
-
 static unsigned memory_of(const struct emitter *em, const struct ir_op *op) {
-    unsigned space = LLVMGetPointerAddressSpace(base_type(em, op));
-    return space == SHARED ? MEM_SHARED : space == GLOBAL ? MEM_GLOBAL : MEM_GLOBAL | MEM_SHARED;
+    ir_value base = op->args[op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2];
+    enum ir_opcode made = em->f->values[base].def->code;
+    if (made == IR_STACK) return MEM_STACK;
+    if (made == IR_SHARED) return MEM_SHARED;
+    return em->values[base] && LLVMGetPointerAddressSpace(LLVMTypeOf(em->values[base])) == GLOBAL ? MEM_GLOBAL
+                                                                                                  : MEM_ANY;
 }
 
 /* What an access of memory reads and where: base, offset, C, and bytes of the whole vector. */
@@ -214,32 +289,26 @@ static bool meets(const struct emitter *em, const struct ir_op *a, const struct 
     if (x.base != y.base || x.off != y.off) return true;
     if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c) return false;
     bool both_stores = a->code != IR_LOAD && b->code != IR_LOAD;
-    return !(x.c == y.c && ir_type_eq(x.type, y.type) && (both_stores || x.type.lanes == PTX_LANES));
+    /* A team's stores are its first warp's, its loads all warps'. */
+    bool same_threads = x.type.lanes == PTX_LANES && (!em->ptx->team || memory_of(em, a) == MEM_STACK);
+    return !(x.c == y.c && ir_type_eq(x.type, y.type) && a->stride == b->stride && (both_stores || same_threads));
 }
 
-static void warp_barrier(struct emitter *em) {
-    llvm_call(em, "llvm.nvvm.bar.warp.sync", NULL, 1, (LLVMValueRef[]){k32(em, ~0u)});
+static void block_barrier(struct emitter *em) {
+    llvm_call(em, "llvm.nvvm.barrier.cta.sync.aligned.all", NULL, 1, (LLVMValueRef[]){k32(em, 0)});
     em->ptx->n_pending = em->ptx->read = em->ptx->written = 0;
 }
 
-static void order(struct emitter *em, const struct ir_op *op) {
+/* Of the threads that may meet in these memories: a warp's in its stacks and, where a warp does a task or a part, in
+ * all; else the block's. Parts do not meet each other (docs/ir.md). */
+static void barrier(struct emitter *em, unsigned memory) {
     struct ptx *p = em->ptx;
-    unsigned memory = memory_of(em, op);
-    bool wait = (p->written & memory) || (op->code != IR_LOAD && (p->read & memory)) || p->n_pending == MAX_PENDING;
-    for (unsigned i = 0; i < p->n_pending && !wait; i++) wait = meets(em, p->pending[i], op);
-    if (wait) warp_barrier(em);
-    p->pending[p->n_pending++] = op;
-}
-
-/* Adds what a body may read and write. Pointers defined inside it are not known yet: they may be anything. */
-static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned *read, unsigned *written) {
-    for (const struct ir_op *op = b->first; op; op = op->next) {
-        if (op->body) note_accesses(em, op->body, read, written);
-        bool store = op->code == IR_STORE || op->code == IR_STOREM;
-        if (!store && (op->code != IR_LOAD || op->inv)) continue;
-        LLVMValueRef base = em->values[op->args[op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2]];
-        *(store ? written : read) |= base ? memory_of(em, op) : MEM_GLOBAL | MEM_SHARED;
+    if (p->team && !p->split && memory != MEM_STACK) {
+        block_barrier(em);
+        return;
     }
+    llvm_call(em, "llvm.nvvm.bar.warp.sync", NULL, 1, (LLVMValueRef[]){k32(em, ~0u)});
+    p->n_pending = p->read = p->written = 0;
 }
 
 static void forget_pending(struct emitter *em) {
@@ -254,13 +323,35 @@ static void forget_pending(struct emitter *em) {
     p->n_pending = 0;
 }
 
+static void order(struct emitter *em, const struct ir_op *op) {
+    struct ptx *p = em->ptx;
+    unsigned memory = memory_of(em, op), known = p->written | (op->code != IR_LOAD ? p->read : 0);
+    unsigned wait = known & memory;
+    for (unsigned i = 0; i < p->n_pending; i++)
+        if (meets(em, p->pending[i], op)) wait |= memory;
+    if (wait) barrier(em, wait);
+    if (p->n_pending == MAX_PENDING) forget_pending(em);
+    p->pending[p->n_pending++] = op;
+}
+
+/* Adds what a body may read and write. Pointers defined inside it are not known yet: they may be anything. */
+static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned *read, unsigned *written) {
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        if (op->body) note_accesses(em, op->body, read, written);
+        bool store = op->code == IR_STORE || op->code == IR_STOREM;
+        if (!store && (op->code != IR_LOAD || op->inv)) continue;
+        *(store ? written : read) |= memory_of(em, op);
+    }
+}
+
 /* What must be ordered before the first trip is ordered before the loop, not in every trip. */
 void ptx_enter_loop(struct emitter *em, const struct ir_op *op) {
     struct ptx *p = em->ptx;
     unsigned read = 0, written = 0;
     forget_pending(em);
     note_accesses(em, op->body, &read, &written);
-    if ((p->written & (read | written)) || (p->read & written)) warp_barrier(em);
+    unsigned wait = (p->written & (read | written)) | (p->read & written);
+    if (wait) barrier(em, wait);
     p->read |= read;
     p->written |= written;
 }
@@ -272,23 +363,28 @@ void ptx_leave_block(struct emitter *em, const struct ir_block *b) {
 
 /* ---- memory ---- */
 
-static LLVMValueRef address(struct emitter *em, ir_value base, ir_value off, int64_t c, struct ir_type t) {
+static unsigned lane_stride(const struct ir_op *op, struct ir_type t) {
+    return op->stride ? op->stride : ir_scalar_bits(t.scalar) / 8;
+}
+
+static LLVMValueRef address(struct emitter *em, const struct ir_op *op, ir_value base, ir_value off, int64_t c,
+                            struct ir_type t) {
     LLVMValueRef p = llvm_byte_offset(em, em->values[base], em->values[off]);
     if (t.lanes > 1) {
-        LLVMValueRef at = LLVMBuildMul(em->b, lane_of(em, t.lanes), k32(em, ir_scalar_bits(t.scalar) / 8), "");
+        LLVMValueRef at = LLVMBuildMul(em->b, lane_of(em, t.lanes), k32(em, lane_stride(op, t)), "");
         p = llvm_byte_offset(em, p, LLVMBuildZExt(em->b, at, i64_type(em), ""));
     }
     return c ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)c, 1)) : p;
 }
 
 static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
-    unsigned bytes = ir_scalar_bits(t.scalar) / 8;
+    unsigned stride = lane_stride(op, t), bytes = stride & -stride;
     return t.lanes > 1 && op->align > bytes ? bytes : op->align;
 }
 
 static LLVMValueRef load(struct emitter *em, const struct ir_op *op) {
     if (!op->inv) order(em, op);
-    LLVMValueRef p = address(em, op->args[0], op->args[1], op->imm, op->type);
+    LLVMValueRef p = address(em, op, op->args[0], op->args[1], op->imm, op->type);
     LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), p, "");
     LLVMSetAlignment(v, lane_align(op, op->type));
     if (op->inv) llvm_mark_invariant(em, v);
@@ -299,11 +395,13 @@ void ptx_store(struct emitter *em, const struct ir_op *op) {
     order(em, op);
     bool masked = op->code == IR_STOREM;
     struct place at = place_of(em, op);
-    LLVMValueRef p = address(em, at.base, at.off, at.c, at.type), on = masked ? em->values[op->args[1]] : NULL;
-    if (at.type.lanes < PTX_LANES) { /* of the copies of a lane, the first stores */
-        LLVMValueRef first = lane_below(em, at.type.lanes);
-        on = on ? LLVMBuildAnd(em->b, first, on, "") : first;
-    }
+    LLVMValueRef p = address(em, op, at.base, at.off, at.c, at.type), on = masked ? em->values[op->args[1]] : NULL;
+    LLVMValueRef first = NULL; /* of the copies of a lane, the first stores */
+    if (em->ptx->team && !em->ptx->split && memory_of(em, op) != MEM_STACK)
+        first = LLVMBuildICmp(em->b, LLVMIntULT, em->ptx->tid, k32(em, at.type.lanes), "");
+    else if (at.type.lanes < PTX_LANES)
+        first = lane_below(em, at.type.lanes);
+    if (first) on = on ? LLVMBuildAnd(em->b, first, on, "") : first;
     LLVMBasicBlockRef done = NULL;
     if (on) {
         LLVMBasicBlockRef then = llvm_new_block(em);
@@ -338,14 +436,19 @@ static LLVMValueRef dim(struct emitter *em, uint64_t k) {
     return v;
 }
 
+static LLVMValueRef new_shared(struct emitter *em, const char *name, uint64_t bytes, unsigned align) {
+    LLVMTypeRef type = LLVMArrayType2(int_type(em, 8), bytes);
+    LLVMValueRef all = LLVMAddGlobalInAddressSpace(em->module, type, name, SHARED);
+    LLVMSetLinkage(all, LLVMInternalLinkage);
+    LLVMSetInitializer(all, LLVMGetUndef(type));
+    LLVMSetAlignment(all, align < 16 ? 16 : align);
+    return all;
+}
+
 /* The warp's own part of an array in shared memory. */
 static LLVMValueRef stack(struct emitter *em, const struct ir_op *op) {
     uint64_t bytes = shared_bytes(op);
-    LLVMTypeRef type = LLVMArrayType2(int_type(em, 8), bytes);
-    LLVMValueRef all = LLVMAddGlobalInAddressSpace(em->module, type, "stack", SHARED);
-    LLVMSetLinkage(all, LLVMInternalLinkage);
-    LLVMSetInitializer(all, LLVMGetUndef(type));
-    LLVMSetAlignment(all, op->align < 16 ? 16 : op->align);
+    LLVMValueRef all = new_shared(em, "stack", bytes, op->align);
     LLVMValueRef at = LLVMBuildMul(em->b, em->ptx->warp_of_block, k32(em, (uint32_t)(bytes / PTX_WARPS)), "");
     return llvm_byte_offset(em, all, LLVMBuildZExt(em->b, at, i64_type(em), ""));
 }
@@ -381,6 +484,8 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
         return global_pointer(em, param(em, PTX_PARAM_WS));
     case IR_STACK:
         return stack(em, op);
+    case IR_SHARED:
+        return new_shared(em, "shared", shared_bytes(op), op->align);
     case IR_IOTA:
         return iota(em, t);
     case IR_SPLAT:
@@ -417,6 +522,92 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
     }
 }
 
+/* ---- split loops ---- */
+
+/* Part p of a split for is the threads p · n … p · n + n − 1 of the block: each starts p steps in and makes as many
+ * steps at once as there are parts. */
+void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step) {
+    LLVMValueRef part = LLVMBuildUDiv(em->b, em->ptx->tid, k32(em, part_threads(op)), "");
+    part = LLVMBuildZExt(em->b, part, i64_type(em), "");
+    *lo = LLVMBuildAdd(em->b, *lo, LLVMBuildMul(em->b, part, *step, ""), "");
+    *step = LLVMConstInt(i64_type(em), (uint64_t)op->imm * op->split, 0);
+    em->ptx->split = op;
+}
+
+/* One merge: states a (the lower parts') and b in; the merged one replaces a. */
+static void merge(struct emitter *em, const struct ir_op *op, LLVMValueRef *a, LLVMValueRef *b) {
+    uint32_t n = op->n_results;
+    for (uint32_t c = 0; c < n; c++) {
+        em->values[op->pair[c]] = a[c];
+        em->values[op->pair[n + c]] = b[c];
+    }
+    llvm_emit_block(em, op->merge);
+    for (uint32_t c = 0; c < n; c++) a[c] = em->values[op->merge->last->args[c]];
+}
+
+/* Within a warp: neighbours exchange their states, and both of them merge. */
+static void merge_in_warp(struct emitter *em, const struct ir_op *op, LLVMValueRef *state, LLVMValueRef *other) {
+    for (unsigned far = part_threads(op); far < PTX_LANES; far *= 2) {
+        LLVMValueRef bit = LLVMBuildAnd(em->b, em->ptx->lane, k32(em, far), "");
+        LLVMValueRef lower = LLVMBuildICmp(em->b, LLVMIntEQ, bit, k32(em, 0), "");
+        for (uint32_t c = 0; c < op->n_results; c++) {
+            LLVMValueRef x = exchange(em, "bfly", state[c], k32(em, far)), mine = state[c];
+            state[c] = LLVMBuildSelect(em->b, lower, mine, x, "");
+            other[c] = LLVMBuildSelect(em->b, lower, x, mine, "");
+        }
+        merge(em, op, state, other);
+    }
+}
+
+static LLVMValueRef scratch_at(struct emitter *em, uint64_t at, LLVMValueRef warp, struct ir_type t) {
+    unsigned bytes = ir_scalar_bits(t.scalar) / 8;
+    LLVMValueRef off = LLVMBuildMul(em->b, warp, k32(em, (bytes * t.lanes + 15) / 16 * 16), "");
+    off = LLVMBuildAdd(em->b, off, LLVMBuildMul(em->b, lane_of(em, t.lanes), k32(em, bytes), ""), "");
+    off = LLVMBuildAdd(em->b, off, k32(em, (uint32_t)at), "");
+    return llvm_byte_offset(em, em->ptx->scratch, LLVMBuildZExt(em->b, off, i64_type(em), ""));
+}
+
+/* Between warps: each leaves its state in scratch memory, and all read all of them. */
+static void merge_warps(struct emitter *em, const struct ir_op *op, LLVMValueRef *state) {
+    LLVMValueRef *all = mem_new(PTX_WARPS * op->n_results * sizeof *all);
+    block_barrier(em); /* the scratch memory may still be read for an earlier loop */
+    uint64_t at = 0;
+    for (uint32_t c = 0; c < op->n_results; c++) {
+        struct ir_type t = em->f->values[op->results[c]].type;
+        LLVMBasicBlockRef then = llvm_new_block(em), done = llvm_new_block(em);
+        LLVMBuildCondBr(em->b, lane_below(em, t.lanes), then, done);
+        LLVMPositionBuilderAtEnd(em->b, then);
+        LLVMBuildStore(em->b, state[c], scratch_at(em, at, em->ptx->warp_of_block, t));
+        LLVMBuildBr(em->b, done);
+        LLVMPositionBuilderAtEnd(em->b, done);
+        at += carry_bytes(em->f, op, c);
+    }
+    block_barrier(em);
+    at = 0;
+    for (uint32_t c = 0; c < op->n_results; c++) {
+        struct ir_type t = em->f->values[op->results[c]].type;
+        for (uint32_t w = 0; w < PTX_WARPS; w++)
+            all[w * op->n_results + c] = LLVMBuildLoad2(em->b, llvm_type(em, t), scratch_at(em, at, k32(em, w), t), "");
+        at += carry_bytes(em->f, op, c);
+    }
+    for (uint32_t h = 1; h < PTX_WARPS; h *= 2)
+        for (uint32_t w = 0; w < PTX_WARPS; w += 2 * h)
+            merge(em, op, all + w * op->n_results, all + (w + h) * op->n_results);
+    memcpy(state, all, op->n_results * sizeof *state);
+    mem_free(all);
+}
+
+void ptx_leave_split(struct emitter *em, const struct ir_op *op) {
+    em->ptx->split = NULL;
+    if (!op->n_results) return;
+    LLVMValueRef *state = mem_new(2 * op->n_results * sizeof *state);
+    for (uint32_t c = 0; c < op->n_results; c++) state[c] = em->values[op->results[c]];
+    merge_in_warp(em, op, state, state + op->n_results);
+    merge_warps(em, op, state);
+    for (uint32_t c = 0; c < op->n_results; c++) em->values[op->results[c]] = state[c];
+    mem_free(state);
+}
+
 /* ---- functions ---- */
 
 static LLVMValueRef new_kernel(struct emitter *em) {
@@ -451,20 +642,22 @@ static void set_attributes(struct emitter *em) {
     unsigned byval = LLVMGetEnumAttributeKindForName("byval", 5), align = LLVMGetEnumAttributeKindForName("align", 5);
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateTypeAttribute(em->ctx, byval, block));
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateEnumAttribute(em->ctx, align, 8));
-    set_attribute(em, "nvvm.reqntid", PTX_WARPS * PTX_LANES);
+    set_attribute(em, "nvvm.reqntid", PTX_THREADS);
     set_attribute(em, "nvvm.minctasm", PTX_BLOCKS);
 }
 
-/* Warp w of the grid does the tasks [begin + w * per, begin + (w + 1) * per) that lie below end. */
+/* Worker w of the grid (a warp; of a team function, a block) does the tasks [begin + w * per, begin + (w + 1) * per)
+ * that lie below end. */
 static LLVMValueRef share_tasks(struct emitter *em) {
     struct ptx *p = em->ptx;
-    LLVMValueRef tid = special(em, "llvm.nvvm.read.ptx.sreg.tid.x");
-    p->lane = LLVMBuildAnd(em->b, tid, k32(em, PTX_LANES - 1), "");
-    p->warp_of_block = LLVMBuildLShr(em->b, tid, k32(em, 5), "");
-    LLVMValueRef block = special(em, "llvm.nvvm.read.ptx.sreg.ctaid.x");
-    LLVMValueRef warp = LLVMBuildAdd(em->b, LLVMBuildMul(em->b, block, k32(em, PTX_WARPS), ""), p->warp_of_block, "");
+    p->tid = special(em, "llvm.nvvm.read.ptx.sreg.tid.x");
+    p->lane = LLVMBuildAnd(em->b, p->tid, k32(em, PTX_LANES - 1), "");
+    p->warp_of_block = LLVMBuildLShr(em->b, p->tid, k32(em, 5), "");
+    LLVMValueRef worker = special(em, "llvm.nvvm.read.ptx.sreg.ctaid.x");
+    if (!p->team)
+        worker = LLVMBuildAdd(em->b, LLVMBuildMul(em->b, worker, k32(em, PTX_WARPS), ""), p->warp_of_block, "");
     LLVMValueRef per = param(em, PTX_PARAM_PER);
-    LLVMValueRef first = LLVMBuildMul(em->b, LLVMBuildZExt(em->b, warp, i64_type(em), ""), per, "");
+    LLVMValueRef first = LLVMBuildMul(em->b, LLVMBuildZExt(em->b, worker, i64_type(em), ""), per, "");
     p->begin = LLVMBuildAdd(em->b, param(em, PTX_PARAM_BEGIN), first, "");
     LLVMValueRef end = param(em, PTX_PARAM_END), own = LLVMBuildAdd(em->b, p->begin, per, "");
     p->end = LLVMBuildSelect(em->b, LLVMBuildICmp(em->b, LLVMIntSLT, own, end, ""), own, end, "");
@@ -472,9 +665,11 @@ static LLVMValueRef share_tasks(struct emitter *em) {
 }
 
 void ptx_func(struct emitter *em) {
-    struct ptx state = {0};
+    struct ptx state = {.team = has_team(em->f->body)};
+    uint64_t scratch = scratch_bytes(em->f, em->f->body);
     em->ptx = &state;
     em->func = new_kernel(em);
+    if (scratch) state.scratch = new_shared(em, "scratch", scratch, 16);
     set_attributes(em);
     state.params = LLVMGetParam(em->func, 0);
     em->values = mem_new(em->f->n_values * sizeof *em->values);

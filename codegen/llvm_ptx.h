@@ -28,4 +28,8 @@ void ptx_store(struct emitter *em, const struct ir_op *op); /* store or storem *
 void ptx_enter_loop(struct emitter *em, const struct ir_op *op);
 void ptx_leave_block(struct emitter *em, const struct ir_block *b);
 
+/* A split for: the part's first index and step instead of the loop's; behind it, its results merged in place. */
+void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step);
+void ptx_leave_split(struct emitter *em, const struct ir_op *op);
+
 #endif

@@ -294,6 +294,7 @@ static void fold_block(struct fold *fo, struct ir_block *b) {
         ir_value same = fold_op(fo, op);
         if (same) fo->same[op->results[0]] = same; /* dce drops op */
         if (op->body) fold_block(fo, op->body);
+        if (op->merge) fold_block(fo, op->merge);
     }
 }
 

@@ -85,6 +85,9 @@ static void hoist_block(struct hoist *h, struct ir_block *b, int depth, int oute
             for (uint32_t i = 0; i <= op->n_results; i++) h->level[op->inner[i]] = (uint8_t)(depth + 1);
         h->owner[depth + 1] = op;
         hoist_block(h, op->body, depth + 1, op->code == IR_IF ? depth + 1 : outermost);
+        if (!op->merge) continue;
+        for (uint32_t i = 0; i < 2 * op->n_results; i++) h->level[op->pair[i]] = (uint8_t)(depth + 1);
+        hoist_block(h, op->merge, depth + 1, outermost);
     }
 }
 
@@ -124,7 +127,7 @@ static uint32_t hash_op(const struct ir_op *op) {
 
 static bool equal_ops(const struct ir_op *a, const struct ir_op *b) {
     return a->code == b->code && ir_type_eq(a->type, b->type) && a->imm == b->imm && a->align == b->align &&
-           (!a->n_args || memcmp(a->args, b->args, a->n_args * sizeof *a->args) == 0) &&
+           a->stride == b->stride && (!a->n_args || memcmp(a->args, b->args, a->n_args * sizeof *a->args) == 0) &&
            (!a->lanes || memcmp(a->lanes, b->lanes, a->type.lanes) == 0);
 }
 
@@ -142,6 +145,7 @@ static void cse_block(struct cse *c, struct ir_block *b) {
         for (uint32_t i = 0; i < op->n_args; i++)
             if (c->same[op->args[i]]) op->args[i] = c->same[op->args[i]];
         if (op->body) cse_block(c, op->body);
+        if (op->merge) cse_block(c, op->merge);
         if (!mergeable(op)) continue;
         if (commutes(op->code) && op->args[0] > op->args[1]) {
             ir_value swap = op->args[0];
@@ -196,6 +200,7 @@ static void dce_block(struct ir_block *b, uint8_t *used) {
             continue;
         }
         for (uint32_t i = 0; i < op->n_args; i++) used[op->args[i]] = 1;
+        if (op->merge) dce_block(op->merge, used);
         if (op->body) dce_block(op->body, used);
     }
 }

@@ -20,7 +20,7 @@ enum target_feature {
 
 /* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall
  * hold at least: 128 registers a thread. (Left alone, ptxas takes 40 or 64 where it likes and spills around divisions.) */
-enum { PTX_WARPS = 4, PTX_LANES = 32, PTX_BLOCKS = 4 };
+enum { PTX_WARPS = 8, PTX_LANES = 32, PTX_BLOCKS = 2, PTX_THREADS = PTX_WARPS * PTX_LANES };
 
 /* The one parameter of a kernel of a PTX target, an array of 64-bit words: the device address of the run-time sizes, the
  * range of tasks, the workspace, the tasks a warp does, and then the argument pointers. */
@@ -30,6 +30,8 @@ struct target {
     const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native, sm_NN */
     const char *class_name; /* x86-64, x86-64-v3, x86-64-v4 or ptx: for tunables and for what results depend on */
     unsigned lanes;         /* f32 lanes of a register */
+    unsigned pack_lanes;    /* rows of a tile of packed weights */
+    unsigned pack_words;    /* 32-bit words of a row side by side in it: what one load of a lane takes */
     unsigned n_vregs;       /* vector registers */
     unsigned features;      /* enum target_feature */
     bool fma;               /* the op fma rounds once */

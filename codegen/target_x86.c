@@ -15,11 +15,11 @@
 
 /* x86-64-v4's own tuning prefers 256-bit vectors, which would halve the widths chosen by the lowering. */
 static const struct target targets[] = {
-    {"x86-64", "x86-64", 4, 16, FEAT_SSE2, false, "x86-64", "", NULL, false},
-    {"x86-64-v3", "x86-64-v3", 8, 16, LEVEL3, true, "x86-64-v3", "", NULL, false},
-    {"x86-64-v4", "x86-64-v4", 16, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit", NULL, false},
-    {"x86-64-v4-vnni", "x86-64-v4", 16, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit", NULL,
-     false},
+    {"x86-64", "x86-64", 4, 4, 1, 16, FEAT_SSE2, false, "x86-64", "", NULL, false},
+    {"x86-64-v3", "x86-64-v3", 8, 8, 1, 16, LEVEL3, true, "x86-64-v3", "", NULL, false},
+    {"x86-64-v4", "x86-64-v4", 16, 16, 1, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit", NULL, false},
+    {"x86-64-v4-vnni", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit",
+     NULL, false},
 };
 enum { N_TARGETS = sizeof targets / sizeof *targets };
 
@@ -38,12 +38,12 @@ static const char *tuning(void) {
         unsigned family, first, last;
         const char *name;
     } known[] = {
-        {'A', 0x17, 0x30, 0xff, "znver2"},        {'A', 0x17, 0x00, 0x2f, "znver1"},
-        {'A', 0x19, 0x10, 0x1f, "znver4"},        {'A', 0x19, 0x60, 0xaf, "znver4"},
-        {'A', 0x19, 0x00, 0x5f, "znver3"},        {'A', 0x1a, 0x00, 0xff, "znver5"},
+        {'A', 0x17, 0x30, 0xff, "znver2"},         {'A', 0x17, 0x00, 0x2f, "znver1"},
+        {'A', 0x19, 0x10, 0x1f, "znver4"},         {'A', 0x19, 0x60, 0xaf, "znver4"},
+        {'A', 0x19, 0x00, 0x5f, "znver3"},         {'A', 0x1a, 0x00, 0xff, "znver5"},
         {'G', 0x06, 0x8f, 0x8f, "sapphirerapids"}, {'G', 0x06, 0xcf, 0xcf, "emeraldrapids"},
-        {'G', 0x06, 0xad, 0xae, "graniterapids"}, {'G', 0x06, 0x6a, 0x6c, "icelake-server"},
-        {'G', 0x06, 0x55, 0x55, "cascadelake"},   {'G', 0x06, 0x97, 0x9a, "alderlake"},
+        {'G', 0x06, 0xad, 0xae, "graniterapids"},  {'G', 0x06, 0x6a, 0x6c, "icelake-server"},
+        {'G', 0x06, 0x55, 0x55, "cascadelake"},    {'G', 0x06, 0x97, 0x9a, "alderlake"},
     };
     unsigned a, b, c, d;
     if (!__get_cpuid(0, &a, &b, &c, &d)) return NULL;

@@ -133,7 +133,7 @@ end
 
 local function packed_base(array, r, k)
   local L, def = array.packed, array.def
-  local tile_bytes = formats.tile_bytes(def, L.lanes, array.dims[#array.dims].size)
+  local tile_bytes = formats.tile_bytes(def, L.lanes, L.words, array.dims[#array.dims].size)
   local base = mul(div(r, i(L.lanes)), i(tile_bytes))
   return add(base, mul(div(k, i(def.block)), i(L.block_bytes))), mod(r, i(L.lanes))
 end
@@ -165,7 +165,8 @@ local function plane_groups(array, r, k4) -- k4: index of the group's first elem
   local out
   for _, p in ipairs(L.planes) do
     local s = p.slot[g]
-    local word = ld(array.name, "i32", add(base, add(i(p.word_at[s.word]), mul(lane, i(4)))), true)
+    local w = p.words[s.word + 1]
+    local word = ld(array.name, "i32", add(base, add(i(w.at), mul(lane, i(w.stride)))), true)
     local v = s.shift >= p.shift and shr(word, s.shift - p.shift) or shl(word, p.shift - s.shift)
     if p.width < 8 then v = and_mask(v, ((1 << p.width) - 1) * (0x01010101 << p.shift)) end
     out = out and i32op("ior", out, v) or v
@@ -224,20 +225,22 @@ function M.record_layout(rec, biases)
   rec.stride = (at + 63) // 64 * 64
 end
 
-function M.record_base(rec, t) return add(rec.ws, mul(t, i(rec.stride))) end
+-- A record lies in the launch's workspace, one a token, or (`shared`) one token's in the memory that a function's threads share.
+function M.record_base(rec, t) return rec.shared and i(0) or add(rec.ws, mul(t, i(rec.stride))) end
+local function record_ld(rec, storage, off) return ld(rec.shared or "ws", storage, off, not rec.shared) end
 
 function M.record_field(rec, fname, t, k)
   local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
-  if fname == "q" then return to_f32(E.cast("sext", "i32", ld("ws", "i8", add(base, k), true))) end
-  if fname == "x" then return ld("ws", "f32", add(base, mul(k, i(4))), true) end
+  if fname == "q" then return to_f32(E.cast("sext", "i32", record_ld(rec, "i8", add(base, k)))) end
+  if fname == "x" then return record_ld(rec, "f32", add(base, mul(k, i(4)))) end
   local per = fname == "d" and rec.def.block or math.tointeger(tonumber(fname:match("%d+")))
   rec.demand[fname] = true
-  return ld("ws", fname:match("^dot") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))), true)
+  return record_ld(rec, fname:match("^dot") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))))
 end
 
 -- Four consecutive codes as one 32-bit word.
 function M.record_codes4(rec, t, k)
-  return ld("ws", "i32", add(add(M.record_base(rec, t), i(rec.fields.q)), k), true)
+  return record_ld(rec, "i32", add(add(M.record_base(rec, t), i(rec.fields.q)), k))
 end
 
 return M

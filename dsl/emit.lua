@@ -10,8 +10,10 @@ local E = require "dsl.expr"
 local M = {}
 M.__index = M
 
--- vregs: vector registers of the machine.
-function M.new(vregs) return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2 }, M) end
+-- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory.
+function M.new(vregs, strided)
+  return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, strided = strided }, M)
+end
 
 local function name(self)
   self.next_id = self.next_id + 1
@@ -242,13 +244,17 @@ function emit_op.ld(self, s, n)
   local off = n.args[1]
   local const, rest, lane, align = address(off)
   local ty, size = n.storage, sizes[n.storage]
+  local stride = ""
   if n.lane then
-    if lane ~= size then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
-      "' is not contiguous along the lanes here; change the map or the layout", lanes = true }) end
+    if lane ~= size then
+      if not self.strided or lane < size then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
+        "' is not contiguous along the lanes here; change the map or the layout", lanes = true }) end
+      stride = " stride " .. lane
+    end
     ty = ty .. "x" .. n.lane
   end
-  local v = def(self, s, ty, "load %s, %s, %d align %d%s", self.base(n.base, n), operand(self, rest), const,
-    math.max(1, math.min(align, n.max_align or 64)), n.inv and " inv" or "")
+  local v = def(self, s, ty, "load %s, %s, %d align %d%s%s", self.base(n.base, n), operand(self, rest), const,
+    math.max(1, math.min(align, n.max_align or 64)), stride, n.inv and " inv" or "")
   if n.ty == "i64" and n.storage == "i32" and not n.lane then v = def(self, s, "i64", "sext %s", v) end
   return v
 end
@@ -362,6 +368,37 @@ local function batches(self, loops)
   return out
 end
 
+-- The merge of a split loop: the states of two parts, all lower ones before all upper ones, become one.
+local function emit_merge(self, loops)
+  local s, binds, names, merged = self.scope, {}, {}, {}
+  self.team = true
+  for _, side in ipairs { "lower", "upper" } do
+    for _, l in ipairs(loops) do
+      for _, c in ipairs(l.split[side]) do
+        names[#names + 1] = name(self)
+        binds[c] = names[#names]
+      end
+    end
+  end
+  local set = {}
+  for c in pairs(binds) do set[c] = true end
+  local scope = push_scope(self, set)
+  for c, v in pairs(binds) do scope.memo[c] = v end
+  for _, l in ipairs(loops) do table.move(l.args, 3 + 2 * l.n_carry, 2 + 3 * l.n_carry, #merged + 1, merged) end
+  self:values(merged)
+  local yields, k = {}, 0
+  for _, l in ipairs(loops) do
+    for _, c in ipairs(l.carries) do
+      k = k + 1
+      yields[k] = operand(self, merged[k], c.lane)
+    end
+  end
+  line(scope, "yield %s", table.concat(yields, ", "))
+  self.scope = s
+  line(s, "merge %s", table.concat(names, ", "))
+  splice(s, scope)
+end
+
 -- Loops with equal ranges in one place: one IR loop.
 local function emit_loops(self, loops)
   local first = loops[1]
@@ -406,8 +443,10 @@ local function emit_loops(self, loops)
     end
     line(body, "yield %s", table.concat(yields, ", "))
     self.scope = s
-    line(s, "for %s = %s to %s step 1 carry %s", iv, operand(self, lo), operand(self, hi), table.concat(header, ", "))
+    line(s, "for %s = %s to %s step 1%s carry %s", iv, operand(self, lo), operand(self, hi),
+      first.split and " split " .. first.split.parts or "", table.concat(header, ", "))
     splice(s, body)
+    if first.split then emit_merge(self, loops) end
     local results = {}
     for _, l in ipairs(loops) do
       local mine = {}
@@ -479,8 +518,8 @@ function M:values(list)
   for _, n in ipairs(pending) do
     local key = n.op .. #n.args
     if n.op == "loop" then
-      key = ("loop%d,%d,%d,%d,%s"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry,
-        (streams(n)))
+      key = ("loop%d,%d,%d,%d,%d,%s"):format(n.binds.id, n.args[1].id, n.args[2].id, n.n_carry,
+        n.split and n.split.parts or 0, (streams(n)))
     end
     if not index[key] then
       groups[#groups + 1] = {}
@@ -522,8 +561,8 @@ function M:values(list)
   end
 end
 
--- A loop over [lo, hi) in steps, without carries; body(var value) emits stores.
-function M:each(var, lo, hi, step, body)
+-- A loop over [lo, hi) in steps, without carries; body(var value) emits stores. split: the parts it is shared among, or nil.
+function M:each(var, lo, hi, step, body, split)
   self:values { lo, hi }
   local s = self.scope
   local lo_v, hi_v = operand(self, lo), operand(self, hi)
@@ -532,7 +571,8 @@ function M:each(var, lo, hi, step, body)
   scope.memo[var] = iv
   body()
   self.scope = s
-  line(s, "for %s = %s to %s step %d", iv, lo_v, hi_v, step)
+  self.team = self.team or split ~= nil
+  line(s, "for %s = %s to %s step %d%s", iv, lo_v, hi_v, step, split and " split " .. split or "")
   splice(s, scope)
   line(s, "end")
 end
@@ -556,7 +596,10 @@ function M:stores(list)
     local const, rest, lane, align = address(st.off)
     local width = st.lanes or st.value.lane
     local ty = st.storage
-    if width and lane ~= sizes[ty] then
+    local stride = ""
+    if width and lane > sizes[ty] and self.strided then
+      stride = " stride " .. lane
+    elseif width and lane ~= sizes[ty] then
       error({ kernel_error = "a store to '" .. tostring(st.name) .. "' is not contiguous along the lanes; change the map",
         lanes = true })
     end
@@ -569,10 +612,10 @@ function M:stores(list)
     if (ty == "i8" or ty == "i16") and from == "i32" then v = def(self, s, vty, "trunc %s", v) end
     align = math.min(align, st.max_align or 64)
     if st.mask then
-      line(s, "storem %s, %s, %s, %s, %d align %d", v, operand(self, st.mask, width), self.base(st.base), operand(self, rest),
-        const, align)
+      line(s, "storem %s, %s, %s, %s, %d align %d%s", v, operand(self, st.mask, width), self.base(st.base),
+        operand(self, rest), const, align, stride)
     else
-      line(s, "store %s, %s, %s, %d align %d", v, self.base(st.base), operand(self, rest), const, align)
+      line(s, "store %s, %s, %s, %d align %d%s", v, self.base(st.base), operand(self, rest), const, align, stride)
     end
   end
 end
@@ -580,6 +623,7 @@ end
 -- Opens a function; bases are pointers named by what they address.
 function M:func(fname, dim_index, arg_index)
   self.next_id = 0
+  self.team, self.shared = false, {} -- shared: name -> bytes
   self.scope = nil
   local root = push_scope(self, {})
   self.root = root
@@ -589,6 +633,8 @@ function M:func(fname, dim_index, arg_index)
     if not bases[id] then
       if id == "ws" then
         bases[id] = def(self, root, "ptr", "ws")
+      elseif self.shared[id] then
+        bases[id] = def(self, root, "ptr", "shared %d align 16", self.shared[id])
       else
         bases[id] = def(self, root, "ptr", "arg %d", arg_index[id] or error("internal: no argument " .. tostring(id)))
       end
@@ -607,6 +653,15 @@ function M:close()
   self.out[#self.out + 1] = "func @" .. self.fname
   for _, l in ipairs(self.root.lines) do self.out[#self.out + 1] = "  " .. l end
   self.out[#self.out + 1] = "end"
+end
+
+-- Takes back the last n functions.
+function M:drop(n)
+  for _ = 1, n do
+    local from = #self.out
+    while not self.out[from]:match("^func @") do from = from - 1 end
+    for k = #self.out, from, -1 do self.out[k] = nil end
+  end
 end
 
 function M:text() return "kgen-ir 1\n" .. table.concat(self.out, "\n") .. "\n" end

@@ -219,13 +219,28 @@ local function split(n, c)
   return nil
 end
 
+-- The largest divisor g of c for which n = g·q + r with r known to lie in [0, g): n // c is then q // (c/g).
+local function coarse(n, c)
+  local _, t = terms_of(n)
+  local best
+  for _, k in pairs(t) do
+    local g, r = c, math.abs(k)
+    while r ~= 0 do g, r = r, g % r end
+    if g > 1 and g < c and (not best or g > best) and split(n, g) then best = g end
+  end
+  return best
+end
+
 -- Floor division and remainder by a positive constant; operands are never negative in kernels.
 function E.idiv(a, b)
   local c = int_const(b)
   if not c or c <= 0 then E.fail("// needs a positive constant divisor") end
   if c == 1 then return a end
   local q = split(a, c)
-  return q or node("idiv", "i64", { a, b })
+  if q then return q end
+  local g = coarse(a, c)
+  if g then return E.idiv(split(a, g), E.int(c // g)) end
+  return node("idiv", "i64", { a, b })
 end
 
 function E.imod(a, b)
@@ -234,6 +249,11 @@ function E.imod(a, b)
   if c == 1 then return E.int(0) end
   local q, r = split(a, c)
   if q then return r end
+  local g = coarse(a, c)
+  if g then
+    local coarse_q, fine = split(a, g)
+    return E.iadd(E.imul(E.imod(coarse_q, E.int(c // g)), E.int(g)), fine)
+  end
   return node("imod", "i64", { a, b })
 end
 

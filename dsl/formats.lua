@@ -178,19 +178,21 @@ local function code_layout(def)
   return layout
 end
 
--- The packed layout for a number of lanes; all offsets in bytes within a tile of `lanes` rows.
+-- The packed layout for a number of lanes, and `words` code words of a lane side by side (what one load takes); all offsets in
+-- bytes within a tile of `lanes` rows.
 -- { lanes, chunk, head = {field -> offset in block}, head_bytes, fine = {field -> offset in chunk}, codes = offset in chunk,
 --   chunk_bytes, block_bytes } ; float formats are one chunk of plain elements, k-major.
-function M.layout(def, lanes)
+function M.layout(def, lanes, words)
   def.layouts = def.layouts or {}
-  if def.layouts[lanes] then return def.layouts[lanes] end
-  local L = { lanes = lanes, def = def, head = {}, fine = {} }
+  local key = lanes .. ":" .. words
+  if def.layouts[key] then return def.layouts[key] end
+  local L = { lanes = lanes, words = words, def = def, head = {}, fine = {} }
   local function align(n) local a = math.min(64, lanes * 4) return (n + a - 1) // a * a end
   if M.is_float(def) then
     L.float, L.chunk = true, 1
     L.elem_bytes = def.code.width // 8
     L.block_bytes = lanes * L.elem_bytes
-    def.layouts[lanes] = L
+    def.layouts[key] = L
     return L
   end
   local codes = code_layout(def)
@@ -216,28 +218,35 @@ function M.layout(def, lanes)
   end
   L.codes = align(at)
   -- Words in the order in which the groups of a chunk first touch them: one rising stream of addresses for all planes.
-  at = L.codes
-  for _, p in ipairs(L.planes) do p.word_at = {} end
+  local order, seen = {}, {}
   for g = 0, L.chunk // 4 - 1 do
     for _, p in ipairs(L.planes) do
-      local w = p.slot[g].word
-      if not p.word_at[w] then
-        p.word_at[w] = at
-        at = at + 4 * lanes
+      local w = p.words[p.slot[g].word + 1]
+      if not seen[w] then
+        seen[w] = true
+        order[#order + 1] = w
       end
     end
   end
+  at = L.codes
+  for first = 1, #order, words do
+    local together = math.min(words, #order - first + 1)
+    for k = 0, together - 1 do order[first + k].at, order[first + k].stride = at + 4 * k, 4 * together end
+    at = at + 4 * together * lanes
+  end
   L.chunk_bytes = align(at)
   L.block_bytes = L.head_bytes + def.block // L.chunk * L.chunk_bytes
-  def.layouts[lanes] = L
+  def.layouts[key] = L
   return L
 end
 
 -- Bytes of one tile (lanes rows of n elements), and of a matrix.
-function M.tile_bytes(def, lanes, n)
-  local L = M.layout(def, lanes)
+function M.tile_bytes(def, lanes, words, n)
+  local L = M.layout(def, lanes, words)
   return (L.block_bytes * (n // def.block) + 63) // 64 * 64
 end
-function M.packed_bytes(def, lanes, rows, n) return M.tile_bytes(def, lanes, n) * ((rows + lanes - 1) // lanes) end
+function M.packed_bytes(def, lanes, words, rows, n)
+  return M.tile_bytes(def, lanes, words, n) * ((rows + lanes - 1) // lanes)
+end
 
 return M

@@ -327,13 +327,12 @@ function X:encode_blocks(st, maps, list)
   end
 end
 
--- One group of stores that share their axes and map: a function.
-function X:store_part(group, name, max_lanes)
+-- One group of stores that share their axes and map: the loop over its tasks, which are numbered from `from` on where a function
+-- does several groups (nil: it does this one only). Returns {times, per, dim}.
+function X:store_tasks(group, max_lanes, from, begin, finish)
   local first = group[1]
   local map, tune = first.map, first.tune or {}
   local em = self.em
-  local begin, finish = em:func(name, self.dim_index, self.arg_index)
-  local fname = em.fname
   self.memo, self.mats, self.folds = {}, {}, {}
 
   -- Lanes: whole tiles of rows where packed weights lie across them, otherwise what divides the width.
@@ -354,7 +353,7 @@ function X:store_part(group, name, max_lanes)
     local u = map.unroll and map.unroll[var.axis]
     if type(u) == "string" and u ~= "all" then u = self:tunable(u, tune[u], ax, sizes) end
     if not self.serial and map.lane == var.axis and ax.static then
-      local lanes = packed_rows and self.lanes or reduce.pow2_divisor(ax.static, max_lanes)
+      local lanes = packed_rows and self.pack_lanes or reduce.pow2_divisor(ax.static, max_lanes)
       if block > 1 then lanes = 1 end
       if lanes > 1 then
         ax.lanes = lanes
@@ -377,7 +376,7 @@ function X:store_part(group, name, max_lanes)
   -- Where there are warps to spare, tiles of the lane axis are tasks of their own.
   local ordered, tasks, is_task = {}, { times = 1 }, {}
   local task_axes = table.move(map.task, 1, #map.task, 1, {})
-  if self.spread and by_name[map.lane] and by_name[map.lane].static then task_axes[#task_axes + 1] = map.lane end
+  if self.team and by_name[map.lane] and by_name[map.lane].static then task_axes[#task_axes + 1] = map.lane end
   for _, axis in ipairs(task_axes) do
     local ax = by_name[axis]
     if ax and not is_task[ax] then
@@ -411,6 +410,10 @@ function X:store_part(group, name, max_lanes)
     if not is_task[ax] and ax.var.axis == map.lane then ordered[#ordered + 1] = ax end
   end
 
+  if from then -- the function's range, cut to this group's tasks
+    begin = E.node("imax", "i64", { add(begin, i(-from)), i(0) })
+    finish = E.node("imin", "i64", { add(finish, i(-from)), i(tasks.times) })
+  end
   self:widen_folds(group, axes)
   em:each(task, begin, finish, 1, function()
     over(em, ordered, 1, { {} }, function(maps)
@@ -439,113 +442,161 @@ function X:store_part(group, name, max_lanes)
       em:stores(list)
     end)
   end)
-  em:close()
-  return { fn = fname, tasks = tasks }
+  return tasks
 end
 
--- In as many lanes as every access allows: half a head is contiguous where rope reads its partner, a whole one is not.
-function X:store_part_in_lanes(group)
+-- Opens a function of the launch; begin and finish of its tasks.
+function X:open_part(name)
+  local begin, finish = self.em:func(name, self.dim_index, self.arg_index)
+  for _, rec in ipairs(self.records) do
+    if rec.shared then self.em.shared[rec.shared] = rec.stride end
+  end
+  return begin, finish
+end
+
+function X:close_part(tasks)
+  local part = { fn = self.em.fname, tasks = tasks, team = self.em.team }
+  self.em:close()
+  return part
+end
+
+-- A function for a group, in as many lanes as every access allows: half a head is contiguous where rope reads its partner, a
+-- whole one is not.
+function X:store_part(group)
   local name, lanes = self:part_name(), self.lanes
   while true do
-    local ok, part = pcall(self.store_part, self, group, name, lanes)
-    if ok then return part end
-    if lanes == 1 or type(part) ~= "table" or not part.lanes then error(part, 0) end
+    local ok, tasks = pcall(function() return self:store_tasks(group, lanes, nil, self:open_part(name)) end)
+    if ok then
+      group.lanes = lanes
+      return self:close_part(tasks)
+    end
+    if lanes == 1 or type(tasks) ~= "table" or not tasks.lanes then error(tasks, 0) end
     lanes = lanes // 2
   end
 end
 
--- The phase that fills a record: one task a token.
+-- Groups of a phase whose numbers of tasks are known become one function, one launch of a GPU: first the records that its threads
+-- share, computed by every team for itself, then the tasks of one group behind those of the other.
+function X:joint_part(groups, records)
+  for _, g in ipairs(groups) do self:store_part(g) end -- finds the lanes, and what is asked of the records
+  self.em:drop(#groups)
+  local begin, finish = self:open_part(self:part_name())
+  for _, rec in ipairs(records) do self:shared_record(rec) end
+  local from = 0
+  for _, g in ipairs(groups) do from = from + self:store_tasks(g, g.lanes, from, begin, finish).times end
+  return self:close_part { times = from }
+end
+
+-- A record's blocks are encoded one by one: values a block, and the lanes they are computed in.
+function X:record_block(rec)
+  local B = rec.fmt == "q8" and rec.def.block or reduce.pow2_divisor(rec.n, 32)
+  return B, self.serial and 1 or reduce.pow2_divisor(B, math.min(16, self.lanes))
+end
+
+-- Block kb of a token's record.
+function X:encode_record(rec, token, kb)
+  local B, lanes = self:record_block(rec)
+  local list, xs = {}, {}
+  local base = access.record_base(rec, token)
+  local function put(fname, at, v, storage)
+    list[#list + 1] = { base = rec.shared or "ws", name = rec.name, off = add(add(base, i(rec.fields[fname])), at), value = v,
+                        storage = storage }
+  end
+  local function element(c) return add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)) end
+  for c = 0, B // lanes - 1 do
+    xs[c] = self:lower(E.subst(rec.body, { [rec.kvar] = element(c), [rec.tvar] = token }))
+  end
+  local function across(op, hop, values)
+    local t
+    for _, v in ipairs(values) do t = t and op(t, v) or v end
+    return t.lane and E.node(hop, t.ty, { t }, lanes) or t
+  end
+  local codes, scale = {}, nil
+  if rec.fmt == "q8" then
+    local mags = {}
+    for c = 0, B // lanes - 1 do mags[c + 1] = E.un("fabs", xs[c]) end
+    local amax = across(E.fmax, "hmax", mags)
+    local enc = rec.def.encode(function(c) return xs[c] end, amax, L.lang)
+    scale = enc.d
+    put("d", mul(kb, i(4)), scale, "f32")
+    for c = 0, B // lanes - 1 do
+      codes[c] = E.cast("fptosi", "i32", enc.q(c))
+      put("q", element(c), codes[c], "i8")
+    end
+  else
+    for c = 0, B // lanes - 1 do put("x", mul(element(c), i(4)), xs[c], "f32") end
+  end
+  for _, g in ipairs { 32, 16 } do
+    local starts = {} -- the biases whose dot starts are asked for at this granularity
+    for _, bias in ipairs(self:biases()) do
+      if rec.demand[("dot%d_%d"):format(g, bias)] then starts[#starts + 1] = bias end
+    end
+    if rec.demand["sum" .. g] or #starts > 0 then
+      if B % g ~= 0 or g % lanes ~= 0 then error({ kernel_error = ("width %d is not a multiple of %d"):format(rec.n, g) }) end
+      for s = 0, B // g - 1 do
+        local part = {}
+        for c = s * g // lanes, (s + 1) * g // lanes - 1 do part[#part + 1] = codes[c] or xs[c] end
+        local at = add(mul(kb, i(B // g * 4)), i(s * 4))
+        if rec.fmt == "q8" then
+          local isum = across(function(a, b) return access.i32op("iadd32", a, b) end, "hsum", part)
+          for _, bias in ipairs(starts) do
+            put(("dot%d_%d"):format(g, bias), at, access.i32op("imul32", isum, access.iconst(-bias)), "i32")
+          end
+          if rec.demand["sum" .. g] then put("sum" .. g, at, E.fmul(scale, E.cast("sitofp", "f32", isum)), "f32") end
+        else
+          put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")
+        end
+      end
+    end
+  end
+  self.em:stores(list)
+end
+
+-- The phase that fills a record: one task a token; where there are warps to spare, one for each run of up to four blocks.
 function X:record_part(rec)
   local em = self.em
-  local begin, finish = em:func(self:part_name(), self.dim_index, self.arg_index)
-  local fname = em.fname
+  local begin, finish = self:open_part(self:part_name())
   local task = E.var("task", nil, 0)
-  local B = rec.fmt == "q8" and rec.def.block or reduce.pow2_divisor(rec.n, 32)
-  local lanes = self.serial and 1 or reduce.pow2_divisor(B, math.min(16, self.lanes))
-  -- One task a token; where there are warps to spare, one for each run of up to four blocks.
-  local run = rec.n // B
-  if self.spread and not self.serial then
+  local run = rec.n // self:record_block(rec)
+  if self.team and not self.serial then
     for r = 4, 1, -1 do
       if run % r == 0 then run = r break end
     end
   end
-  local n_runs = rec.n // B // run
+  local n_runs = rec.n // self:record_block(rec) // run
   local token = n_runs > 1 and E.idiv(task, i(n_runs)) or task
+  local outside = self.parted
+  self.parted = "all"
   em:each(task, begin, finish, 1, function()
     self.memo, self.mats, self.folds = {}, {}, {}
     local k_run = E.var("block", run, 0)
     em:each(k_run, i(0), i(run), 1, function()
-      local kb = n_runs > 1 and add(mul(E.imod(task, i(n_runs)), i(run)), k_run) or k_run
-      local list, xs = {}, {}
-      local base = access.record_base(rec, token)
-      local function put(fname_, at, v, storage)
-        list[#list + 1] = { base = "ws", name = rec.name, off = add(add(base, i(rec.fields[fname_])), at), value = v, storage = storage }
-      end
-      for c = 0, B // lanes - 1 do
-        local at = add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c))
-        xs[c] = self:lower(E.subst(rec.body, { [rec.kvar] = at, [rec.tvar] = token }))
-      end
-      local function across(op, hop, values)
-        local t
-        for _, v in ipairs(values) do t = t and op(t, v) or v end
-        return t.lane and E.node(hop, t.ty, { t }, lanes) or t
-      end
-      local codes, scale = {}, nil
-      if rec.fmt == "q8" then
-        local mags = {}
-        for c = 0, B // lanes - 1 do mags[c + 1] = E.un("fabs", xs[c]) end
-        local amax = across(E.fmax, "hmax", mags)
-        local enc
-        enc = rec.def.encode(function(c) return xs[c] end, amax, L.lang)
-        scale = enc.d
-        put("d", mul(kb, i(4)), scale, "f32")
-        for c = 0, B // lanes - 1 do
-          codes[c] = E.cast("fptosi", "i32", enc.q(c))
-          put("q", add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)), codes[c], "i8")
-        end
-      else
-        for c = 0, B // lanes - 1 do
-          put("x", mul(add(mul(kb, i(B)), lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)), i(4)), xs[c], "f32")
-        end
-      end
-      for _, g in ipairs { 32, 16 } do
-        local starts = {} -- the biases whose dot starts are asked for at this granularity
-        for _, bias in ipairs(self:biases()) do
-          if rec.demand[("dot%d_%d"):format(g, bias)] then starts[#starts + 1] = bias end
-        end
-        if rec.demand["sum" .. g] or #starts > 0 then
-          if B % g ~= 0 or g % lanes ~= 0 then error({ kernel_error = ("width %d is not a multiple of %d"):format(rec.n, g) }) end
-          for s = 0, B // g - 1 do
-            local part = {}
-            for c = s * g // lanes, (s + 1) * g // lanes - 1 do part[#part + 1] = codes[c] or xs[c] end
-            local at = add(mul(kb, i(B // g * 4)), i(s * 4))
-            if rec.fmt == "q8" then
-              local isum = across(function(a, b) return access.i32op("iadd32", a, b) end, "hsum", part)
-              for _, bias in ipairs(starts) do
-                put(("dot%d_%d"):format(g, bias), at, access.i32op("imul32", isum, access.iconst(-bias)), "i32")
-              end
-              if rec.demand["sum" .. g] then put("sum" .. g, at, E.fmul(scale, E.cast("sitofp", "f32", isum)), "f32") end
-            else
-              put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")
-            end
-          end
-        end
-      end
-      em:stores(list)
+      self:encode_record(rec, token, n_runs > 1 and add(mul(E.imod(task, i(n_runs)), i(run)), k_run) or k_run)
     end)
   end)
-  em:close()
-  return { fn = fname, tasks = { times = n_runs, per = 1, dim = "tok" } }
+  self.parted = outside
+  local tok = E.int_const(self.tok)
+  return self:close_part(tok and { times = n_runs * tok } or { times = n_runs, per = 1, dim = "tok" })
+end
+
+-- The one token's record in the memory that a team shares, its blocks spread over the team's warps.
+function X:shared_record(rec)
+  self.memo, self.mats, self.folds = {}, {}, {}
+  local n = rec.n // self:record_block(rec)
+  local block = E.var("block", n, 0)
+  self.parted = { [block] = true }
+  self.em:each(block, i(0), i(n), 1, function() self:encode_record(rec, i(0), block) end, self.team // self.lanes)
+  self.parted = nil
 end
 
 -- Kernels -----------------------------------------------------------------------------------------------------------
 
 -- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"},
 --         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
--- target: { class, lanes, serial = bool, spread = bool: more warps than tasks }
+-- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
 --           ws = bytes a token, tunables = {name -> {default, extent = of its axis, where known}} }
-local function trace_spec(spec, x, pack_lanes, opts)
+local function trace_spec(spec, x, layout, opts)
   local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
   if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end
   x.name = k.name
@@ -565,11 +616,11 @@ local function trace_spec(spec, x, pack_lanes, opts)
         if p.kind:match("^%u") and not (spec.formats or {})[p.kind] then
           error(("kernel '%s': no format given for %s"):format(k.name, p.kind), 0)
         end
-        local array = { name = p.name, fmt = fmt, io = p.io, layout = p.layout, dims = {}, constant = p.layout == "dense" and p.constant }
+        local array = { name = p.name, fmt = fmt, io = p.io, layout = p.layout, dims = {}, constant = p.io == "in" }
         for n, d in ipairs(p.dims) do
-          local size = d.size or (not d.run and (spec.sizes or {})[d.name]) or nil
+          local size = d.size or (spec.sizes or {})[d.name]
           if not size and not d.run then error(("kernel '%s': size '%s' is not given"):format(k.name, d.name), 0) end
-          array.dims[n] = { name = d.name, size = size, node = d.run and x.dim(d.name) or nil }
+          array.dims[n] = { name = d.name, size = size, node = not size and x.dim(d.name) or nil }
         end
         if p.layout ~= "dense" and formats.known(fmt) and not formats.is_float(formats.get(fmt)) then
           array.def, array.cache = formats.get(fmt), true
@@ -578,7 +629,7 @@ local function trace_spec(spec, x, pack_lanes, opts)
         end
         if p.kind:match("^%u") and p.layout == "dense" then
           array.def = formats.get(fmt, function(msg) error(("kernel '%s': %s"):format(k.name, msg), 0) end)
-          array.packed = formats.layout(array.def, pack_lanes)
+          array.packed = formats.layout(array.def, layout.lanes, layout.words)
           x.owners[p.name] = array
         end
         given[p.name] = array
@@ -594,12 +645,14 @@ local function trace_spec(spec, x, pack_lanes, opts)
   end, opts)
 end
 
+local ANY_LAYOUT = { lanes = 16, words = 1 } -- where only the algebra is looked at
+
 -- The kernel's definition and its trace, for dsl/show.lua and dsl/shapes.lua.
-function M.trace(spec) return trace_spec(spec, { owners = {} }, 16) end
+function M.trace(spec) return trace_spec(spec, { owners = {} }, ANY_LAYOUT) end
 
 -- Traces only. Result: { materialized = number of internal arrays that need memory }.
 function M.probe(spec)
-  local _, trace = trace_spec(spec, { owners = {} }, 16)
+  local _, trace = trace_spec(spec, { owners = {} }, ANY_LAYOUT)
   local names, n = {}, 0
   for _, st in ipairs(trace.stores) do
     if st.array.internal and not names[st.array.name] then
@@ -611,10 +664,11 @@ function M.probe(spec)
 end
 
 function M.kernel(spec, target, opts)
-  local x = setmetatable({ lanes = target.lanes, vregs = target.vregs or 16, class = target.class, serial = target.serial,
-    spread = target.spread, owners = {}, records = {},
-    record_of = {}, tunables = {}, chosen = spec.tune or {}, n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs or 16) }, X)
-  local k, trace = trace_spec(spec, x, target.pack_lanes or target.lanes, opts)
+  local team = not target.serial and target.team ~= 0 and target.team or nil
+  local x = setmetatable({ lanes = target.lanes, pack_lanes = target.pack_lanes, vregs = target.vregs, class = target.class,
+    serial = target.serial, team = team, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
+    n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs, team ~= nil) }, X)
+  local k, trace = trace_spec(spec, x, { lanes = target.pack_lanes, words = target.pack_words }, opts)
   local args = {}
   x.arg_index = {}
   for _, p in ipairs(k.sig.params) do
@@ -632,16 +686,25 @@ function M.kernel(spec, target, opts)
            tunables = x.tunables }
 end
 
+-- Bytes of records that a team keeps in the memory it shares.
+local MAX_SHARED = 40 * 1024
+
 -- Orders stages into phases and lowers them.
 function X:schedule(trace, phases)
-  local function tok() return self.dim("tok") end
-  local ws, ws_strides = i(0), 0
+  local ws, ws_strides, shared = i(0), 0, 0
   local function reserve(stride)
+    self.tok = self.tok or self.dim("tok")
     local at = ws
-    ws = add(ws, mul(tok(), i(stride)))
+    ws = add(ws, mul(self.tok, i(stride)))
     ws_strides = ws_strides + stride
     return at
   end
+  for _, array in pairs(trace.given) do -- a launch compiled for one token
+    if type(array) == "table" and array.dims and array.dims[1] and array.dims[1].name == "tok" and array.dims[1].size then
+      self.tok = i(array.dims[1].size)
+    end
+  end
+  local lone = self.team and self.tok and E.int_const(self.tok) == 1
   local any_packed = false
   for _, o in pairs(self.owners) do any_packed = any_packed or (o.packed and not o.packed.float) end
   -- Records and internal arrays, and the phase each store belongs to.
@@ -654,13 +717,19 @@ function X:schedule(trace, phases)
     for r = n_before + 1, #self.records do
       local rec = self.records[r]
       if not rec.alias then
-        rec.ws = reserve(rec.stride)
         local used = {}
         arrays_in(self, rec.body, {}, used)
         rec.phase = 1
         for name in pairs(used) do rec.phase = math.max(rec.phase, (phase_of[name] or 0) + 1) end
         phase_of[rec.name] = rec.phase
-        staged[#staged + 1] = rec
+        if lone and shared + rec.stride <= MAX_SHARED then
+          shared = shared + rec.stride
+          rec.shared = "shared " .. rec.name
+          phase_of[rec.name] = rec.phase - 1 -- there within its readers' phase
+        else
+          rec.ws = reserve(rec.stride)
+          staged[#staged + 1] = rec
+        end
       end
     end
     if st.array.internal and not st.array.ws then
@@ -690,8 +759,32 @@ function X:schedule(trace, phases)
     table.insert(phases[phase], part)
   end
   -- Consumers first: what they ask of a record decides what its phase writes.
-  for _, g in ipairs(groups) do put(g.phase, self:store_part_in_lanes(g)) end
+  if lone then
+    local by_phase, last = {}, 0
+    for _, g in ipairs(groups) do
+      by_phase[g.phase] = by_phase[g.phase] or {}
+      table.insert(by_phase[g.phase], g)
+      last = math.max(last, g.phase)
+    end
+    for phase = 1, last do
+      if by_phase[phase] then put(phase, self:joint_part(by_phase[phase], self:records_of(by_phase[phase]))) end
+    end
+  else
+    for _, g in ipairs(groups) do put(g.phase, self:store_part(g)) end
+  end
   for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end
+end
+
+-- The shared records that groups of stores read.
+function X:records_of(groups)
+  local used, list = {}, {}
+  for _, g in ipairs(groups) do
+    for _, st in ipairs(g) do arrays_in(self, st.value, {}, used) end
+  end
+  for _, rec in ipairs(self.records) do
+    if rec.shared and used[rec.name] then list[#list + 1] = rec end
+  end
+  return list
 end
 
 return M

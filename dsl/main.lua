@@ -92,10 +92,10 @@ end
 -- {kernel, shape = "k=v,…", nth, format} -> {spec, run, label}: see dsl/shapes.lua
 function M.shape(arg) return shapes.make(arg) end
 
--- {spec, run, lanes} -> {arrays, ops, bytes, n_ids}: one launch of it
+-- {spec, run, lanes, words} -> {arrays, ops, bytes, n_ids}: one launch of it
 function M.case(arg)
   local k, trace = lower.trace(graph.resolve(arg.spec))
-  return shapes.case(k, trace, arg.run, arg.lanes)
+  return shapes.case(k, trace, arg.run, arg.lanes, arg.words)
 end
 
 -- {spec} -> the traced expressions as text
@@ -108,7 +108,8 @@ function M.lower(arg)
   for p, parts in ipairs(r.phases) do
     phases[p] = {}
     for k, part in ipairs(parts) do
-      phases[p][k] = { fn = part.fn, times = part.tasks.times, per = part.tasks.per or 0, dim = part.tasks.dim or "" }
+      phases[p][k] = { fn = part.fn, times = part.tasks.times, per = part.tasks.per or 0, dim = part.tasks.dim or "",
+                       team = part.team or false }
     end
   end
   return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws }
@@ -121,13 +122,14 @@ function M.candidates(arg)
   return tunables.candidates(lower.kernel(spec, arg.target).tunables)
 end
 
--- {fmt, lanes}
-function M.pack(arg) return pack.kernel(arg.fmt, arg.lanes) end
+-- {fmt, lanes, words}
+function M.pack(arg) return pack.kernel(arg.fmt, arg.lanes, arg.words) end
 
--- {fmt, lanes, rows, n} -> bytes of a tile, bytes in all
+-- {fmt, lanes, words, rows, n} -> bytes of a tile, bytes in all
 function M.packed_size(arg)
   local def = formats.get(arg.fmt)
-  return { tile = formats.tile_bytes(def, arg.lanes, arg.n), bytes = formats.packed_bytes(def, arg.lanes, arg.rows, arg.n) }
+  return { tile = formats.tile_bytes(def, arg.lanes, arg.words, arg.n),
+           bytes = formats.packed_bytes(def, arg.lanes, arg.words, arg.rows, arg.n) }
 end
 
 -- {arch, keys, tensors = {name -> {fmt, ne}}, act, kv} -> plan (docs/architecture.md)

@@ -87,9 +87,9 @@ local function plane_word(def, layout, p, w, chunk, s)
   return v
 end
 
-function M.kernel(fmt, lanes)
+function M.kernel(fmt, lanes, words)
   local def = formats.get(fmt)
-  local layout = formats.layout(def, lanes)
+  local layout = formats.layout(def, lanes, words)
   local name = "pack." .. fmt
   local ctx = E.begin()
   local em = emit.new(16)
@@ -108,8 +108,8 @@ function M.kernel(fmt, lanes)
           local s = add(mul(row, E.dim("row_bytes")), mul(kb, i(def.bytes)))
           local d = add(mul(tile, E.dim("tile_bytes")), mul(kb, i(layout.block_bytes)))
           local list = {}
-          local function put(off, size, storage, value)
-            list[#list + 1] = { base = "dst", name = "dst", off = add(d, add(i(off), mul(ln, i(size)))), value = value,
+          local function put(off, stride, storage, value)
+            list[#list + 1] = { base = "dst", name = "dst", off = add(d, add(i(off), mul(ln, i(stride)))), value = value,
                                 storage = storage, max_align = 1 }
           end
           local function put_field(f, j, off)
@@ -134,10 +134,10 @@ function M.kernel(fmt, lanes)
                 end
               end
               for _, p in ipairs(layout.planes) do
-                for w = 1, #p.words do
+                for w, word in ipairs(p.words) do
                   local v = plane_word(def, layout, p, w, c, s)
                   if def.code.type == "i8" then v = op32("ixor", v, c32(0x80808080)) end
-                  put(at + p.word_at[w - 1], 4, "i32", v)
+                  put(at + word.at, word.stride, "i32", v)
                 end
               end
             end

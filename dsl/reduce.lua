@@ -120,19 +120,30 @@ local function carry(tag, ty, lane_like)
   return c
 end
 
--- A loop over var in [lo, hi) with carries; inits and nexts in step. Returns the list of results.
-function M.loop(var, lo, hi, carries, inits, nexts)
+-- A loop over var in [lo, hi) with carries; inits and nexts in step. Returns the list of results. merge, where the loop is
+-- split into `parts` that run at the same time: two lists of states -> the list of the merged one; the inits are neutral in it.
+function M.loop(var, lo, hi, carries, inits, nexts, parts, merge)
   local args = { lo, hi }
   for _, x in ipairs(inits) do args[#args + 1] = x end
   for _, x in ipairs(nexts) do args[#args + 1] = x end
-  local tags = {}
+  local tags, split = {}, nil
   for k, c in ipairs(carries) do tags[k] = c.id end
+  if parts then
+    split = { parts = parts, lower = {}, upper = {} }
+    for k, c in ipairs(carries) do
+      split.lower[k], split.upper[k] = carry("<" .. c.imm, c.ty, c.lane), carry(">" .. c.imm, c.ty, c.lane)
+    end
+    for _, x in ipairs(merge(split.lower, split.upper)) do args[#args + 1] = x end
+    tags[#tags + 1] = "split" .. parts
+  end
   local n = E.node("loop", "loop", args, table.concat(tags, ","), var)
   if not n.carries then
-    n.carries, n.n_carry = carries, #carries
+    n.carries, n.n_carry, n.split = carries, #carries, split
     local deps = {}
     for v in pairs(n.deps) do deps[v] = true end
-    for _, c in ipairs(carries) do deps[c] = nil end
+    for _, list in ipairs(split and { carries, split.lower, split.upper } or { carries }) do
+      for _, c in ipairs(list) do deps[c] = nil end
+    end
     for _, x in ipairs(inits) do for v in pairs(x.deps) do if v.op ~= "lane" then deps[v] = true end end end
     n.deps, n.lane = deps, nil
   end
@@ -321,6 +332,12 @@ local function contract(X, node, body, kvar, len)
   end
   local acc = carry("s" .. node.id, "f32", lane_width)
   local zero = E.f32(0)
+  -- Chunk by chunk, the chunks shared among the parts of a team.
+  if lane_width and n and n > chunk and M.may_split(X, body) then
+    local kk = E.var(kvar.axis .. "|" .. chunk, n // chunk, kvar.imm .. "k")
+    return M.loop(kk, i(0), i(n // chunk), { acc }, { zero }, { steps(mul(kk, i(chunk)), acc) }, X.team // lane_width,
+      M.add_states)[1]
+  end
   local base = mul(kb, i(block))
   local next_acc
   if nc == 1 then
@@ -334,6 +351,20 @@ local function contract(X, node, body, kvar, len)
     return E.subst(next_acc, { [kb] = i(0), [acc] = zero })
   end
   return M.loop(kb, i(0), nb, { acc }, { zero }, { next_acc })[1]
+end
+
+-- Whether a reduction over kvar may be shared among the parts of a team: parts do not split again, so it must not stand in a
+-- loop that is split (X.parted: that loop's variables; all: it always does).
+function M.may_split(X, body)
+  if not X.team or X.parted == "all" then return false end
+  for v in pairs(body.deps) do if X.parted and X.parted[v] then return false end end
+  return true
+end
+
+function M.add_states(a, b)
+  local out = {}
+  for k in ipairs(a) do out[k] = E.fadd(a[k], b[k]) end
+  return out
 end
 
 -- A reduction whose body is the same in all lanes of the surroundings: the axis itself is laid across the lanes.
@@ -352,7 +383,13 @@ local function across_lanes(X, node, body, kvar, len)
   end
   local nv = n and n // L
   local total
-  if nv and nv <= 4 then
+  if nv and nv > 4 and L == X.lanes and M.may_split(X, body) then
+    local var = E.var(kvar.axis .. "|" .. L, nv, kvar.imm .. "l")
+    local acc = carry("l" .. node.id, "f32", L)
+    total = M.loop(var, i(0), i(nv), { acc }, { zero }, { step(acc, mul(var, i(L))) }, X.team // L, function(a, b)
+      return { combine(a[1], b[1]) }
+    end)[1]
+  elseif nv and nv <= 4 then
     total = nil
     for c = 0, nv - 1 do
       local at = L > 1 and add(i(c * L), E.lane_var(L)) or i(c)
@@ -561,9 +598,11 @@ function M.fold(X, node)
   if monoid.many and not X.serial then
     -- Chunks of a page, tiles within: the association depends on positions alone.
     local PAGE, TILE = access.PAGE, access.TILE
+    local splits, outside = X.team and X.parted ~= "all", X.parted
     local chunk = E.var(jvar.axis .. "/" .. PAGE, nil, jvar.imm .. "p")
-    local tile = E.var(jvar.axis .. "/" .. TILE, PAGE // TILE, jvar.imm .. "t")
-    local base = add(mul(chunk, i(PAGE)), mul(tile, i(TILE)))
+    local tile = E.var(jvar.axis .. "/" .. TILE, not splits and PAGE // TILE or nil, jvar.imm .. "t")
+    local base = mul(tile, i(TILE))
+    if splits then X.parted = "all" else base = add(mul(chunk, i(PAGE)), base) end
     local left = add(last, base, -1)
     local count = E.node("imin", "i64", { i(TILE), left })
     local outer_list, outer = carries_of("O")
@@ -597,6 +636,16 @@ function M.fold(X, node)
       local v = reduced[f]
       if shape.vec[f] then reduced[f] = vector(function(idx) return v[idx] end) end
     end
+    if splits then
+      -- Tile by tile, the tiles shared among the parts of a team.
+      local next_state = merge(inner, reduced)
+      X.parted = outside
+      local function states(a, b) return merge(unflatten(a), unflatten(b)) end
+      local all = E.node("idivup", "i64", { last }, TILE)
+      local first_of_all = starts_late and E.idiv(first, i(TILE)) or i(0)
+      list = M.loop(tile, X:lower(first_of_all), X:lower(all), inner_list, zero, next_state, X.team // X.lanes, states)
+      return unflatten(list), shape
+    end
     local inner_next = merge(inner, reduced)
     local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(last, mul(chunk, i(PAGE)), -1) }) }, TILE)
     local first_chunk, first_tile = i(0), i(0)
@@ -628,7 +677,9 @@ function M.fold(X, node)
     local var = E.var(jvar.axis .. "/" .. L, n and n // L, jvar.imm .. "f")
     local j = L > 1 and add(mul(var, i(L)), E.lane_var(L)) or var
     local valid = not always and E.subst(when, { [jvar] = j }) or nil
-    list = M.loop(var, L > 1 and i(0) or from, n and i(n // L) or len, carries, zero, merge(state, element(j, valid)))
+    local shared = X.team and X.parted ~= "all" and L == X.lanes
+    list = M.loop(var, L > 1 and i(0) or from, n and i(n // L) or len, carries, zero, merge(state, element(j, valid)),
+      shared and X.team // L or nil, shared and function(a, b) return merge(unflatten(a), unflatten(b)) end or nil)
     if L > 1 then
       local total
       for l = 0, L - 1 do

@@ -79,6 +79,8 @@ function M.make(arg)
     end
     label[#label + 1] = ("%s=%s"):format(name, tostring(v))
   end
+  -- What a GPU runs for one token is compiled for one token.
+  if arg.team and run.tok == 1 then spec.sizes.tok = 1 end
   run.key, run.ctx = run.pos + run.tok, run.pos + run.tok
   run.npages = (run.key + access.PAGE - 1) // access.PAGE
   return { spec = spec, run = run, label = table.concat(label, ",") }
@@ -150,7 +152,7 @@ end
 
 -- The arrays of one launch and its cost: {kernel, trace, run, lanes} ->
 -- { arrays = {{name, role, io, fmt, rows, n, bytes}, …}, ops, bytes }. role: weight (packed), cache, ids, pages or values.
-function M.case(k, trace, run, lanes)
+function M.case(k, trace, run, lanes, words)
   local ops, gathered = count(trace, run)
   local arrays, total, least = {}, 0, math.maxinteger
   for _, p in ipairs(k.sig.params) do
@@ -167,7 +169,7 @@ function M.case(k, trace, run, lanes)
         a.role, a.bytes = "cache", access.page_bytes(g) * run.npages
         touched = a.bytes / (run.npages * access.PAGE) * (p.io == "out" and run.tok or run.key)
       elseif p.kind:match("^%u") then
-        a.role, a.bytes = "weight", formats.packed_bytes(g.def, lanes, a.rows, a.n)
+        a.role, a.bytes = "weight", formats.packed_bytes(g.def, lanes, words, a.rows, a.n)
         least = math.min(least, a.rows)
         touched = a.bytes
         if gathered[p.name] then touched = a.bytes / a.rows * gathered[p.name] end

@@ -16,9 +16,9 @@ struct check {
 /* Baseline code, over weights packed for the model's own target. */
 static bool lower_reference(struct model *m, const json_t *spec, const struct target *base, json_t **meta,
                             struct err *e) {
-    json_t *arg = json_pack("{s:O, s:{s:s, s:i, s:i, s:i, s:b}}", "spec", (json_t *)spec, "target", "class",
+    json_t *arg = json_pack("{s:O, s:{s:s, s:i, s:i, s:i, s:i, s:b}}", "spec", (json_t *)spec, "target", "class",
                             base->class_name, "lanes", (int)base->lanes, "pack_lanes",
-                            (int)m->compiler.target.lanes, "vregs", (int)base->n_vregs, "serial", 1);
+                            (int)m->compiler.target.pack_lanes, "pack_words", (int)m->compiler.target.pack_words, "vregs", (int)base->n_vregs, "serial", 1);
     bool ok = dsl_call(m->dsl, "lower", arg, meta, e);
     json_decref(arg);
     return ok;

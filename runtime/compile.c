@@ -74,11 +74,13 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
             struct part *part = &ph->parts[ph->n_parts++];
             part->times = json_integer_value(json_object_get(p, "times"));
             part->per = json_integer_value(json_object_get(p, "per"));
+            part->team = json_is_true(json_object_get(p, "team"));
             if (!fn || (part->per && (!dim || !find_dim(dim, &part->dim))))
                 return err_set(e, ERR_INPUT, "kernel '%s': a part without a function or task axis", name);
             part->name = copy(fn);
             part->fn = k->ptx ? NULL : code_symbol(k->code, fn);
-            if (!part->fn && !k->ptx) return err_set(e, ERR_COMPILE, "kernel '%s': no function '%s' in its object", name, fn);
+            if (!part->fn && !k->ptx)
+                return err_set(e, ERR_COMPILE, "kernel '%s': no function '%s' in its object", name, fn);
         }
     }
     const json_t *args = json_object_get(meta, "args"), *dims = json_object_get(meta, "dims");
@@ -95,8 +97,9 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
 }
 
 json_t *compile_target(const struct target *t, bool serial) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:b, s:b}", "class", t->class_name, "lanes", (int)t->lanes, "pack_lanes",
-                     (int)t->lanes, "vregs", (int)t->n_vregs, "serial", serial, "spread", t->ptx);
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i}", "class", t->class_name, "lanes", (int)t->lanes,
+                     "pack_lanes", (int)t->pack_lanes, "pack_words", (int)t->pack_words, "vregs", (int)t->n_vregs,
+                     "serial", serial, "team", t->ptx ? (int)PTX_THREADS : 0);
 }
 
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta,
@@ -124,7 +127,7 @@ bool compile_lowered(const json_t *meta, const struct target *t, struct kernel *
 /* One kernel on its way through the cache. */
 struct job {
     char *key;
-    json_t *meta;   /* with "ir" until compiled */
+    json_t *meta; /* with "ir" until compiled */
     struct buf obj;
     struct target target;
     bool cached, done;
@@ -166,8 +169,10 @@ static void take_replies(struct child *ch, struct job *jobs, size_t n) {
         if (r.job >= n || ch->in.len - sizeof r < r.bytes) return;
         struct job *j = &jobs[r.job];
         j->done = true;
-        if (r.ok) buf_add(&j->obj, ch->in.data + sizeof r, r.bytes);
-        else memcpy(&j->err, ch->in.data + sizeof r, sizeof j->err);
+        if (r.ok)
+            buf_add(&j->obj, ch->in.data + sizeof r, r.bytes);
+        else
+            memcpy(&j->err, ch->in.data + sizeof r, sizeof j->err);
         memmove(ch->in.data, ch->in.data + sizeof r + r.bytes, ch->in.len - sizeof r - r.bytes);
         ch->in.len -= sizeof r + r.bytes;
     }
@@ -225,7 +230,8 @@ static bool compile_misses(struct compiler *c, struct job *jobs, size_t n, struc
     }
     int status = 0, worst = 0;
     for (size_t i = 0; i < started; i++) {
-        while (waitpid(children[i].pid, &status, 0) < 0 && errno == EINTR) {}
+        while (waitpid(children[i].pid, &status, 0) < 0 && errno == EINTR) {
+        }
         if (status) worst = status;
         buf_free(&children[i].in);
     }
@@ -265,17 +271,18 @@ static void store(struct compiler *c, struct job *j) {
 
 static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_fmt, struct job *j, struct err *e) {
     if (!pack_fmt) return compile_lower(c->dsl, spec, &c->target, false, &j->meta, e);
-    json_t *arg = json_pack("{s:s, s:i}", "fmt", pack_fmt, "lanes", (int)j->target.lanes);
+    json_t *arg = json_pack("{s:s, s:i, s:i}", "fmt", pack_fmt, "lanes", (int)j->target.pack_lanes, "words",
+                            (int)j->target.pack_words);
     json_t *r = NULL;
     bool ok = dsl_call(c->dsl, "pack", arg, &r, e);
     json_decref(arg);
     if (!ok) return false;
-    j->meta = json_pack("{s:O, s:O, s:i, s:[[{s:O, s:i, s:i, s:s}]], s:[s, s, s], s:O}", "name",
-                        json_object_get(r, "name"), "ir", json_object_get(r, "ir"), "ws", 0, "phases", "fn",
-                        json_object_get(r, "fn"), "times", 1, "per", 1, "dim", "rows", "args", "src", "dst", "rowmap",
-                        "dims", json_object_get(r, "dims"));
+    j->meta =
+        json_pack("{s:O, s:O, s:i, s:[[{s:O, s:i, s:i, s:s}]], s:[s, s, s], s:O}", "name", json_object_get(r, "name"),
+                  "ir", json_object_get(r, "ir"), "ws", 0, "phases", "fn", json_object_get(r, "fn"), "times", 1, "per",
+                  1, "dim", "rows", "args", "src", "dst", "rowmap", "dims", json_object_get(r, "dims"));
     json_object_set_new(json_array_get(json_array_get(json_object_get(j->meta, "phases"), 0), 0), "per",
-                        json_integer((json_int_t)j->target.lanes));
+                        json_integer((json_int_t)j->target.pack_lanes));
     json_decref(r);
     return true;
 }
@@ -285,7 +292,8 @@ static bool find_target(const struct compiler *c, const char *pack_fmt, struct t
     *out = c->target;
     if (!pack_fmt || !out->ptx) return true;
     if (!target_find(c->host ? c->host : "native", out, e)) return false;
-    out->lanes = c->target.lanes;
+    out->pack_lanes = c->target.pack_lanes;
+    out->pack_words = c->target.pack_words;
     return true;
 }
 
@@ -293,7 +301,8 @@ static char *key_of(const struct compiler *c, const struct target *t, const json
     struct buf b = {0};
     char *text = spec ? json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     codegen_key("", 0, t, &b);
-    buf_printf(&b, "%u|%s|%s", t->lanes, dsl_digest(c->dsl), pack_fmt ? pack_fmt : text);
+    buf_printf(&b, "%u|%u|%u|%s|%s", t->lanes, t->pack_lanes, t->pack_words, dsl_digest(c->dsl),
+               pack_fmt ? pack_fmt : text);
     free(text);
     return b.data;
 }

@@ -20,6 +20,7 @@ struct part {
     char *name;
     int64_t times, per;
     enum run_dim dim;
+    bool team; /* of a GPU: a block does a task, not a warp */
 };
 
 struct phase {

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- the driver: the part of its interface used here (CUDA Driver API reference; sizes and numbers from there) ---- */
+/* ---- the driver: the part of its interface used here (CUDA Driver API reference; sizes and numbers from there) ----
+ */
 
 typedef struct cu_context *cu_context;
 typedef struct cu_module *cu_module;
@@ -41,7 +42,7 @@ enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
     X(context_retain, "cuDevicePrimaryCtxRetain", (cu_context * out, int device))                                      \
     X(context_release, "cuDevicePrimaryCtxRelease_v2", (int device))                                                   \
     X(context_set, "cuCtxSetCurrent", (cu_context c))                                                                  \
-    X(mem_info, "cuMemGetInfo_v2", (size_t *free, size_t *total))                                                      \
+    X(mem_info, "cuMemGetInfo_v2", (size_t * free, size_t * total))                                                    \
     X(mem_alloc, "cuMemAlloc_v2", (cuda_addr * out, size_t bytes))                                                     \
     X(mem_free, "cuMemFree_v2", (cuda_addr a))                                                                         \
     X(copy_in, "cuMemcpyHtoDAsync_v2", (cuda_addr to, const void *from, size_t bytes, cu_stream s))                    \
@@ -64,8 +65,7 @@ enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
     X(launch, "cuLaunchKernel",                                                                                        \
       (cu_function f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,   \
        cu_stream s, void **params, void **extra))                                                                      \
-    X(graph_instantiate, "cuGraphInstantiateWithFlags",                                                                \
-      (cu_graph_exec * out, cu_graph g, unsigned long long flags))                                                     \
+    X(graph_instantiate, "cuGraphInstantiateWithFlags", (cu_graph_exec * out, cu_graph g, unsigned long long flags))   \
     X(graph_launch, "cuGraphLaunch", (cu_graph_exec x, cu_stream s))                                                   \
     X(graph_free, "cuGraphDestroy", (cu_graph g))                                                                      \
     X(graph_exec_free, "cuGraphExecDestroy", (cu_graph_exec x))
@@ -125,8 +125,7 @@ static const char *what_to_try(int code) {
     case CU_SYSTEM_DRIVER_MISMATCH:
         return "; the driver's library and kernel module differ: reboot after an update";
     default:
-        return code >= 700 && code < 800 ? "; a kernel failed: the PTX machine (docs/ptxvm.md) says where"
-                                         : "";
+        return code >= 700 && code < 800 ? "; a kernel failed: the PTX machine (docs/ptxvm.md) says where" : "";
     }
 }
 
@@ -189,7 +188,8 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     CALL("counting devices", device_count(&n));
     if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices");
     if (index < 0 || index >= n)
-        return err_set(e, ERR_UNSUPPORTED, "there is no CUDA device %d: expected 0 to %d; see `kgen doctor`", index, n - 1);
+        return err_set(e, ERR_UNSUPPORTED, "there is no CUDA device %d: expected 0 to %d; see `kgen doctor`", index,
+                       n - 1);
     CALL("finding the device", device_get(&c->device, index));
     CALL("naming the device", device_name(c->name, sizeof c->name, c->device));
     CALL("asking for its architecture", device_attribute(&major, ATTRIBUTE_MAJOR, c->device));
@@ -197,8 +197,9 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     c->sm = (unsigned)(major * 10 + minor);
     c->target = newest_target(c->sm);
     if (!c->target)
-        return err_set(e, ERR_UNSUPPORTED, "%s has architecture sm_%u; kgen needs sm_75 (Turing) or newer: try --device cpu",
-                       c->name, c->sm);
+        return err_set(e, ERR_UNSUPPORTED,
+                       "%s has architecture sm_%u; kgen needs sm_75 (Turing) or newer: try --device cpu", c->name,
+                       c->sm);
     CALL("opening the device", context_retain(&c->context, c->device));
     if (!enter(c, e)) return false;
     CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));
@@ -229,8 +230,12 @@ void cuda_close(struct cuda *c) {
     mem_free(c);
 }
 
-const char *cuda_name(const struct cuda *c) { return c->name; }
-const char *cuda_target(const struct cuda *c) { return c->target; }
+const char *cuda_name(const struct cuda *c) {
+    return c->name;
+}
+const char *cuda_target(const struct cuda *c) {
+    return c->target;
+}
 
 /* ---- memory ---- */
 
@@ -359,14 +364,14 @@ void cuda_dims(const struct kernel *k, const int64_t *sizes, int64_t *out) {
 
 enum { MAX_BLOCKS = 1 << 20, MAX_ARGS = 256 };
 
-/* A warp a task, until there are more than a grid should have: then each does several. */
-static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, const struct cuda_launch *l,
+/* A warp a task, or a block (a team); where that is more than a grid should have, several tasks each. */
+static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, bool team, const struct cuda_launch *l,
                         int64_t begin, int64_t end, struct err *e) {
     uint64_t block[PTX_PARAM_ARGS + MAX_ARGS];
-    int64_t n = end - begin, per = (n + (int64_t)MAX_BLOCKS * PTX_WARPS - 1) / ((int64_t)MAX_BLOCKS * PTX_WARPS);
+    int64_t of_block = team ? 1 : PTX_WARPS, n = end - begin, most = MAX_BLOCKS * of_block, per = (n + most - 1) / most;
     if (n <= 0) return true;
     if (l->whole) per = n;
-    int64_t warps = (n + per - 1) / per;
+    int64_t workers = (n + per - 1) / per;
     block[PTX_PARAM_DIMS] = l->dims;
     block[PTX_PARAM_BEGIN] = (uint64_t)begin;
     block[PTX_PARAM_END] = (uint64_t)end;
@@ -374,8 +379,8 @@ static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, c
     block[PTX_PARAM_PER] = (uint64_t)per;
     for (size_t i = 0; i < k->n_args; i++) block[PTX_PARAM_ARGS + i] = l->args[i];
     void *params[] = {block};
-    CALL("launching a kernel", launch(f, (unsigned)((warps + PTX_WARPS - 1) / PTX_WARPS), 1, 1, PTX_WARPS * PTX_LANES, 1,
-                                      1, 0, c->stream, params, NULL));
+    CALL("launching a kernel", launch(f, (unsigned)((workers + of_block - 1) / of_block), 1, 1, PTX_THREADS, 1, 1, 0,
+                                      c->stream, params, NULL));
     return true;
 }
 
@@ -395,7 +400,7 @@ bool cuda_launch(struct cuda *c, const struct cuda_kernel *ck, const struct cuda
             }
             cu_function f = ck->functions[n++];
             if (l->phase && (size_t)l->phase != i + 1) continue;
-            if (!launch_part(c, f, k, l, begin, end, e))
+            if (!launch_part(c, f, k, k->phases[i].parts[j].team, l, begin, end, e))
                 return err_prefix(e, "kernel '%s', %s", k->name, k->phases[i].parts[j].name);
         }
     return true;

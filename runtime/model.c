@@ -91,8 +91,8 @@ static bool plan_sizes(struct model *m, struct err *e) {
     json_array_foreach(json_object_get(m->plan, "tensors"), i, t) {
         if (!json_is_true(json_object_get(t, "packed"))) continue;
         const json_t *dims = json_object_get(t, "dims");
-        json_t *arg = json_pack("{s:O, s:i, s:O, s:O}", "fmt", json_object_get(t, "fmt"), "lanes",
-                                (int)m->compiler.target.lanes, "rows", json_array_get(dims, 0), "n",
+        json_t *arg = json_pack("{s:O, s:i, s:i, s:O, s:O}", "fmt", json_object_get(t, "fmt"), "lanes",
+                                (int)m->compiler.target.pack_lanes, "words", (int)m->compiler.target.pack_words, "rows", json_array_get(dims, 0), "n",
                                 json_array_get(dims, 1));
         bool ok = dsl_call(m->dsl, "packed_size", arg, &size, e);
         json_decref(arg);

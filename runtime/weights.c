@@ -45,7 +45,7 @@ static void pack_thread(void *ctx, int thread) {
         p->err = e;
     pool_barrier(pool);
     if (atomic_load(&p->failed)) return;
-    int64_t lanes = p->m->compiler.target.lanes, first_tile = p->first / lanes;
+    int64_t lanes = p->m->compiler.target.pack_lanes, first_tile = p->first / lanes;
     pool_share(pool, thread, (p->end + lanes - 1) / lanes - first_tile, &begin, &end);
     if (begin == end) return;
     /* The routine counts rows and tiles from the tensor's first. */
@@ -93,7 +93,7 @@ static void packed_size(const struct tensor *t, struct place *out) {
 /* Rows read and packed at a time: about STAGING bytes, whole tiles, and whole heads where rows are reordered in them.
  */
 static int64_t round_rows(const struct model *m, const struct tensor *t, int64_t row_bytes) {
-    int64_t unit = m->compiler.target.lanes, halves = json_integer_value(json_object_get(t->plan, "halves"));
+    int64_t unit = m->compiler.target.pack_lanes, halves = json_integer_value(json_object_get(t->plan, "halves"));
     if (halves > 0) unit *= halves;
     int64_t rows = STAGING / (row_bytes > 0 ? row_bytes : 1) / unit * unit;
     return rows > unit ? rows : unit;

@@ -221,6 +221,54 @@ static void check_serial(struct subject *s, const struct target *t, const json_t
     kernel_free(&k);
 }
 
+/* Tokens of a case one by one through the code compiled for one token, beside the launch of all of them. */
+static bool check_lone_case(struct subject *s, const struct target *t, const struct parity_exec *x, size_t at,
+                            struct err *e) {
+    const struct parity_case *c = &s->cases[at];
+    const struct parity_out *all = &s->first[at];
+    const int64_t some[] = {0, 1, c->n_tok / 2, c->n_tok - 1};
+    double max_abs = 0, max_of_tol = 0;
+    size_t cases = 0;
+    bool ok = true;
+    for (size_t i = 0; i < sizeof some / sizeof *some && ok; i++) {
+        struct parity_out one = {0};
+        int64_t tok = some[i];
+        bool whole = c->n_tok == 1;
+        for (size_t a = 0; a < c->n_args; a++)
+            if (c->args[a].role == PARITY_OUT && !c->args[a].tok_bytes && !whole) return true;
+        if (tok >= c->n_tok || !all->args[c->n_args - 1].data) continue;
+        ok = parity_launch(x, c, s->packed[at], tok, 1, CUT_WHOLE, &one, e);
+        for (size_t a = 0; a < c->n_args && ok; a++)
+            if (c->args[a].role == PARITY_OUT)
+                memcpy(all->args[a].data + (size_t)tok * c->args[a].tok_bytes, one.args[a].data, one.args[a].bytes);
+        parity_out_free(&one);
+        cases += ok;
+        ok = ok && parity_compare(c, all, &max_abs, &max_of_tol, e);
+        if (!ok) err_prefix(e, "token %" PRId64 " alone", tok);
+    }
+    record(s->w->plan, s->in, t, cases, max_abs, max_of_tol);
+    return ok;
+}
+
+/* What a GPU runs for one token is compiled for one token. */
+static void check_lone(struct subject *s, const struct target *t, json_t *spec) {
+    json_t *meta = NULL, *sizes = json_object_get(spec, "sizes"), *lone = json_deep_copy(spec);
+    struct kernel k = {0};
+    struct err e = {0};
+    struct parity_exec x = {.k = &k};
+    struct cuda_kernel *loaded = NULL;
+    if (!sizes) json_object_set_new(lone, "sizes", json_object());
+    json_object_set_new(json_object_get(lone, "sizes"), "tok", json_integer(1));
+    bool ok = compile_lower(s->w->dsl, lone, t, false, &meta, &e) && compile_lowered(meta, t, &k, &e) &&
+              load_kernel(s->w->plan, &x, &loaded, &e);
+    for (size_t i = 0; i < s->n_cases && ok; i++) ok = check_lone_case(s, t, &x, i, &e);
+    if (!ok) failed(s->w->plan, s->in, t, "for one token", &e);
+    json_decref(lone);
+    json_decref(meta);
+    cuda_kernel_free(s->w->plan->gpu, loaded);
+    kernel_free(&k);
+}
+
 static void free_packed(struct subject *s) {
     for (size_t i = 0; i < PARITY_MAX_RUNS; i++)
         for (size_t j = 0; j < PARITY_MAX_ARGS; j++) guard_free(&s->packed[i][j]);
@@ -255,7 +303,7 @@ static size_t serial_target(const struct plan *p, const struct instance *in) {
     return t;
 }
 
-static void check_target(struct subject *s, size_t t, bool lead, const json_t *spec, json_t **meta) {
+static void check_target(struct subject *s, size_t t, bool lead, json_t *spec, json_t **meta) {
     const struct target *target = &s->w->plan->targets[t];
     struct kernel k = {0};
     struct err e = {0};
@@ -286,6 +334,7 @@ static void check_target(struct subject *s, size_t t, bool lead, const json_t *s
         return;
     }
     for (size_t i = 0; i < s->n_cases; i++) check_case(s, target, &x, i, lead);
+    if (lead && target->ptx) check_lone(s, target, spec);
     if (lead && s->in->shape.small) {
         if (!check_interpreted(s, target, *meta, &x, true, &e)) failed(s->w->plan, s->in, target, "interpreted", &e);
         if (serial_target(s->w->plan, s->in) == t) check_serial(s, target, spec);

@@ -279,7 +279,8 @@ bool parity_same(const struct parity_case *c, const struct parity_out *all, cons
 
 bool parity_pack(struct dsl *d, const struct kernel *pack, const struct target *t, const struct parity_arg *a,
                  struct ref_rng *rng, struct guard *out, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:i, s:I, s:I}", "fmt", a->fmt->name, "lanes", (int)t->lanes, "rows",
+    json_t *arg = json_pack("{s:s, s:i, s:i, s:I, s:I}", "fmt", a->fmt->name, "lanes", (int)t->pack_lanes, "words",
+                            (int)t->pack_words, "rows",
                             (json_int_t)a->rows, "n", (json_int_t)a->width);
     json_t *r = NULL;
     bool ok = dsl_call(d, "packed_size", arg, &r, e);

@@ -22,9 +22,9 @@
 static void make_kernel(struct kernel *k, const char *name, const char *text, size_t len, int64_t times) {
     struct target t = find(cuda_target(gpu));
     struct err e;
-    json_t *meta = json_pack("{s:s, s:s%, s:i, s:[[{s:s, s:I, s:i, s:s}]], s:[s, s], s:[s, s]}", "name", name, "ir", text,
-                             len, "ws", 0, "phases", "fn", name, "times", (json_int_t)times, "per", 0, "dim", "", "args",
-                             "a", "b", "dims", "tok", "pos");
+    json_t *meta = json_pack("{s:s, s:s%, s:i, s:[[{s:s, s:I, s:i, s:s}]], s:[s, s], s:[s, s]}", "name", name, "ir",
+                             text, len, "ws", 0, "phases", "fn", name, "times", (json_int_t)times, "per", 0, "dim", "",
+                             "args", "a", "b", "dims", "tok", "pos");
     *k = (struct kernel){0};
     if (!meta || !compile_lowered(meta, &t, k, &e)) fail_msg("%s", meta ? e.msg : "no valid data");
     json_decref(meta);
@@ -43,7 +43,8 @@ static void random_programs_match_the_interpreter(void **state) {
         memcpy(in + i, &x, 4);
     }
     cuda_addr args[2], dims;
-    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof in, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
+    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof in, &args[1], e) &&
+       cuda_alloc(gpu, 16, &dims, e));
     OK(cuda_upload(gpu, args[0], in, sizeof in, e));
     for (uint64_t program = 9001; program <= 9040; program++) {
         struct buf text = {0};
@@ -70,13 +71,75 @@ static void random_programs_match_the_interpreter(void **state) {
     cuda_free(gpu, dims);
 }
 
+/* Loops split among the parts of a block, with states of every width and a merge that does not commute, after a
+ * parallel loop that fills the memory a block shares. */
+static void split_loops_match_the_interpreter(void **state) {
+    (void)state;
+    NEED_GPU();
+    enum { N = 1000, TASKS = 5 };
+    static _Alignas(64) int32_t in[N * 32], want[TASKS * 32], got[TASKS * 32];
+    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = (int32_t)next_random();
+    cuda_addr args[2], dims;
+    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof got, &args[1], e) &&
+       cuda_alloc(gpu, 16, &dims, e));
+    OK(cuda_upload(gpu, args[0], in, sizeof in, e));
+    for (int parts = PTX_WARPS; parts <= PTX_THREADS; parts *= 2) {
+        int lanes = PTX_THREADS / parts;
+        char t[16] = "i32";
+        if (lanes > 1) snprintf(t, sizeof t, "i32x%d", lanes);
+        struct buf text = {0};
+        struct ir_module *m;
+        struct kernel k;
+        struct cuda_kernel *loaded;
+        int64_t sizes[N_RUN_DIMS] = {0};
+        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+        buf_printf(&text,
+                   "kgen-ir 1\nfunc @split\n%%1:ptr = arg 0\n%%2:ptr = arg 1\n%%3:i64 = begin\n%%4:i64 = end\n"
+                   "%%5:i64 = const 0\n%%6:i64 = const %d\n%%7:i64 = const %d\n%%8:i64 = const 128\n%%9:%s = const 3\n"
+                   "%%10:%s = const 5\n%%11:%s = const 0\n%%12:ptr = shared %d align 64\n"
+                   "for %%13 = %%5 to %%6 step 1 split 8\n%%14:i64 = mul %%13, %%8\n%%15:i32x32 = load %%1, %%14, 0 "
+                   "align 4 inv\n"
+                   "%%16:i32 = hsum %%15\n%%17:i64 = const 4\n%%18:i64 = mul %%13, %%17\nstore %%16, %%12, %%18, 0 "
+                   "align 4\nend\n"
+                   "for %%20 = %%3 to %%4 step 1\n",
+                   N, 4 * lanes, t, t, t, 4 * N);
+        const char *spread = lanes > 1 ? "%%30:%s = splat %%29\n" : "%%30:%s = add %%29, %%11\n";
+        buf_puts(&text, "for %21 = %20 to %6 step 3 ");
+        buf_printf(&text,
+                   "split %d carry %%22:%s = %%11\n%%23:i64 = mul %%21, %%7\n%%24:%s = load %%1, %%23, 0 align 4 inv\n",
+                   parts, t, t);
+        buf_printf(&text, "%%27:i64 = const 4\n%%28:i64 = mul %%21, %%27\n%%29:i32 = load %%12, %%28, 0 align 4\n");
+        buf_printf(&text, spread, t);
+        buf_printf(&text,
+                   "%%31:%s = mul %%22, %%10\n%%32:%s = add %%31, %%24\n%%33:%s = add %%32, %%30\nyield %%33\n"
+                   "merge %%40, %%41\n%%42:%s = mul %%40, %%9\n%%43:%s = add %%42, %%41\nyield %%43\nend -> %%50\n"
+                   "%%51:i64 = mul %%20, %%8\nstore %%50, %%2, %%51, 0 align 4\nend\nend\n",
+                   t, t, t, t, t);
+        OK(ir_parse(text.data, text.len, &m, e) && ir_verify(m, e));
+        make_kernel(&k, "split", text.data, text.len, TASKS);
+        k.phases[0].parts[0].team = true;
+        memset(want, 0, sizeof want);
+        OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, TASKS, NULL, true, e));
+        OK(cuda_fill(gpu, args[1], 0, sizeof got, e) && cuda_kernel_new(gpu, &k, &loaded, e));
+        OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], sizeof got, e));
+        if (memcmp(want, got, sizeof want) != 0) fail_msg("%d parts\n%s", parts, text.data);
+        cuda_kernel_free(gpu, loaded);
+        kernel_free(&k);
+        ir_free(m);
+        buf_free(&text);
+    }
+    cuda_free(gpu, args[0]);
+    cuda_free(gpu, args[1]);
+    cuda_free(gpu, dims);
+}
+
 /* Every kernel in its formats against the references, the interpreter's bits, and itself cut in pieces. */
 static void kernels_match_their_references(void **state) {
     (void)state;
     NEED_GPU();
-    static const char *const kernels[] = {"embed",     "rmsnorm", "linear",    "add",       "add_bias",
-                                          "silu_mul",  "gelu_mul", "head_norm", "rope",     "kv_append",
-                                          "attention", "argmax",  "norm_qkv",  "swiglu_ffn"};
+    static const char *const kernels[] = {"embed",     "rmsnorm",  "linear",    "add",       "add_bias",
+                                          "silu_mul",  "gelu_mul", "head_norm", "rope",      "kv_append",
+                                          "attention", "argmax",   "norm_qkv",  "swiglu_ffn"};
     struct parity_options o = {.kernels = kernels,
                                .n_kernels = sizeof kernels / sizeof *kernels,
                                .target = cuda_target(gpu),
@@ -237,6 +300,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dp4a_means_dot4),
         cmocka_unit_test(random_programs_match_the_interpreter),
+        cmocka_unit_test(split_loops_match_the_interpreter),
         cmocka_unit_test(captured_launches_see_new_sizes),
         cmocka_unit_test(memory_that_is_not_there_is_foreseen),
         cmocka_unit_test(devices_that_are_not_there_are_errors),

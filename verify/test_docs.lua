@@ -13,10 +13,13 @@ package.path = "./?.lua;" .. package.path
 
 local DOCS = { "docs/dsl.md", "docs/formats.md", "docs/families.md" }
 local UPDATE = os.getenv "UPDATE" == "1"
+local function x86(class, lanes, vregs, serial)
+  return { class = class, lanes = lanes, pack_lanes = lanes, pack_words = 1, vregs = vregs, serial = serial, team = 0 }
+end
 local TARGETS = {
-  { class = "x86-64-v4", lanes = 16, vregs = 32 }, { class = "x86-64-v3", lanes = 8, vregs = 16 },
-  { class = "x86-64", lanes = 4, vregs = 16 },
-  { class = "x86-64", lanes = 4, vregs = 16, serial = true }, -- no lanes, no unrolling
+  x86("x86-64-v4", 16, 32), x86("x86-64-v3", 8, 16), x86("x86-64", 4, 16),
+  x86("x86-64", 4, 16, true), -- no lanes, no unrolling
+  { class = "ptx", lanes = 32, pack_lanes = 8, pack_words = 4, vregs = 128, team = 256 },
 }
 
 local count, failed = 0, 0
@@ -108,7 +111,7 @@ end
 
 function runners.format(text, _, name)
   local main = open { ["dsl/formats/" .. name .. ".lua"] = text }
-  for _, lanes in ipairs { 4, 8, 16 } do main.pack { fmt = name, lanes = lanes } end
+  for _, lanes in ipairs { 4, 8, 16 } do main.pack { fmt = name, lanes = lanes, words = lanes == 8 and 4 or 1 } end
   for _, act in ipairs { "q8", "f32" } do
     lower_all(main, { kernel = "linear", sizes = { d = 512, n = 40 }, formats = { W = name }, params = { act = act } })
   end
@@ -372,7 +375,7 @@ makers["dot-forms"] = function()
   for _, name in ipairs(by_ggml(formats)) do
     local f = formats.get(name)
     if not formats.is_float(f) and not f.activation then
-      local terms, g, bias = dot_form(f, formats.layout(f, 16))
+      local terms, g, bias = dot_form(f, formats.layout(f, 16, 1))
       for n, t in ipairs(terms) do
         local rest = not t.code and "S" or bias == 0 and "dx·Σ u·x" or ("dx·(Σ u·x − %d·I)"):format(bias)
         terms[n] = { c = t.c, text = product(t, rest) }
@@ -402,7 +405,7 @@ end
 local function drawing(name, lanes)
   local _, _, formats = open()
   local def = formats.get(name)
-  local L = formats.layout(def, lanes)
+  local L = formats.layout(def, lanes, 1)
   local out = { "```text", ("%s, one block of %d elements of each of %d rows: %d bytes"):format(name, def.block, lanes,
     L.block_bytes), "offset bytes" }
   local function row(at, bytes, text) out[#out + 1] = ("%6d %5d  %s"):format(at, bytes, text) end
@@ -426,8 +429,8 @@ local function drawing(name, lanes)
   local code_words = {}
   for _, p in ipairs(L.planes) do
     local bits = p.width == 8 and "codes" or ("bits %d…%d of the codes"):format(p.shift, p.shift + p.width - 1)
-    for w, word in ipairs(p.words) do
-      code_words[#code_words + 1] = { p.word_at and p.word_at[w - 1] or p.at + (w - 1) * 4 * lanes,
+    for _, word in ipairs(p.words) do
+      code_words[#code_words + 1] = { word.at,
         ("a word of each row: %s of elements %s"):format(bits, elements(word.groups)) }
     end
   end
@@ -529,7 +532,7 @@ do
   for _, name in ipairs(formats.list) do
     local def = formats.get(name)
     if not formats.is_float(def) and not def.activation then
-      local terms, g, bias = dot_form(def, formats.layout(def, 16))
+      local terms, g, bias = dot_form(def, formats.layout(def, 16, 1))
       local n_codes = 1 << (def.code.table and 8 or def.code.width)
       local dx, want, got, size = 0.37, 0, 0, 0
       for _ = 1, 8 do -- runs

@@ -259,6 +259,23 @@ static const struct bad_case bad[] = {
     {"for %9 = %2 to %2 step 1 carry %10:f32 = %8\nyield %2\nend -> %11", "yield: operand 1 must be f32, found i64"},
     {"if %2\nend", "operand 1 must be i1, found i64"},
     {"%9:ptr = stack 1048576 align 64\n%10:ptr = stack 1 align 1", "from 1 to 1048576 bytes in all"},
+    {"for %9 = %2 to %2 step 1 split 3\nend", "the parts must be a power of two up to 1024, found 3"},
+    {"for %9 = %2 to %2 step 1 split 2048\nend", "the number of parts"},
+    {"for %9 = %2 to %2 step 1 split 2\nfor %10 = %2 to %2 step 1 split 2\nend\nend",
+     "stands inside another (line 11)"},
+    {"for %9 = %2 to %2 step 1 split 2 carry %10:f32 = %8\nyield %10\nend -> %11",
+     "a split for with carries needs a merge"},
+    {"for %9 = %2 to %2 step 1 split 2 carry %10:f32 = %8\nyield %10\nmerge %11, %12\nend -> %13", "must end in yield"},
+    {"for %9 = %2 to %2 step 1 split 2 carry %10:f32 = %8\nyield %10\nmerge %11, %12\nyield %10\nend -> %13",
+     "%10 is not visible here"},
+    {"for %9 = %2 to %2 step 1 split 2 carry %10:f32 = %8\nyield %10\nmerge %11, %12\nyield %2\nend -> %13",
+     "operand 1 must be f32, found i64"},
+    {"for %9 = %2 to %2 step 1 carry %10:f32 = %8\nyield %10\nmerge %11, %12\nyield %11\nend -> %13",
+     "merge follows the yield of a split for with carries"},
+    {"merge %9, %10", "merge follows the yield"},
+    {"%9:i32x4 = load %1, %2, 0 align 4 stride 2", "a stride of 2 needs lanes, and none that overlap"},
+    {"%9:i32 = load %1, %2, 0 align 4 stride 8", "a stride of 8 needs lanes"},
+    {"%9:ptr = stack 1048576 align 64\n%10:ptr = shared 1 align 1", "from 1 to 1048576 bytes in all"},
     {"end\nfunc @f", "func @f is defined twice"},
     {"end\nfunc f", "expected `@`"},
     {"end\nfunc @", "expected a function name"},
@@ -396,6 +413,14 @@ static const struct meaning_case meanings[] = {
     {"%1:i32x2 = const 10\n%2:i32x2 = const -16580095\n%3:i32x2 = const -2130510079\n"
      "%4:i32x2 = dot4 %1, %2, %3 umax=255\n%9:i32 = extract %4, 1",
      "i32", (uint32_t)(10 + 1 - 2 + 6 - 255 * 127)},
+    /* 0 … 9 in four parts: 0+4+8, 1+5+9, 2+6, 3+7; neighbours merged as 100 l + r, then those */
+    {"%1:i64 = const 0\n%2:i64 = const 10\n%3:i64 = const 100\nfor %4 = %1 to %2 step 1 split 4 carry %5:i64 = %1\n"
+     "%6:i64 = add %5, %4\nyield %6\nmerge %7, %8\n%10:i64 = mul %7, %3\n%11:i64 = add %10, %8\nyield %11\nend -> %9",
+     "i64", 121500 + 810},
+    {"%1:ptr = shared 32 align 4\n%2:i64 = const 0\n%3:i64 = const 4\n%4:i32x4 = iota\n"
+     "for %5 = %2 to %3 step 1 split 8\n%6:i64 = mul %5, %3\n%7:i32 = trunc %5\nstore %7, %1, %6, 0 align 4\nend\n"
+     "%8:i32x2 = load %1, %2, 4 align 4 stride 8\n%9:i32 = hsum %8",
+     "i32", 4},
 };
 
 static uint64_t run_meaning(const struct meaning_case *c, bool optimized) {
