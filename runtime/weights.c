@@ -121,7 +121,7 @@ static bool lay_out(struct model *m, struct layout *l, struct err *e) {
                 return err_set(e, ERR_INPUT, "tensor '%s': rows of %lld elements are not whole %s blocks of %u",
                                t->name, (long long)t->dims[1], t->fmt, src->type->block_elems);
             packed_size(t, p);
-            int64_t rows = round_rows(m, t, p->row_bytes), lanes = m->compiler.target.lanes;
+            int64_t rows = round_rows(m, t, p->row_bytes), lanes = m->compiler.target.pack_lanes;
             p->rows = rows < t->dims[0] ? rows : t->dims[0];
             l->staging_bytes = max(l->staging_bytes, (uint64_t)(p->rows * p->row_bytes));
             l->round_bytes = max(l->round_bytes, (uint64_t)((p->rows + lanes - 1) / lanes) * p->tile);
@@ -208,9 +208,9 @@ static bool fill_memory(struct model *m, const struct layout *l, struct err *e) 
 /* Everything the image's bytes depend on besides the file: the declared layouts, by the sources' digest, and what is
  * where. */
 static bool identify(struct model *m, const struct layout *l, struct pack_id *id) {
-    id->lanes = m->compiler.target.lanes;
+    id->lanes = m->compiler.target.pack_lanes;
     id->bytes = l->bytes;
-    buf_printf(&id->layout, "%s\n%u\n", dsl_digest(m->dsl), id->lanes);
+    buf_printf(&id->layout, "%s\n%u %u\n", dsl_digest(m->dsl), id->lanes, m->compiler.target.pack_words);
     for (size_t i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
         if (t->kind != TENSOR_WEIGHT) continue;
