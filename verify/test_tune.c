@@ -323,8 +323,8 @@ static struct buf launch(struct dsl *d, const struct target *t, const json_t *ma
     struct err e;
     json_t *costs = NULL;
     const json_t *run = json_object_get(made, "run");
-    json_t *arg = json_pack("{s:O, s:O, s:i}", "spec", json_object_get(made, "spec"), "run", (json_t *)run, "lanes",
-                            (int)t->lanes);
+    json_t *arg = json_pack("{s:O, s:O, s:i, s:i}", "spec", json_object_get(made, "spec"), "run", (json_t *)run, "lanes",
+                            (int)t->pack_lanes, "words", (int)t->pack_words);
     if (!dsl_call(d, "case", arg, &costs, &e)) fail_msg("%s", e.msg);
     const json_t *arrays = json_object_get(costs, "arrays");
     struct ref_rng rng = {3, 0};
