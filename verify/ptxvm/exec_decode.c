@@ -236,6 +236,7 @@ static u32 convert_row(struct decoder *d, u32 from, int have, int want, bool is_
 
 u32 dec_src_bytes(struct decoder *d, const struct ptx_operand *o, int bytes, bool is_signed) {
     if (bytes == 1) bytes = 2;
+    if (o->negated) dec_fail(d, "a negated operand");
     switch (o->kind) {
     case O_REG:
         return convert_row(d, dec_reg(d, o->reg), dec_reg_bytes(d, o), bytes, is_signed);
@@ -449,7 +450,7 @@ u32 dec_label(struct decoder *d, const struct ptx_operand *o) {
 /* ---- statements ---- */
 static const struct opcode *find_opcode(const char *name) {
     const struct opcode *tables[] = {dec_alu_opcodes,  dec_convert_opcodes, dec_memory_opcodes,
-                                     dec_warp_opcodes, dec_matrix_opcodes,  dec_async_opcodes};
+                                     dec_warp_opcodes, dec_matrix_opcodes,  dec_async_opcodes, dec_video_opcodes};
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
         for (const struct opcode *o = tables[k]; o->name; o++)
             if (!strcmp(o->name, name)) return o;

@@ -99,6 +99,6 @@ struct opcode {
     enum vm_class cls;
 };
 extern const struct opcode dec_alu_opcodes[], dec_convert_opcodes[], dec_memory_opcodes[], dec_warp_opcodes[],
-    dec_matrix_opcodes[], dec_async_opcodes[];
+    dec_matrix_opcodes[], dec_async_opcodes[], dec_video_opcodes[];
 
 #endif

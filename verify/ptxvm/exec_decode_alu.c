@@ -871,25 +871,6 @@ static void dec_slct(struct decoder *d) {
     dec_float(d, op, n, dec_dst(d, dec_operand(d, 0), t), s[0], s[1], c, ftz ? FP_FTZ : 0);
 }
 
-/* vabsdiff2, vabsdiff4 .u32.atype.atype{.add} d, a, b, c: what __vabsdiffu4 and __vsadu4 become. Masks, selections and
- * saturation are unknown, and so are the other video instructions: the compilers do not use them. */
-static void dec_vabsdiff(struct decoder *d) {
-    bool four = d->part[0][8] == '4';
-    enum ptx_type dt = dec_type(d), at = dec_type(d), bt = dec_type(d);
-    bool add = dec_take(d, "add"), sgn = at == PT_S32;
-    if (dt != PT_U32 || at != bt || (at != PT_U32 && at != PT_S32)) dec_unknown(d);
-    dec_count(d, 4, 4);
-    u32 s[3];
-    sources(d, PT_U32, 3, s);
-    int op = four ? (add   ? (sgn ? ROW_VABSDIFF4ADD_S : ROW_VABSDIFF4ADD_U)
-                     : sgn ? ROW_VABSDIFF4_S
-                           : ROW_VABSDIFF4_U)
-                  : (add   ? (sgn ? ROW_VABSDIFF2ADD_S : ROW_VABSDIFF2ADD_U)
-                     : sgn ? ROW_VABSDIFF2_S
-                           : ROW_VABSDIFF2_U);
-    dec_row(d, op, 4, dec_dst(d, dec_operand(d, 0), PT_U32), s[0], s[1], s[2]);
-}
-
 const struct opcode dec_alu_opcodes[] = {
     {"add", dec_add, VM_C_INT},
     {"sub", dec_sub, VM_C_INT},
@@ -938,8 +919,6 @@ const struct opcode dec_alu_opcodes[] = {
     {"szext", dec_szext, VM_C_INT},
     {"dp4a", dec_dp4a, VM_C_INT},
     {"dp2a", dec_dp2a, VM_C_INT},
-    {"vabsdiff2", dec_vabsdiff, VM_C_INT},
-    {"vabsdiff4", dec_vabsdiff, VM_C_INT},
     {"setp", dec_setp, VM_C_COMPARE},
     {"set", dec_set, VM_C_COMPARE},
     {"testp", dec_testp, VM_C_COMPARE},

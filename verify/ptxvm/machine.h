@@ -125,6 +125,7 @@ struct ext {
     u32 *targets; /* brx: instruction numbers; indirect calls: none */
     int n_targets;
     const struct mma_extra *mma; /* sparse and scaled products, else NULL */
+    const struct video *video;   /* video instructions */
     const char *text;            /* the instruction */
 };
 

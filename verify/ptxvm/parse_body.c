@@ -133,10 +133,9 @@ static void named_operand(struct parser *p, struct ptx_operand *o) {
     o->reg = reg_named(p, s, n);
     if (o->reg >= 0) {
         o->kind = O_REG;
-        if (p->x.kind == TK_ID && p->x.start[0] == '.' && !p->x.spaced) { /* %r1.b0, of video instructions: not known */
-            parse_next(p);
-            o->kind = O_NAME;
-            o->scope = p->scope;
+        if (p->x.kind == TK_ID && p->x.start[0] == '.' && !p->x.spaced) {
+            o->name = parse_name(p) + 1;
+            o->kind = O_SELECT;
         }
         return;
     }
@@ -193,6 +192,14 @@ static struct ptx_operand operand(struct parser *p, int depth) {
             o.kind = p->x.kind == TK_F32 ? O_F32 : O_F64;
             o.value = (int64_t)(p->x.value ^ (o.kind == O_F32 ? 1ull << 31 : 1ull << 63));
             parse_next(p);
+            return o;
+        }
+        if (p->x.kind == TK_ID) {
+            named_operand(p, &o);
+            if (o.kind != O_REG && o.kind != O_SELECT) parse_fail(p, "expected a register or a constant after '-'");
+            if (o.kind == O_REG) o.name = "";
+            o.kind = O_SELECT;
+            o.negated = true;
             return o;
         }
         p->x = save;

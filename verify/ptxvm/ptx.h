@@ -88,13 +88,27 @@ struct ptx_var {
     struct ptx_var *next; /* hash chain of module variables */
 };
 
-enum ptx_operand_kind { O_REG, O_INT, O_F32, O_F64, O_VAR, O_NAME, O_SREG, O_VEC, O_MEM, O_LIST, O_PAIR, O_SINK };
+enum ptx_operand_kind {
+    O_REG,
+    O_INT,
+    O_F32,
+    O_F64,
+    O_VAR,
+    O_NAME,
+    O_SREG,
+    O_VEC,
+    O_MEM,
+    O_LIST,
+    O_PAIR,
+    O_SINK,
+    O_SELECT /* a register with a selector (%r1.b0) or a minus, of video instructions */
+};
 struct ptx_operand {
     enum ptx_operand_kind kind;
-    bool negated;     /* !p */
-    int reg;          /* O_REG */
+    bool negated;     /* !p, or -r of O_SELECT */
+    int reg;          /* O_REG, O_SELECT */
     int64_t value;    /* O_INT; bits of O_F32 and O_F64; offset of O_VAR and O_MEM */
-    const char *name; /* O_NAME, O_SREG */
+    const char *name; /* O_NAME, O_SREG; the selector of O_SELECT, "" for none */
     int scope;        /* O_NAME */
     struct ptx_var *var;
     struct ptx_operand *elems; /* O_VEC, O_LIST, O_PAIR; O_MEM: the base, then the coordinates if any */

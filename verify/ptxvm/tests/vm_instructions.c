@@ -301,7 +301,6 @@ static void t_unknown_reached(void **unused) {
     static const char *const unknown[] = {
         "tex.2d.v4.f32.f32 {%f0, %f1, %f2, %f3}, [%x0, {%f0, %f1}];",
         "sust.b.1d.b32.trap [%x0, {%r0}], %r1;",
-        "vadd.s32.u32.s32.sat %r0, %r1.b0, %r2.h1;",
         "tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%r0], 64;",
         "add.u31 %r0, %r1, %r2;",
         "shl.b32.wrap %r0, %r1, %r2;",
