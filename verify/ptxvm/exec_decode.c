@@ -202,8 +202,14 @@ struct ptx_var *dec_variable(struct decoder *d, const struct ptx_operand *o) {
     return o->kind == O_NAME ? ptx_var_find(&d->m->text, o->name) : NULL;
 }
 
+static bool copied_parameter(const struct decoder *d, const struct ptx_var *v) {
+    return v->space == SP_PARAM && v->is_formal && !d->f->is_entry;
+}
 static u32 variable_address(struct decoder *d, const struct ptx_operand *o, struct ptx_var *v, int bytes) {
-    if ((v->space == SP_SHARED && v->is_extern) || v->space == SP_LOCAL) {
+    if (v->space == SP_TEXREF) dec_fail(d, "the machine does not know textures, samplers and surfaces");
+    if (v->space == SP_PARAM && !v->is_formal) dec_fail(d, "the address of a call's parameter");
+    u64 at = copied_parameter(d, v) ? v->copy : v->addr;
+    if ((v->space == SP_SHARED && v->is_extern) || v->space == SP_LOCAL || copied_parameter(d, v)) {
         u32 to = dec_temp(d, bytes);
         bool old = d->unguarded;
         d->unguarded = true;
@@ -212,11 +218,11 @@ static u32 variable_address(struct decoder *d, const struct ptx_operand *o, stru
         in->d = to;
         in->dsize = (u8)bytes;
         in->cls = VM_C_MOVE;
-        in->imm = (s64)v->addr + o->value;
-        in->flags = v->space == SP_LOCAL ? MEM_LOCAL_FRAME : MEM_DYNAMIC_SHARED;
+        in->imm = (s64)at + o->value;
+        in->flags = v->space == SP_SHARED ? MEM_DYNAMIC_SHARED : MEM_LOCAL_FRAME;
         return to;
     }
-    return dec_const(d, bytes, v->addr + (u64)o->value);
+    return dec_const(d, bytes, at + (u64)o->value);
 }
 
 static u32 convert_row(struct decoder *d, u32 from, int have, int want, bool is_signed) {
@@ -449,8 +455,8 @@ u32 dec_label(struct decoder *d, const struct ptx_operand *o) {
 
 /* ---- statements ---- */
 static const struct opcode *find_opcode(const char *name) {
-    const struct opcode *tables[] = {dec_alu_opcodes,  dec_convert_opcodes, dec_memory_opcodes,
-                                     dec_warp_opcodes, dec_matrix_opcodes,  dec_async_opcodes, dec_video_opcodes};
+    const struct opcode *tables[] = {dec_alu_opcodes,    dec_convert_opcodes, dec_memory_opcodes, dec_warp_opcodes,
+                                     dec_matrix_opcodes, dec_async_opcodes,   dec_video_opcodes};
     for (size_t k = 0; k < sizeof tables / sizeof *tables; k++)
         for (const struct opcode *o = tables[k]; o->name; o++)
             if (!strcmp(o->name, name)) return o;
@@ -525,6 +531,61 @@ static void finish(struct decoder *d, u32 end) {
     }
 }
 
+void dec_param_move(struct decoder *d, bool load, bool of_call, u32 offset, u32 bytes, u32 r, int row_bytes) {
+    struct ext *x = dec_ext(d, 1);
+    x->ops[0] = r;
+    x->sizes[0] = (u8)row_bytes;
+    x->bytes = (u8)bytes;
+    struct insn *in = dec_op(d, load ? op_ldparam : op_stparam, x);
+    in->cls = VM_C_MOVE;
+    in->imm = offset;
+    in->flags = of_call;
+}
+
+/* A device function's parameters that live in registers, and those whose address is taken: these are copied into local
+ * memory, where PTX puts them. */
+static void prologue(struct decoder *d) {
+    struct ptx_function *f = d->f;
+    d->cls = VM_C_MOVE;
+    for (int i = 0; i < f->n_params && !f->is_entry; i++) {
+        const struct ptx_var *v = f->params[i];
+        if (v->space == SP_REG) {
+            struct ptx_operand o = {.kind = O_REG, .reg = v->reg};
+            dec_param_move(d, true, false, (u32)v->addr, (u32)v->bytes, dec_reg(d, v->reg), dec_reg_bytes(d, &o));
+        }
+        if (!v->address_taken) continue;
+        u32 step = v->align % 8 == 0 && v->bytes % 8 == 0 ? 8 : v->align % 4 == 0 && v->bytes % 4 == 0 ? 4 : 1;
+        for (u32 at = 0; at < v->bytes; at += step) {
+            memset(d->used_temps, 0, sizeof d->used_temps);
+            int size = step == 1 ? 2 : (int)step;
+            u32 t = dec_temp(d, size);
+            dec_param_move(d, true, false, (u32)v->addr + at, step, t, size);
+            struct ext *x = dec_ext(d, 1);
+            x->ops[0] = t;
+            x->sizes[0] = (u8)size;
+            x->bytes = (u8)step;
+            struct insn *in = dec_op(d, op_st, x);
+            in->space = SP_LOCAL;
+            in->imm = (s64)v->copy + at;
+            in->flags = MEM_LOCAL_FRAME;
+        }
+    }
+}
+static void epilogue(struct decoder *d) { /* results in registers */
+    for (int i = 0; i < d->f->n_returns && !d->f->is_entry; i++) {
+        const struct ptx_var *v = d->f->returns[i];
+        if (v->space != SP_REG) continue;
+        struct ptx_operand o = {.kind = O_REG, .reg = v->reg};
+        dec_param_move(d, false, false, (u32)v->addr, (u32)v->bytes, dec_reg(d, v->reg), dec_reg_bytes(d, &o));
+    }
+}
+
+/* Notes the parameters that a statement uses other than as the name of an address. */
+static void note_addresses(struct decoder *d, const struct ptx_operand *o) {
+    if (o->kind == O_VAR && o->var->space == SP_PARAM && o->var->is_formal) o->var->address_taken = true;
+    for (int i = 0; o->kind == O_VEC && i < o->n; i++) note_addresses(d, &o->elems[i]);
+}
+
 /* Parameter areas and local memory: offsets of the function's own variables. */
 static u32 place_variable(struct ptx_var *v, u32 *at) {
     u32 align = v->align ? v->align : 1;
@@ -551,7 +612,18 @@ static void layout(struct decoder *d) {
             local += 16; /* a red zone */
         }
     }
-    c->args_bytes = (args + 15) & ~15u;
+    for (int i = 0; i < f->n_code && !f->is_entry; i++)
+        for (int k = 0; k < f->code[i].n; k++) note_addresses(d, &f->code[i].operands[k]);
+    for (int i = 0; i < f->n_params; i++) {
+        struct ptx_var *v = f->params[i];
+        if (v->space == SP_REG && !v->bytes) dec_fail(d, "a parameter that is a predicate");
+        if (!v->address_taken) continue;
+        u64 offset = v->addr; /* place_variable puts it into the local area */
+        v->copy = place_variable(v, &local) - v->bytes;
+        v->addr = offset;
+        local += 16;
+    }
+    c->args_bytes = d->args_base = (args + 15) & ~15u;
     c->local_bytes = (local + 15) & ~15u;
     if (c->args_bytes > 1u << 20 || c->formal_bytes > 1u << 20) dec_fail(d, "more than 1 MiB of parameters");
     if (c->local_bytes > 512u << 10) dec_fail(d, "more than 512 KiB of local memory");
@@ -579,6 +651,7 @@ bool vm_decode(struct vm_module *m, struct code *c, struct err *e) {
     for (int b = 0; b < PTX_BUCKETS; b++)
         for (struct ptx_label *l = f->labels[b]; l; l = l->next) is_target[l->at] = 1;
     layout(d);
+    prologue(d);
     for (int i = 0; i < f->n_code; i++) {
         d->st = &f->code[i];
         d->statement_pc[i] = (int)c->n;
@@ -593,6 +666,7 @@ bool vm_decode(struct vm_module *m, struct code *c, struct err *e) {
     u32 end = c->n;
     d->cls = VM_C_CONTROL;
     dec_emit(d, K_JOIN);
+    epilogue(d);
     dec_op(d, f->is_entry ? op_exit : op_ret, NULL);
     finish(d, end);
     c->decoded = true;

@@ -37,6 +37,7 @@ struct decoder {
     } post[16]; /* widening of results, after the instruction */
     int n_post;
     int *statement_pc;
+    u32 args_base; /* .param variables of the function's own; behind them, values that calls pass in registers */
 };
 
 _Noreturn void dec_fail(struct decoder *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -72,6 +73,8 @@ struct ext *dec_ext(struct decoder *d, int n_ops);
 int dec_vector(struct decoder *d, const struct ptx_operand *o, enum ptx_type t, bool dst, u32 *ops, u8 *sizes, int cap);
 /* The address operand: in->a, in->imm, x->asize and in->flags (MEM_…). */
 enum { MEM_DYNAMIC_SHARED = 1, MEM_LOCAL_FRAME = 2 };
+/* A value between a row and parameter memory: the function's own, or (of_call) that of its calls. */
+void dec_param_move(struct decoder *d, bool load, bool of_call, u32 offset, u32 bytes, u32 r, int row_bytes);
 void dec_address(struct decoder *d, const struct ptx_operand *o, struct insn *in, struct ext *x, int space);
 struct ptx_var *dec_variable(struct decoder *d,
                              const struct ptx_operand *o);     /* resolves O_VAR and O_NAME; NULL: no variable */

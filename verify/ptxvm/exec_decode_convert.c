@@ -172,6 +172,15 @@ static void dec_isspacep(struct decoder *d) {
     dec_row(d, ROW_ISSPACEP, 0, dec_dst_pred(d, dec_operand(d, 0)), s, N, N)->imm = space;
 }
 
+/* Textures, samplers and surfaces are unknown to the machine, and taking the address of one is an error: nothing points
+ * to any. */
+static void dec_istypep(struct decoder *d) {
+    if (!dec_take(d, "texref") && !dec_take(d, "samplerref") && !dec_take(d, "surfref")) dec_unknown(d);
+    dec_count(d, 2, 2);
+    dec_src(d, dec_operand(d, 1), PT_U64);
+    dec_row(d, ROW_P_MOV, 0, dec_dst_pred(d, dec_operand(d, 0)), dec_pred_const(d, false), N, N);
+}
+
 /* ---- cvt ---- */
 static bool type_is_int(enum ptx_type t) {
     return t >= PT_U8 && t <= PT_S64;
@@ -407,6 +416,7 @@ const struct opcode dec_convert_opcodes[] = {
     {"mov", dec_mov, VM_C_MOVE},
     {"cvta", dec_cvta, VM_C_MOVE},
     {"isspacep", dec_isspacep, VM_C_COMPARE},
+    {"istypep", dec_istypep, VM_C_COMPARE},
     {"cvt", dec_cvt, VM_C_CONVERT},
     {0},
 };

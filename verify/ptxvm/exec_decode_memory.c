@@ -122,8 +122,7 @@ static void dec_ld(struct decoder *d) {
         return;
     }
     dec_address(d, dec_operand(d, 1), in, x, a.space);
-    if (in->space == SP_PARAM && !d->f->is_entry)
-        dec_fail(d, "the machine does not know computed addresses of a device function's parameters");
+    if (in->space == SP_PARAM && !d->f->is_entry) in->space = SP_LOCAL; /* where the parameter was copied to */
     if (a.order >= 2) d->c->serial = true;
     if (a.is_volatile || a.order == 1) d->c->serial |= a.space != SP_SHARED && a.space != SP_LOCAL;
 }
@@ -353,6 +352,27 @@ static void dec_mapa(struct decoder *d) { /* mapa{.shared::cluster}.type d, a, r
     in->cls = VM_C_MOVE;
 }
 
+static void dec_stack(struct decoder *d) { /* alloca.type ptr, size{, align}; stacksave.type d; stackrestore.type a */
+    int mode = d->part[0][0] == 'a' ? 0 : d->part[0][5] == 's' ? 1 : 2;
+    enum ptx_type t = dec_type(d);
+    if (t != PT_U32 && t != PT_U64) dec_unknown(d);
+    dec_count(d, mode ? 1 : 2, mode ? 1 : 3);
+    struct ext *x = dec_ext(d, 0);
+    x->mode = (u8)mode;
+    x->bytes = (u8)ptx_type_bytes(t);
+    s64 align = 8;
+    if (d->st->n == 3 &&
+        (!dec_constant(dec_operand(d, 2), &align) || align < 1 || align > 1 << 23 || (align & (align - 1))))
+        dec_fail(d, "the alignment is no power of two up to 2^23");
+    x->m = align < 8 ? 8 : (int)align;
+    u32 a = mode == 1 ? N : dec_src(d, dec_operand(d, mode ? 0 : 1), t),
+        r = mode == 2 ? N : dec_dst(d, dec_operand(d, 0), t);
+    d->cls = VM_C_MOVE;
+    struct insn *in = dec_op(d, op_stack, x);
+    in->a = a, in->d = r;
+    in->dsize = x->bytes;
+}
+
 const struct opcode dec_memory_opcodes[] = {
     {"ld", dec_ld, VM_C_LOAD},
     {"ldu", dec_ld, VM_C_LOAD},
@@ -368,5 +388,8 @@ const struct opcode dec_memory_opcodes[] = {
     {"createpolicy", dec_createpolicy, VM_C_MOVE},
     {"mapa", dec_mapa, VM_C_MOVE},
     {"getctarank", dec_mapa, VM_C_MOVE},
+    {"alloca", dec_stack, VM_C_MOVE},
+    {"stacksave", dec_stack, VM_C_MOVE},
+    {"stackrestore", dec_stack, VM_C_MOVE},
     {0},
 };

@@ -77,11 +77,29 @@ static void note_call(struct decoder *d, struct code *callee) {
     c->calls[c->n_calls++] = callee;
 }
 
-/* The variable of a call's argument: the parameter space of this function's calls. */
-static struct ptx_var *argument(struct decoder *d, const struct ptx_operand *o) {
-    if (o->kind != O_VAR || o->var->space != SP_PARAM || o->var->is_formal)
-        dec_fail(d, "the machine knows arguments in .param variables only");
-    return o->var;
+/* A call's argument or result: a .param variable, or a register or constant with a place behind those variables. */
+struct passed {
+    u32 at, bytes, align;
+    u32 r;         /* the row; N: a variable */
+    int row_bytes; /* of the row */
+};
+static struct passed passed(struct decoder *d, const struct ptx_operand *o, const struct ptx_var *formal, bool result,
+                            u32 *next) {
+    if (o->kind == O_VAR && o->var->space == SP_PARAM && !o->var->is_formal)
+        return (struct passed){(u32)o->var->addr, (u32)o->var->bytes, o->var->align ? o->var->align : 1, N, 0};
+    struct passed p = {.at = *next, .r = N};
+    *next += 16;
+    p.row_bytes = o->kind == O_REG ? dec_reg_bytes(d, o) : formal ? ptx_type_bytes(formal->type) : 0;
+    if (p.row_bytes == 1) p.row_bytes = 2;
+    p.bytes = formal ? (u32)formal->bytes : (u32)p.row_bytes;
+    p.align = p.bytes;
+    if (!p.row_bytes || (p.bytes == 1 ? 2 : p.bytes) != (u32)p.row_bytes ||
+        (formal && formal->bytes != (u64)ptx_type_bytes(formal->type)))
+        dec_fail(d, "an argument that is no .param variable and no register or constant of its parameter's size");
+    if (result && o->kind == O_SINK) return p;
+    if (result && o->kind != O_REG) dec_fail(d, "a result that is no register");
+    p.r = result ? dec_reg(d, o->reg) : dec_src_bytes(d, o, p.row_bytes, false);
+    return p;
 }
 
 static void dec_call(struct decoder *d) {
@@ -91,64 +109,65 @@ static void dec_call(struct decoder *d) {
     if (dec_operand(d, 0)->kind == O_LIST) returns = dec_operand(d, at++);
     const struct ptx_operand *target = dec_operand(d, at++);
     if (at < d->st->n && d->st->operands[at].kind == O_LIST) args = dec_operand(d, at++);
-    int n_in = args ? args->n : 0, n_out = returns ? returns->n : 0;
+    int n_in = args ? args->n : 0, n_out = returns ? returns->n : 0, n = n_in + n_out;
+    struct ptx_function *f = target->kind == O_NAME ? ptx_function_find(&d->m->text, target->name) : NULL;
+    if (f && f->has_body && (f->n_params != n_in || f->n_returns != n_out))
+        dec_fail(d, "%s has %d parameters and %d results", f->name, f->n_params, f->n_returns);
     struct ext *x = dec_ext(d, 0);
     x->n_in = n_in, x->n_out = n_out;
-    x->arg_from = arena_new(&d->m->arena, (size_t)(n_in + n_out + 1) * sizeof(u32));
-    x->arg_to = arena_new(&d->m->arena, (size_t)(n_in + n_out + 1) * sizeof(u32));
-    x->arg_bytes = arena_new(&d->m->arena, (size_t)(n_in + n_out + 1) * sizeof(u32));
-    for (int i = 0; i < n_in + n_out; i++) {
-        struct ptx_var *v = argument(d, i < n_in ? &args->elems[i] : &returns->elems[i - n_in]);
-        x->arg_from[i] = (u32)v->addr;
-        x->arg_bytes[i] = (u32)v->bytes;
+    x->arg_from = arena_new(&d->m->arena, (size_t)(n + 1) * sizeof(u32));
+    x->arg_to = arena_new(&d->m->arena, (size_t)(n + 1) * sizeof(u32));
+    x->arg_bytes = arena_new(&d->m->arena, (size_t)(n + 1) * sizeof(u32));
+    struct passed *list = arena_new(&d->m->arena, (size_t)(n + 1) * sizeof *list);
+    u32 next = d->args_base,
+        off = 0; /* off: where the callee finds them, arguments, then results, each at its alignment */
+    for (int i = 0; i < n; i++) {
+        const struct ptx_var *formal = !f || (i < n_in ? i >= f->n_params : i - n_in >= f->n_returns) ? NULL
+                                       : i < n_in                                                     ? f->params[i]
+                                                  : f->returns[i - n_in];
+        struct passed p = passed(d, i < n_in ? &args->elems[i] : &returns->elems[i - n_in], formal, i >= n_in, &next);
+        u32 align = formal ? (formal->align ? formal->align : 1) : p.align,
+            bytes = formal ? (u32)formal->bytes : p.bytes;
+        off = (off + align - 1) & ~(align - 1);
+        x->arg_from[i] = p.at;
+        x->arg_to[i] = off;
+        x->arg_bytes[i] = bytes < p.bytes ? bytes : p.bytes;
+        off += bytes;
+        list[i] = p;
+        if (i < n_in && p.r != N) dec_param_move(d, false, true, p.at, p.bytes, p.r, p.row_bytes);
     }
-    struct ptx_function *f = target->kind == O_NAME ? ptx_function_find(&d->m->text, target->name) : NULL;
+    if (next > 1u << 20) dec_fail(d, "more than 1 MiB of parameters");
+    if (next > d->c->args_bytes) d->c->args_bytes = next;
     bool is_printf = f && !f->has_body && !strcmp(f->name, "vprintf"),
-         is_assert = f && !f->has_body && (!strcmp(f->name, "__assertfail") || !strcmp(f->name, "__assert_fail"));
+         is_assert = f && !f->has_body && (!strcmp(f->name, "__assertfail") || !strcmp(f->name, "__assert_fail")),
+         is_malloc = f && !f->has_body && !strcmp(f->name, "malloc") && n_in == 1 && n_out == 1,
+         is_free = f && !f->has_body && !strcmp(f->name, "free") && n_in == 1 && !n_out;
     if (is_printf || is_assert) {
         if (n_in < (is_printf ? 2 : 4)) dec_fail(d, "too few arguments");
         x->mode = is_assert;
         d->c->serial |= is_printf;
         dec_op(d, op_vprintf, x);
-        return;
-    }
-    bool is_malloc = f && !f->has_body && !strcmp(f->name, "malloc") && n_in == 1 && n_out == 1,
-         is_free = f && !f->has_body && !strcmp(f->name, "free") && n_in == 1 && !n_out;
-    if (is_malloc || is_free) {
+    } else if (is_malloc || is_free) {
         x->mode = is_free;
         d->c->serial = true; /* addresses are the same in every run */
         dec_op(d, op_heap, x);
-        return;
-    }
-    u32 to = N;
-    if (f) { /* the callee's parameters lie in its order: arguments, then results, each at its alignment */
-        if (!f->has_body) dec_fail(d, "%s is declared but not defined in this module", f->name);
-        if (f->n_params != n_in || f->n_returns != n_out)
-            dec_fail(d, "%s has %d parameters and %d results", f->name, f->n_params, f->n_returns);
-        for (int i = 0; i < n_in + n_out; i++) {
-            struct ptx_var *p = i < n_in ? f->params[i] : f->returns[i - n_in];
-            if (p->space != SP_PARAM) dec_fail(d, "the machine knows parameters in .param space only");
-            if (p->bytes < x->arg_bytes[i]) x->arg_bytes[i] = (u32)p->bytes;
-        }
-        x->callee = vm_code_of(d->m, f);
-        note_call(d, x->callee);
     } else {
-        if (target->kind != O_REG || dec_reg_bytes(d, target) != 8)
-            dec_fail(d, "the target is no function and no 64-bit register");
-        to = dec_reg(d, target->reg);
-        d->c->indirect = true;
+        u32 to = N;
+        if (f) {
+            if (!f->has_body) dec_fail(d, "%s is declared but not defined in this module", f->name);
+            x->callee = vm_code_of(d->m, f);
+            note_call(d, x->callee);
+        } else {
+            if (target->kind != O_REG || dec_reg_bytes(d, target) != 8)
+                dec_fail(d, "the target is no function and no 64-bit register");
+            to = dec_reg(d, target->reg);
+            d->c->indirect = true;
+        }
+        dec_op(d, op_call, x)->a = to;
+        meet(d); /* those that called different functions, or none */
     }
-    u32 off = 0; /* where the callee finds them */
-    for (int i = 0; i < n_in + n_out; i++) {
-        struct ptx_var *v = f ? (i < n_in ? f->params[i] : f->returns[i - n_in])
-                              : argument(d, i < n_in ? &args->elems[i] : &returns->elems[i - n_in]);
-        u32 align = v->align ? v->align : 1;
-        off = (off + align - 1) & ~(align - 1);
-        x->arg_to[i] = off;
-        off += (u32)v->bytes;
-    }
-    dec_op(d, op_call, x)->a = to;
-    meet(d); /* those that called different functions, or none */
+    for (int i = n_in; i < n; i++)
+        if (list[i].r != N) dec_param_move(d, true, true, list[i].at, list[i].bytes, list[i].r, list[i].row_bytes);
 }
 
 /* ---- barriers ---- */

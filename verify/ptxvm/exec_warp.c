@@ -31,6 +31,29 @@ static void set_fp(struct worker *k, int fp) {
 }
 
 /* ---- frames ---- */
+enum { LOCAL_LIMIT = 1 << 20, LOCAL_ZONE = 16 };
+
+/* Room for so many bytes of local memory in every lane; the lanes' stacks move apart. */
+static bool reserve_local(struct warp *w, u64 need) {
+    if (need <= w->local_stride) return true;
+    u32 stride = w->local_stride ? w->local_stride : 1024;
+    while (stride < need && stride < LOCAL_LIMIT) stride *= 2;
+    u8 *a = need > LOCAL_LIMIT - 64 ? NULL : calloc(32, stride), *b = a ? calloc(32, stride) : NULL;
+    if (!b) {
+        free(a);
+        return false;
+    }
+    for (u32 i = 0; i < 32 && w->local_stride; i++) {
+        memcpy(a + (size_t)i * stride, w->local + (size_t)i * w->local_stride, w->local_stride);
+        memcpy(b + (size_t)i * stride, w->local_shadow + (size_t)i * w->local_stride, w->local_stride);
+    }
+    free(w->local);
+    free(w->local_shadow);
+    w->local = a, w->local_shadow = b;
+    w->local_stride = stride;
+    return true;
+}
+
 struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller) {
     struct worker *k = w->block->worker;
     u32 formals = c->f->is_entry ? 0 : c->formal_bytes;
@@ -51,7 +74,8 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
     f->code = c;
     f->caller = caller;
     f->depth = caller ? caller->depth + 1 : 0;
-    f->local_base = caller ? caller->local_base + caller->code->local_bytes : 16;
+    f->local_base = caller ? caller->local_top : LOCAL_ZONE;
+    f->local_top = f->local_base + c->local_bytes;
     f->regs = (u8 *)f + ((sizeof(struct frame) + 63) & ~(size_t)63);
     memset(f->regs, 0, regs);
     f->base[0] = f->regs;
@@ -61,25 +85,10 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
     f->args = f->formals + 32 * (size_t)formals;
     f->args_stride = c->args_bytes;
     if (c->f->is_entry) f->formals = w->block->worker->launch->params;
-    u64 need = (u64)f->local_base + c->local_bytes + 16;
-    if (need > w->local_stride) { /* the lanes' stacks grow: move them apart */
-        u32 stride = w->local_stride ? w->local_stride : 1024;
-        while (stride < need && stride < 1u << 20) stride *= 2;
-        u8 *a = need > (1u << 20) - 64 ? NULL : calloc(32, stride), *b = a ? calloc(32, stride) : NULL;
-        if (!b) {
-            free(a);
-            f->next_free = k->free_frames;
-            k->free_frames = f;
-            return NULL;
-        }
-        for (u32 i = 0; i < 32 && w->local_stride; i++) {
-            memcpy(a + (size_t)i * stride, w->local + (size_t)i * w->local_stride, w->local_stride);
-            memcpy(b + (size_t)i * stride, w->local_shadow + (size_t)i * w->local_stride, w->local_stride);
-        }
-        free(w->local);
-        free(w->local_shadow);
-        w->local = a, w->local_shadow = b;
-        w->local_stride = stride;
+    if (!reserve_local(w, (u64)f->local_top + LOCAL_ZONE)) {
+        f->next_free = k->free_frames;
+        k->free_frames = f;
+        return NULL;
     }
     if (c->local_bytes)
         for (u32 i = 0; i < 32; i++) {
@@ -88,6 +97,9 @@ struct frame *vm_frame_new(struct warp *w, struct code *c, struct frame *caller)
             for (int v = 0; v < c->f->n_locals; v++)
                 if (c->f->locals[v]->space == SP_LOCAL)
                     memset(shadow + c->f->locals[v]->addr, SHADOW_ADDRESSABLE, c->f->locals[v]->bytes);
+            for (int v = 0; v < c->f->n_params; v++)
+                if (c->f->params[v]->address_taken)
+                    memset(shadow + c->f->params[v]->copy, SHADOW_ADDRESSABLE, c->f->params[v]->bytes);
         }
     return f;
 }
@@ -401,6 +413,13 @@ enum step op_exit(struct warp *w, struct split *s, const struct insn *in, u32 ma
     return STEP_SWITCH;
 }
 
+/* What a lane's stack has above `to` is gone. */
+static void stack_back(struct warp *w, struct frame *f, u32 lane, u32 to) {
+    if (f->stack[lane] <= to) return;
+    memset(w->local_shadow + (size_t)lane * w->local_stride + to, 0, f->stack[lane] - to);
+    f->stack[lane] = to;
+}
+
 enum step op_ret(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     struct frame *f = s->frame;
     if (!f->caller) return op_exit(w, s, in, mask);
@@ -409,11 +428,43 @@ enum step op_ret(struct warp *w, struct split *s, const struct insn *in, u32 mas
     for (int k = x->n_in; k < x->n_in + x->n_out; k++)
         memcpy(f->caller->args + (size_t)i * f->caller->args_stride + x->arg_from[k],
                f->formals + (size_t)i * f->formal_stride + x->arg_to[k], x->arg_bytes[k]);
+    EACH_LANE(i, mask) stack_back(w, f, i, f->local_base + f->code->local_bytes);
     vm_leave_joins(w, s, f);
     s->frame = f->caller;
     s->pc = f->ret_pc;
     vm_frame_drop(w, f, mask);
     return STEP_SWITCH;
+}
+
+/* mode 0 alloca: in->a size, x->m alignment; 1 stacksave; 2 stackrestore: in->a. x->bytes: of addresses and sizes. The
+ * stack grows upwards here. */
+enum step op_stack(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
+    const struct ext *x = in->ext;
+    struct frame *f = s->frame;
+    EACH_LANE(i, mask) {
+        u32 start = f->local_base + f->code->local_bytes, top = f->stack[i] ? f->stack[i] : start;
+        u64 v = in->a == NO_ROW ? 0 : row_get(row(f, in->a), i, x->bytes);
+        if (x->mode == 2) {
+            if (v < start || v > top)
+                return vm_fault_at(w, s, in, (int)i, VM_LAUNCH_FAILED, "bad stack pointer", v,
+                                   "stackrestore to what stacksave did not give: the stack is from %u to %u", start,
+                                   top);
+            stack_back(w, f, i, (u32)v);
+            continue;
+        }
+        if (x->mode == 0) {
+            u64 at = (top + (u64)x->m - 1) & ~(u64)(x->m - 1);
+            if (v > LOCAL_LIMIT || !reserve_local(w, at + v + 2 * LOCAL_ZONE))
+                return vm_fault_at(w, s, in, (int)i, VM_STACK_ERROR, "stack overflow", v,
+                                   "alloca of %llu bytes with %u in use", (unsigned long long)v, top);
+            memset(w->local_shadow + (size_t)i * w->local_stride + at, SHADOW_ADDRESSABLE, v);
+            f->stack[i] = (u32)(at + v + LOCAL_ZONE);
+            if (f->stack[i] > f->local_top) f->local_top = f->stack[i];
+            top = (u32)at;
+        }
+        row_put(row(f, in->d), i, x->bytes, top);
+    }
+    return STEP_NEXT;
 }
 
 static enum step enter(struct warp *w, struct split *s, const struct insn *in, u32 mask, struct code *c, u32 ret_pc) {

@@ -198,9 +198,10 @@ struct frame {
     struct frame *caller;
     const struct insn *call;
     u32 ret_pc, live;
-    u32 root_pc; /* the call of the kernel itself that led here */
-    u32 local_base, depth;
-    u8 *formals, *args; /* parameter bytes; strides between lanes */
+    u32 root_pc;                      /* the call of the kernel itself that led here */
+    u32 local_base, local_top, depth; /* a callee's local memory starts at local_top, above what alloca gave */
+    u32 stack[32];                    /* of each lane: where alloca goes on; 0: nothing yet */
+    u8 *formals, *args;               /* parameter bytes; strides between lanes */
     u32 formal_stride, args_stride;
     struct frame *next_free;
     size_t bytes;
@@ -423,6 +424,7 @@ enum step op_call(struct warp *, struct split *, const struct insn *, u32);
 enum step op_ret(struct warp *, struct split *, const struct insn *, u32);
 enum step op_brx(struct warp *, struct split *, const struct insn *, u32);
 enum step op_local(struct warp *, struct split *, const struct insn *, u32);
+enum step op_stack(struct warp *, struct split *, const struct insn *, u32);
 enum step op_sreg(struct warp *, struct split *, const struct insn *, u32);
 enum step op_nanosleep(struct warp *, struct split *, const struct insn *, u32);
 enum step op_nop(struct warp *, struct split *, const struct insn *, u32);

@@ -84,7 +84,9 @@ struct ptx_var {
     struct ptx_reloc *relocs;
     uint64_t addr; /* global, const: device address; others: offset in their space, set by the layout */
     struct ptx_function *owner;
-    int reg;              /* a formal in register space: its register, else -1 */
+    int reg;            /* a formal in register space: its register, else -1 */
+    bool address_taken; /* a device function's parameter: copied to `copy` in local memory */
+    uint64_t copy;
     struct ptx_var *next; /* hash chain of module variables */
 };
 

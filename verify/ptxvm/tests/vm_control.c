@@ -202,7 +202,7 @@ static void t_discard(void **unused) {
                                  1, a, &fault),
                      0);
     assert_int_equal(launch_text("ld.global.u32 %r1, [%x0+8];\nadd.u64 %x0, %x0, 128;\ndiscard.L2 [%x0], 128;\n"
-                                 "ld.global.u32 %r1, [%x0+124];",
+                                 "ld.global.u32 %r1, [%x0+124];\nst.global.u32 [%x0], %r1;",
                                  1, a, &fault),
                      VM_LAUNCH_FAILED);
     assert_int_equal(fault.line, 9);

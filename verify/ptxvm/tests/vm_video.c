@@ -38,8 +38,16 @@ static big wrapped33(big v) {
 }
 
 enum { ADD, SUB, ABSDIFF, MIN, MAX, AVRG, SHL, SHR, SET, MAD };
-static const char *const names[] = {"vadd",  "vsub", "vabsdiff", "vmin", "vmax",
-                                    "vavrg", "vshl", "vshr",     "vset", "vmad"},
+static const char *const names[][3] = {{"vadd", "vadd2", "vadd4"},
+                                       {"vsub", "vsub2", "vsub4"},
+                                       {"vabsdiff", "vabsdiff2", "vabsdiff4"},
+                                       {"vmin", "vmin2", "vmin4"},
+                                       {"vmax", "vmax2", "vmax4"},
+                                       {NULL, "vavrg2", "vavrg4"},
+                                       {"vshl"},
+                                       {"vshr"},
+                                       {"vset", "vset2", "vset4"},
+                                       {"vmad"}},
                          *const compares[] = {"eq", "ne", "lt", "le", "gt", "ge"};
 struct form {
     int op, parts; /* parts 0: scalar */
@@ -144,8 +152,7 @@ static void part(int *bits, int *at) {
 /* One form: its text from its fields, and all threads' results. */
 static void check(const struct form *f) {
     struct buf t = {0};
-    buf_printf(&t, "%s", names[f->op]);
-    if (f->parts) buf_printf(&t, "%d", f->parts);
+    buf_printf(&t, "%s", names[f->op][f->parts / 2]);
     if (f->op != SET) buf_printf(&t, ".%c32", f->sd ? 's' : 'u');
     buf_printf(&t, ".%c32.%c32", f->sa ? 's' : 'u', f->sb ? 's' : 'u');
     if (f->op == SET) buf_printf(&t, ".%s", compares[f->compare]);
