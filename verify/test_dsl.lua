@@ -1,4 +1,4 @@
--- Properties of the monoids of kernels.lua, on plain numbers: the file is run in an environment where the language's
+-- Properties of index expressions (dsl/expr.lua) and of the monoids of kernels.lua. The monoids are tried on plain numbers: the file is run in an environment where the language's
 -- verbs compute at once, so that what is checked is the algebra as written, not its lowering.
 
 local planned, failures = 0, 0
@@ -125,6 +125,35 @@ for _ = 1, 200 do
 end
 ok(lowest, "largest: the lowest index on ties, however the axis is cut")
 ok(nan_found, "largest: a NaN is found, however the axis is cut")
+
+-- Division and remainder of index expressions: simplified, they have the same value; (4·t + 3) // 8 is t // 2.
+package.path = "./?.lua;" .. package.path
+local E = require "dsl.expr"
+E.begin()
+local function value(n, at)
+  if at[n] then return at[n] end
+  local args = {}
+  for k, a in ipairs(n.args) do args[k] = value(a, at) end
+  if n.op == "idiv" then return args[1] // args[2] end
+  if n.op == "imod" then return args[1] % args[2] end
+  assert(n.op == "lin", n.op)
+  local v = n.const
+  for k, a in ipairs(args) do v = v + n.coefs[k] * a end
+  return v
+end
+local t, u = E.var("t", nil, 1), E.var("u", 4, 2)
+local quotients, remainders = true, true
+for _ = 1, 2000 do
+  local n = E.iadd(E.iadd(E.imul(t, E.int(math.random(0, 24))), E.imul(u, E.int(math.random(0, 8)))), E.int(math.random(0, 40)))
+  local c, at = math.random(1, 32), { [t] = math.random(0, 100), [u] = math.random(0, 3) }
+  quotients = quotients and value(E.idiv(n, E.int(c)), at) == value(n, at) // c
+  remainders = remainders and value(E.imod(n, E.int(c)), at) == value(n, at) % c
+end
+ok(quotients, "expressions: a simplified quotient has the value of the plain one")
+ok(remainders, "expressions: a simplified remainder has the value of the plain one")
+local half = E.idiv(t, E.int(2))
+local one = rawequal(E.idiv(E.iadd(E.imul(t, E.int(4)), E.int(3)), E.int(8)), half)
+ok(one and rawequal(E.idiv(E.imul(t, E.int(4)), E.int(8)), half), "expressions: heads of one group have one quotient")
 
 print("1.." .. planned)
 os.exit(failures == 0 and 0 or 1)
