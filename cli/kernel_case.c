@@ -185,21 +185,9 @@ bool case_use(struct kernel_case *c, const struct kernel *k, struct err *e) {
 
 static void launch_on_thread(void *ctx, int thread) {
     const struct kernel_case *c = ctx;
-    const struct kernel *k = c->kernel;
-    int64_t dims[N_RUN_DIMS];
-    for (size_t i = 0; i < k->n_dims; i++) dims[i] = c->sizes[k->dims[i]];
-    for (int64_t n = 0; n < c->n_launches; n++) {
-        void *const *args = c->args + (c->turn + (size_t)n) % c->n_copies * k->n_args;
-        for (size_t i = 0; i < k->n_phases; i++) {
-            const struct phase *phase = &k->phases[i];
-            for (size_t j = 0; j < phase->n_parts; j++) {
-                int64_t begin, end;
-                pool_share(c->pool, thread, part_tasks(&phase->parts[j], c->sizes), &begin, &end);
-                if (begin < end) phase->parts[j].fn(args, dims, begin, end, c->ws);
-            }
-            pool_barrier(c->pool);
-        }
-    }
+    for (int64_t n = 0; n < c->n_launches; n++)
+        kernel_run(c->kernel, c->pool, thread, c->args + (c->turn + (size_t)n) % c->n_copies * c->kernel->n_args,
+                   c->sizes, c->ws);
 }
 
 double case_seconds(struct kernel_case *c, struct pool *pool, int64_t n) {

@@ -327,6 +327,19 @@ function X:encode_blocks(st, maps, list)
   end
 end
 
+local CACHE = 256 * 1024
+
+-- How many tiles of the packed weights that a part reads stay in a core's cache beside its activations.
+function X:rows_in_cache(used)
+  local bytes = 0
+  for array in pairs(used) do
+    local o = self.owners[array]
+    local L = o and o.packed
+    if L then bytes = bytes + formats.tile_bytes(o.def, L.lanes, L.words, o.dims[#o.dims].size) end
+  end
+  return bytes > 0 and math.max(1, CACHE // bytes) or 1
+end
+
 -- One group of stores that share their axes and map: the loop over its tasks, which are numbered from `from` on where a function
 -- does several groups (nil: it does this one only). Returns {times, per, dim}.
 function X:store_tasks(group, max_lanes, from, begin, finish)
@@ -415,33 +428,47 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     finish = E.node("imin", "i64", { add(finish, i(-from)), i(tasks.times) })
   end
   self:widen_folds(group, axes)
-  em:each(task, begin, finish, 1, function()
-    over(em, ordered, 1, { {} }, function(maps)
-      self.memo, self.mats, self.folds = {}, {}, {}
-      local list = {}
-      for _, m in ipairs(maps) do
-        for _, st in ipairs(group) do
-          if st.array.cache then goto continue end
-          local idx, mask, lanes = {}, nil, nil
-          for k, e in ipairs(st.idx) do idx[k] = self:lower(E.subst(e, m)) end
-          for _, ax in ipairs(axes) do
-            if ax.lanes then lanes = ax.lanes end
-            if ax.mask then mask = E.cmp("ilt", m[ax.var], i(ax.mask)) end
-          end
-          if mask and mask.op == "const" then mask = nil end
-          local off = access.offset(st.array, idx)
-          list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name, off = off,
-            value = self:lower(E.subst(st.value, m)), storage = st.array.fmt, mask = mask,
-            lanes = off.lane and lanes or nil }
-          ::continue::
-        end
-      end
+  local function instances(maps)
+    self.memo, self.mats, self.folds = {}, {}, {}
+    local list = {}
+    for _, m in ipairs(maps) do
       for _, st in ipairs(group) do
-        if st.array.cache then self:encode_blocks(st, maps, list) end
+        if st.array.cache then goto continue end
+        local idx, mask, lanes = {}, nil, nil
+        for k, e in ipairs(st.idx) do idx[k] = self:lower(E.subst(e, m)) end
+        for _, ax in ipairs(axes) do
+          if ax.lanes then lanes = ax.lanes end
+          if ax.mask then mask = E.cmp("ilt", m[ax.var], i(ax.mask)) end
+        end
+        if mask and mask.op == "const" then mask = nil end
+        local off = access.offset(st.array, idx)
+        list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name, off = off,
+          value = self:lower(E.subst(st.value, m)), storage = st.array.fmt, mask = mask,
+          lanes = off.lane and lanes or nil }
+        ::continue::
       end
-      em:stores(list)
+    end
+    for _, st in ipairs(group) do
+      if st.array.cache then self:encode_blocks(st, maps, list) end
+    end
+    em:stores(list)
+  end
+  local within, around = {}, {}
+  for _, ax in ipairs(ordered) do table.insert(is_task[ax] and within or around, ax) end
+  local rows = packed_rows and around[1] and not self.team and not self.serial and self:rows_in_cache(used) or 1
+  if rows > 1 then
+    -- The other axes go around a run of tasks: what they read is read once for all of the run.
+    local run = E.var("run", nil, 0)
+    em:each(run, begin, finish, rows, function()
+      over(em, around, 1, { {} }, function(outer)
+        em:each(task, run, E.node("imin", "i64", { add(run, i(rows)), finish }), 1, function()
+          over(em, within, 1, outer, instances)
+        end)
+      end)
     end)
-  end)
+  else
+    em:each(task, begin, finish, 1, function() over(em, ordered, 1, { {} }, instances) end)
+  end
   return tasks
 end
 

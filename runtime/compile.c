@@ -27,6 +27,29 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
     return p->times * ((sizes[p->dim] + p->per - 1) / p->per);
 }
 
+/* With fewer tokens than this the tasks of a part are divided once, since taking them costs more than waiting for a late
+ * thread. */
+enum { DEALT_TOKENS = 16 };
+
+void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
+                uint8_t *ws) {
+    int64_t dims[N_RUN_DIMS], begin, end;
+    for (size_t i = 0; i < k->n_dims; i++) dims[i] = sizes[k->dims[i]];
+    for (size_t i = 0; i < k->n_phases; i++) {
+        for (size_t j = 0; j < k->phases[i].n_parts; j++) {
+            const struct part *p = &k->phases[i].parts[j];
+            int64_t n = part_tasks(p, sizes);
+            if (sizes[RUN_TOK] >= DEALT_TOKENS && j < POOL_DEALS) {
+                while (pool_take(pool, (int)j, n, &begin, &end)) p->fn(args, dims, begin, end, ws);
+            } else {
+                pool_share(pool, thread, n, &begin, &end);
+                if (begin < end) p->fn(args, dims, begin, end, ws);
+            }
+        }
+        pool_barrier(pool);
+    }
+}
+
 void kernel_free(struct kernel *k) {
     for (size_t i = 0; i < k->n_phases; i++) {
         for (size_t j = 0; j < k->phases[i].n_parts; j++) mem_free(k->phases[i].parts[j].name);

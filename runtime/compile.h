@@ -9,6 +9,7 @@
 #include "codegen/codegen.h"
 #include "dsl/host.h"
 #include "runtime/bundle.h"
+#include "runtime/pool.h"
 #include "runtime/tunedb.h"
 
 /* Sizes known at run time, in the order of run_dim_names. */
@@ -71,6 +72,11 @@ json_t *compile_target(const struct target *t, bool serial);
 
 /* How many tasks a part has for these sizes (indexed by enum run_dim). */
 int64_t part_tasks(const struct part *p, const int64_t *sizes);
+
+/* Inside pool_run, on every thread: the phases of a launch, a barrier after each. args: one pointer for each of k->args;
+ * sizes indexed by enum run_dim; ws: k->ws_per_tok bytes a token. */
+void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
+                uint8_t *ws);
 
 /* Lowers one specification to flat IR text for a target, for emit and verify. *meta gets the launch's description. */
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta, struct err *e);

@@ -28,6 +28,9 @@ struct pool {
     _Alignas(64) _Atomic uint32_t epoch;   /* goes up when a run starts */
     _Alignas(64) _Atomic uint32_t arrived; /* threads waiting at the barrier */
     _Alignas(64) _Atomic uint32_t phase;   /* goes up when a barrier opens */
+    struct {
+        _Alignas(64) _Atomic int64_t taken; /* items since the last barrier */
+    } deals[POOL_DEALS];
 };
 
 static void relax(void) { __builtin_ia32_pause(); }
@@ -46,11 +49,16 @@ static void wake_all(_Atomic uint32_t *word) {
     syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
 }
 
+static void deal_anew(struct pool *p) {
+    for (int i = 0; i < POOL_DEALS; i++) atomic_store_explicit(&p->deals[i].taken, 0, memory_order_relaxed);
+}
+
 void pool_barrier(struct pool *p) {
-    if (p->n == 1) return;
+    if (p->n == 1) return deal_anew(p);
     uint32_t phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)p->n) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
+        deal_anew(p);
         atomic_fetch_add_explicit(&p->phase, 1, memory_order_release);
         wake_all(&p->phase);
     } else {
@@ -133,6 +141,24 @@ void pool_close(struct pool *p) {
 }
 
 int pool_threads(const struct pool *p) { return p->n; }
+
+/* A run is 1/(2 · threads) of what is left: where work grows linearly with the item, as causal attention's does, even
+ * the first one is no more than a thread's share of all. */
+bool pool_take(struct pool *p, int which, int64_t n, int64_t *begin, int64_t *end) {
+    _Atomic int64_t *counter = &p->deals[which].taken;
+    int64_t taken = atomic_load_explicit(counter, memory_order_relaxed), run;
+    do {
+        if (taken >= n) return false;
+        run = (n - taken) / (2 * p->n);
+        if (run < n / (32 * p->n)) run = n / (32 * p->n);
+        if (run < 1) run = 1;
+        if (run > n - taken) run = n - taken;
+    } while (!atomic_compare_exchange_weak_explicit(counter, &taken, taken + run, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *begin = n - taken - run;
+    *end = n - taken;
+    return true;
+}
 
 void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end) {
     *begin = n * thread / p->n;

@@ -247,27 +247,11 @@ static void bind(struct session *s, size_t from, size_t to, int64_t first) {
     }
 }
 
-static void run_kernel(struct session *s, const struct kernel *k, void *const *args, int thread) {
-    struct pool *pool = s->m->pool;
-    int64_t dims[N_RUN_DIMS];
-    for (size_t i = 0; i < k->n_dims; i++) dims[i] = s->sizes[k->dims[i]];
-    for (size_t i = 0; i < k->n_phases; i++) {
-        const struct phase *ph = &k->phases[i];
-        for (size_t j = 0; j < ph->n_parts; j++) {
-            const struct part *p = &ph->parts[j];
-            int64_t begin, end;
-            pool_share(pool, thread, part_tasks(p, s->sizes), &begin, &end);
-            if (begin < end) p->fn(args, dims, begin, end, s->ws.data);
-        }
-        pool_barrier(pool);
-    }
-}
-
 static void run_thread(void *ctx, int thread) {
     struct session *s = ctx;
     for (size_t i = s->from; i < s->to; i++) {
         double start = s->profile && thread == 0 ? now_s() : 0;
-        run_kernel(s, s->m->launches[i].kernel, s->args + s->first_arg[i], thread);
+        kernel_run(s->m->launches[i].kernel, s->m->pool, thread, s->args + s->first_arg[i], s->sizes, s->ws.data);
         if (s->profile && thread == 0) {
             s->profile->seconds[i] += now_s() - start;
             s->profile->n_barriers += s->m->launches[i].kernel->n_phases;
@@ -417,7 +401,7 @@ static void argmax_thread(void *ctx, int thread) {
     struct session *s = ctx;
     const struct kernel *k = &s->m->kernels[s->m->n_plan_kernels];
     void *args[3] = {(void *)session_logits(s), &s->best, &s->best_value};
-    run_kernel(s, k, args, thread);
+    kernel_run(k, s->m->pool, thread, args, s->sizes, s->ws.data);
 }
 
 bool session_argmax(struct session *s, int32_t *id, struct err *e) {
