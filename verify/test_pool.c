@@ -1,0 +1,68 @@
+/* test_pool: every item is taken once, whatever the number of threads; runs are no longer than promised. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <cmocka.h>
+#include "runtime/pool.h"
+
+enum { MOST = 1000, ROUNDS = 50 };
+
+struct taking {
+    struct pool *pool;
+    int64_t n[2]; /* items of two deals */
+    _Atomic int times[2][MOST];
+    _Atomic int64_t longest;
+    _Atomic int bad;
+};
+
+static void take_all(void *ctx, int thread) {
+    (void)thread;
+    struct taking *t = ctx;
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int which = 0; which < 2; which++) {
+            int64_t begin, end, before = INT64_MAX;
+            while (pool_take(t->pool, which, t->n[which], &begin, &end)) {
+                if (begin < 0 || begin >= end || end > t->n[which] || end > before) {
+                    atomic_fetch_add(&t->bad, 1);
+                    return;
+                }
+                before = begin;
+                for (int64_t i = begin; i < end; i++) atomic_fetch_add(&t->times[which][i], 1);
+                if (which == 0 && end - begin > atomic_load(&t->longest)) atomic_store(&t->longest, end - begin);
+            }
+        }
+        pool_barrier(t->pool);
+    }
+}
+
+static void take_covers_items_once_per_barrier(void **state) {
+    (void)state;
+    static const int threads[] = {1, 2, 3, 8};
+    static const int64_t sizes[] = {0, 1, 2, 7, 64, MOST};
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++)
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+            struct err e;
+            static struct taking t;
+            t = (struct taking){.n = {sizes[j], sizes[sizeof sizes / sizeof *sizes - 1 - j]}};
+            if (!pool_open(threads[i], &t.pool, &e)) fail_msg("%s", e.msg);
+            pool_run(t.pool, take_all, &t);
+            pool_close(t.pool);
+            assert_int_equal(t.bad, 0);
+            for (int which = 0; which < 2; which++)
+                for (int64_t k = 0; k < MOST; k++)
+                    if (t.times[which][k] != (k < t.n[which] ? ROUNDS : 0))
+                        fail_msg("%d threads: item %d of %d was taken %d times in %d rounds", threads[i], (int)k,
+                                 (int)t.n[which], t.times[which][k], ROUNDS);
+            /* The last items, which may be the most work, come in a run of half a thread's share. */
+            assert_true(t.longest <= sizes[j] / (2 * threads[i]) + 1);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(take_covers_items_once_per_barrier),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
