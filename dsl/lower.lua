@@ -334,8 +334,10 @@ function X:rows_in_cache(used)
   local bytes = 0
   for array in pairs(used) do
     local o = self.owners[array]
-    local L = o and o.packed
-    if L then bytes = bytes + formats.tile_bytes(o.def, L.lanes, L.words, o.dims[#o.dims].size) end
+    local packed = o and o.packed
+    if packed then
+      bytes = bytes + formats.tile_bytes(o.def, packed.lanes, packed.words, o.dims[#o.dims].size)
+    end
   end
   return bytes > 0 and math.max(1, CACHE // bytes) or 1
 end
