@@ -24,14 +24,14 @@ struct entry {
     const char *origin;
     u64 id;
     void *owner;
-    bool freed;
+    bool freed, returned; /* returned: the host has its pages back */
 };
 struct table {
     struct entry *e; /* ascending */
     size_t n, cap;
 };
 static struct table device, host;
-static u64 next_offset, next_id, used_bytes, n_freed;
+static u64 next_offset, next_id, used_bytes, n_freed, kept_bytes; /* kept: freed, pages not yet returned */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static bool map_arena(void) {
@@ -132,6 +132,29 @@ static void clear_range(u64 off, u64 bytes) {
     }
 }
 
+/* Gives the host the whole pages between live allocations. Addresses are not used again for long, so that programs that
+ * allocate and free would grow without end. */
+static void return_pages(void) {
+    u64 from = VM_DEV_BASE + (1 << 20);
+    bool any = false;
+    for (size_t i = 0; i <= device.n; i++) {
+        struct entry *e = i < device.n ? &device.e[i] : NULL;
+        if (e && e->freed) {
+            any |= !e->returned;
+            e->returned = true;
+            continue;
+        }
+        u64 a = (from - VM_DEV_BASE + 4095) & ~4095ull, b = (e ? e->addr - VM_DEV_BASE : next_offset) & ~4095ull;
+        if (any && b > a) {
+            madvise(vm_arena_shadow + a, b - a, MADV_DONTNEED);
+            madvise(vm_arena + a, b - a, MADV_DONTNEED);
+        }
+        any = false;
+        if (e) from = e->addr + e->bytes;
+    }
+    kept_bytes = 0;
+}
+
 int vm_mem_alloc(uint64_t bytes, enum vm_mem_kind kind, const char *origin, uint64_t *addr) {
     *addr = 0;
     if (!bytes) return VM_INVALID_VALUE;
@@ -180,6 +203,8 @@ int vm_mem_free(uint64_t addr) {
             t->e[i].freed = true;
             used_bytes -= t->e[i].bytes;
             clear_range(addr - VM_DEV_BASE, t->e[i].bytes);
+            kept_bytes += t->e[i].bytes + 2 * RED_ZONE;
+            if (kept_bytes > 4 << 20) return_pages();
             if (++n_freed > 1 << 16) forget_freed(t, 1 << 15);
         }
     }
