@@ -125,7 +125,7 @@ CUresult capture_add(struct stream *s, struct op *op) {
         op_free(op);
         return spoil(c, r);
     }
-    if (op->kind == OP_FREE) { /* the memory was not allocated by this graph */
+    if (op->kind == OP_FREE && !graph_place_at(op->addr)) { /* the memory was not allocated by a graph */
         op_free(op);
         static int said;
         return spoil(c, (CUresult)ptxvm_unsupported("cuMemFreeAsync during stream capture", &said));

@@ -242,6 +242,48 @@ CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *p, CUstream s) {
     return copy_3d(p, s, false);
 }
 
+/* One device: the contexts are the same memory. */
+static CUresult copy_peer(const CUDA_MEMCPY3D_PEER *p, CUstream s, bool wait) {
+    if (!p || !context_of(p->srcContext) || !context_of(p->dstContext)) return CUDA_ERROR_INVALID_VALUE;
+    CUDA_MEMCPY3D q;
+    _Static_assert(sizeof q == sizeof *p, "the contexts stand where the plain form has reserved fields");
+    memcpy(&q, p, sizeof q);
+    q.reserved0 = q.reserved1 = NULL;
+    return copy_3d(&q, s, wait);
+}
+CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER *p) {
+    return copy_peer(p, NULL, true);
+}
+CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER *p, CUstream s) {
+    return copy_peer(p, s, false);
+}
+
+/* Copies of a batch have no order among themselves; here they have. Attributes are wishes. */
+static CUresult copy_batch(const CUdeviceptr *dsts, const CUdeviceptr *srcs, const size_t *sizes, size_t count,
+                           const CUmemcpyAttributes *attrs, const size_t *starts, size_t n_attrs, size_t *failed,
+                           CUstream s) {
+    if (failed) *failed = SIZE_MAX;
+    if (!dsts || !srcs || !sizes || !count || !attrs || !starts || !n_attrs || n_attrs > count || starts[0])
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!s || s == CU_STREAM_LEGACY) return CUDA_ERROR_INVALID_VALUE; /* not on the legacy stream */
+    for (size_t i = 0; i < count; i++) {
+        CUresult r = copy_1d(COPY_ANY, dsts[i], srcs[i], sizes[i], s, false);
+        if (r != CUDA_SUCCESS) {
+            if (failed) *failed = i;
+            return r;
+        }
+    }
+    return CUDA_SUCCESS;
+}
+CUresult cuMemcpyBatchAsync(CUdeviceptr *dsts, CUdeviceptr *srcs, size_t *sizes, size_t count,
+                            CUmemcpyAttributes *attrs, size_t *starts, size_t n_attrs, size_t *failed, CUstream s) {
+    return copy_batch(dsts, srcs, sizes, count, attrs, starts, n_attrs, failed, s);
+}
+CUresult cuMemcpyBatchAsync_v2(CUdeviceptr *dsts, CUdeviceptr *srcs, size_t *sizes, size_t count,
+                               CUmemcpyAttributes *attrs, size_t *starts, size_t n_attrs, CUstream s) {
+    return copy_batch(dsts, srcs, sizes, count, attrs, starts, n_attrs, NULL, s);
+}
+
 /* ---- fills ---- */
 
 static CUresult fill(uint64_t dst, unsigned value, unsigned element, size_t width, size_t height, size_t pitch,

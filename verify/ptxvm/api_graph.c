@@ -48,8 +48,7 @@ CUresult cuGraphNodeFindInClone(CUgraphNode *out, CUgraphNode original, CUgraph 
 
 /* ---- adding ---- */
 
-static CUresult add(CUgraphNode *out, CUgraph hGraph, const CUgraphNode *deps, size_t n_deps,
-                    const CUgraphNodeParams *p) {
+static CUresult add(CUgraphNode *out, CUgraph hGraph, const CUgraphNode *deps, size_t n_deps, CUgraphNodeParams *p) {
     ENTER_CTX;
     struct graph *g = editable(hGraph);
     if (!out || !g || !p) return CUDA_ERROR_INVALID_VALUE;
@@ -62,6 +61,7 @@ static CUresult add(CUgraphNode *out, CUgraph hGraph, const CUgraphNode *deps, s
     struct node *n;
     r = graph_add(g, deps, n_deps, &op, &n);
     if (r == CUDA_SUCCESS) *out = n->handle;
+    if (r == CUDA_SUCCESS && n->op.kind == OP_ALLOC) p->alloc.dptr = graph_place_addr(n->op.place);
     return r;
 }
 
@@ -121,6 +121,22 @@ CUresult cuGraphAddChildGraphNode(CUgraphNode *out, CUgraph g, const CUgraphNode
     return add(out, g, deps, n, &q);
 }
 
+CUresult cuGraphAddMemAllocNode(CUgraphNode *out, CUgraph g, const CUgraphNode *deps, size_t n,
+                                CUDA_MEM_ALLOC_NODE_PARAMS *p) {
+    if (!p) return CUDA_ERROR_INVALID_VALUE;
+    CUgraphNodeParams q = {.type = CU_GRAPH_NODE_TYPE_MEM_ALLOC};
+    memcpy(&q.alloc, p, sizeof *p);
+    CUresult r = add(out, g, deps, n, &q);
+    if (r == CUDA_SUCCESS) p->dptr = q.alloc.dptr;
+    return r;
+}
+
+CUresult cuGraphAddMemFreeNode(CUgraphNode *out, CUgraph g, const CUgraphNode *deps, size_t n, CUdeviceptr dptr) {
+    CUgraphNodeParams q = {.type = CU_GRAPH_NODE_TYPE_MEM_FREE};
+    q.free.dptr = dptr;
+    return add(out, g, deps, n, &q);
+}
+
 CUresult cuGraphAddEmptyNode(CUgraphNode *out, CUgraph g, const CUgraphNode *deps, size_t n) {
     return add(out, g, deps, n, &(CUgraphNodeParams){.type = CU_GRAPH_NODE_TYPE_EMPTY});
 }
@@ -135,6 +151,31 @@ CUresult cuGraphAddEventWaitNode(CUgraphNode *out, CUgraph g, const CUgraphNode 
     CUgraphNodeParams q = {.type = CU_GRAPH_NODE_TYPE_WAIT_EVENT};
     q.eventWait.event = event;
     return add(out, g, deps, n, &q);
+}
+
+/* A box a node and an arrow a dependency, in the language of graphviz. */
+CUresult cuGraphDebugDotPrint(CUgraph hGraph, const char *path, unsigned int flags) {
+    ENTER;
+    (void)flags;
+    struct graph *g = handle_get(KIND_GRAPH, hGraph);
+    if (!g || !path) return CUDA_ERROR_INVALID_VALUE;
+    static const char *const names[] = {
+        "KERNEL",       "MEMCPY",           "MEMSET",         "HOST",      "GRAPH",    "EMPTY",       "WAIT_EVENT",
+        "EVENT_RECORD", "EXT_SEMAS_SIGNAL", "EXT_SEMAS_WAIT", "MEM_ALLOC", "MEM_FREE", "BATCH_MEM_OP"};
+    FILE *f = fopen(path, "w");
+    if (!f) return CUDA_ERROR_OPERATING_SYSTEM;
+    fprintf(f, "digraph graph_1 {\n");
+    for (size_t i = 0; i < g->n_nodes; i++) g->nodes[i]->mark = i;
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const struct node *n = g->nodes[i];
+        const struct function *k = n->op.kind == OP_KERNEL ? launch_function(n->op.launch.f) : NULL;
+        fprintf(f, "\"node_%zu\" [shape=box, label=\"%zu %s%s%s\"];\n", i, i, names[op_type(&n->op)], k ? " " : "",
+                k ? k->name : "");
+        for (size_t j = 0; j < n->n_deps; j++)
+            fprintf(f, "\"node_%zu\" -> \"node_%zu\";\n", ((struct node *)handle_get(KIND_NODE, n->deps[j]))->mark, i);
+    }
+    fprintf(f, "}\n");
+    return fclose(f) ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }
 
 CUresult cuGraphDestroyNode(CUgraphNode hNode) {

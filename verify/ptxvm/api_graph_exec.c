@@ -80,6 +80,19 @@ CUresult cuGraphUpload(CUgraphExec hExec, CUstream hStream) {
     return handle_get(KIND_EXEC, hExec) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+/* What an earlier launch has allocated and nobody has freed. */
+static CUresult free_left(struct stream *s, const struct graph *g) {
+    for (size_t i = 0; i < g->n_nodes; i++) {
+        const struct op *op = &g->nodes[i]->op;
+        CUresult r = CUDA_SUCCESS;
+        if (op->kind == OP_GRAPH) r = free_left(s, op->graph);
+        if (op->kind == OP_ALLOC)
+            r = stream_submit(s, &(struct op){.kind = OP_FREE, .addr = graph_place_addr(op->place)});
+        if (r != CUDA_SUCCESS) return r;
+    }
+    return CUDA_SUCCESS;
+}
+
 CUresult cuGraphLaunch(CUgraphExec hExec, CUstream hStream) {
     ENTER_CTX;
     struct stream *s;
@@ -92,6 +105,13 @@ CUresult cuGraphLaunch(CUgraphExec hExec, CUstream hStream) {
     struct op op = {.kind = OP_GRAPH, .graph = graph_clone(e->graph)};
     if (!op.graph) return CUDA_ERROR_OUT_OF_MEMORY;
     op.graph->is_child = true;
+    if (e->flags & CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH && !s->capture) {
+        r = free_left(s, op.graph);
+        if (r != CUDA_SUCCESS) {
+            op_free(&op);
+            return r;
+        }
+    }
     return stream_submit(s, &op);
 }
 

@@ -6,15 +6,16 @@
 
 static struct allocation *first;
 
-CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
-                      struct allocation **out) {
+static CUresult alloc_in(struct context *ctx, size_t bytes, enum vm_mem_kind kind, uint64_t place, const char *origin,
+                         struct allocation **out) {
     size_t *used = kind == VM_MEM_PINNED ? &driver.pinned_used : &driver.memory_used;
     if (bytes > driver.memory || *used > driver.memory - bytes) return CUDA_ERROR_OUT_OF_MEMORY;
     struct allocation *a = mem_try(1, sizeof *a);
     if (!a) return CUDA_ERROR_OUT_OF_MEMORY;
     static uint64_t serial;
     *a = (struct allocation){.bytes = bytes, .kind = kind, .ctx = ctx, .id = ++serial};
-    CUresult r = (CUresult)vm_mem_alloc(bytes, kind, origin, &a->base);
+    CUresult r = (CUresult)(place ? vm_place_fill(a->base = place, bytes, origin, NULL)
+                                  : vm_mem_alloc(bytes, kind, origin, &a->base));
     if (r != CUDA_SUCCESS) {
         free(a);
         return r;
@@ -29,6 +30,15 @@ CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, 
     return CUDA_SUCCESS;
 }
 
+CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
+                      struct allocation **out) {
+    return alloc_in(ctx, bytes, kind, 0, origin, out);
+}
+CUresult memory_alloc_at(struct context *ctx, uint64_t place, size_t bytes, const char *origin,
+                         struct allocation **out) {
+    return alloc_in(ctx, bytes, VM_MEM_DEVICE, place, origin, out);
+}
+
 static void release(struct allocation *a) {
     if (a->kind == VM_MEM_REGISTERED)
         vm_mem_unregister((void *)(uintptr_t)a->base);
@@ -39,6 +49,7 @@ static void release(struct allocation *a) {
     else if (a->kind != VM_MEM_REGISTERED)
         driver.memory_used -= a->bytes;
     if (a->pool) pool_uncharge(a->pool, a->bytes);
+    if (a->place) graph_place_freed(a);
     if (a->prev)
         a->prev->next = a->next;
     else
@@ -53,8 +64,7 @@ struct allocation *memory_find(uint64_t addr) {
 }
 
 bool memory_within(uint64_t addr, uint64_t bytes) {
-    struct vm_allocation a;
-    return vm_mem_find(addr, &a) && bytes <= a.bytes && addr - a.addr <= a.bytes - bytes;
+    return vm_mem_within(addr, bytes) || graph_place_within(addr, bytes);
 }
 
 void memory_free_at(uint64_t base) {

@@ -45,9 +45,13 @@ static CUresult alloc(CUdeviceptr *dptr, size_t bytes, CUmemoryPool pool, CUstre
     struct pool *p = handle_get(KIND_POOL, pool ? pool : the_current());
     if (!p) return CUDA_ERROR_INVALID_VALUE;
     if (s->capture) {
-        static int said;
-        s->capture->invalid = true;
-        return (CUresult)ptxvm_unsupported("cuMemAllocAsync during stream capture", &said);
+        struct op op;
+        r = graph_place_new(bytes, &op);
+        if (r != CUDA_SUCCESS) return r;
+        uint64_t addr = graph_place_addr(op.place);
+        r = capture_add(s, &op);
+        if (r == CUDA_SUCCESS) *dptr = addr;
+        return r;
     }
     if (p->max_bytes && (bytes > p->max_bytes || p->used > p->max_bytes - bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
     struct allocation *a;
@@ -72,6 +76,7 @@ CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream) {
     struct stream *s;
     CUresult r = stream_get(ctx, hStream, &s);
     if (r != CUDA_SUCCESS) return r;
+    if (s->capture && graph_place_at(dptr)) return stream_submit(s, &(struct op){.kind = OP_FREE, .addr = dptr});
     struct allocation *a = memory_find(dptr);
     if (!a || a->base != dptr || a->kind != VM_MEM_DEVICE || a->freeing) return CUDA_ERROR_INVALID_VALUE;
     if (!s->capture) a->freeing = true;

@@ -22,6 +22,13 @@ void driver_unlock(void) {
 void driver_wait(void) {
     pthread_cond_wait(&changed, &lock);
 }
+void driver_wait_briefly(void) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 1000000;
+    if (until.tv_nsec >= 1000000000) until.tv_nsec -= 1000000000, until.tv_sec++;
+    pthread_cond_timedwait(&changed, &lock, &until);
+}
 void driver_notify(void) {
     pthread_cond_broadcast(&changed);
 }

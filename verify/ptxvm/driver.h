@@ -44,6 +44,7 @@ enum kind {
     KIND_POOL,
     KIND_LINK,
     KIND_USER_OBJECT,
+    KIND_PHYSICAL,
 };
 
 void *handle_new(enum kind kind, void *obj);          /* NULL when 2^24 handles are live */
@@ -57,7 +58,8 @@ void handle_each(enum kind kind, void (*visit)(void *obj, void *arg), void *arg)
 
 void driver_lock(void);
 void driver_unlock(void);
-void driver_wait(void); /* lets go of the lock until driver_notify, like a condition variable */
+void driver_wait(void);         /* lets go of the lock until driver_notify, like a condition variable */
+void driver_wait_briefly(void); /* or a millisecond: for what nobody announces */
 void driver_notify(void);
 static inline void driver_unlock_scope(const int *unused) {
     (void)unused;
@@ -205,7 +207,30 @@ struct fill {
     size_t width, height, pitch; /* width in elements */
 };
 
-enum op_kind { OP_EMPTY, OP_KERNEL, OP_COPY, OP_FILL, OP_HOST, OP_RECORD, OP_WAIT, OP_GRAPH, OP_ALLOC, OP_FREE };
+/* A word that a stream writes or waits for; how: CU_STREAM_WAIT_VALUE_… */
+struct value {
+    uint64_t addr, value;
+    unsigned bytes, how;
+};
+bool value_holds(const struct value *v); /* api_memops.c */
+CUresult value_write(const struct value *v);
+
+struct graph_place; /* api_graph_memory.c: where a graph's memory is while it is there */
+
+enum op_kind {
+    OP_EMPTY,
+    OP_KERNEL,
+    OP_COPY,
+    OP_FILL,
+    OP_HOST,
+    OP_RECORD,
+    OP_WAIT,
+    OP_GRAPH,
+    OP_ALLOC,
+    OP_FREE,
+    OP_WRITE_VALUE,
+    OP_WAIT_VALUE
+};
 
 /* One piece of work: a stream runs it, a graph node keeps it. */
 struct op {
@@ -220,9 +245,11 @@ struct op {
             CUstream stream;
             void *data;
         } host;
-        CUevent event;       /* OP_RECORD, OP_WAIT */
-        struct graph *graph; /* OP_GRAPH: owned child */
-        uint64_t addr;       /* OP_FREE: memory to release in stream order */
+        CUevent event;             /* OP_RECORD, OP_WAIT */
+        struct graph *graph;       /* OP_GRAPH: owned child */
+        uint64_t addr;             /* OP_FREE: memory to release in stream order */
+        struct graph_place *place; /* OP_ALLOC */
+        struct value value;        /* OP_WRITE_VALUE, OP_WAIT_VALUE */
     };
 };
 
@@ -397,6 +424,7 @@ struct allocation {
     unsigned flags; /* of cuMemHostAlloc and cuMemHostRegister */
     struct context *ctx;
     CUmemoryPool pool;
+    struct graph_place *place; /* of a graph's node, or NULL */
     uint64_t id;
     bool freeing;     /* cuMemFreeAsync was called */
     bool sync_memops; /* kept for cuPointerGetAttribute: copies always behave so here */
@@ -406,9 +434,23 @@ struct allocation {
 
 CUresult memory_alloc(struct context *ctx, size_t bytes, enum vm_mem_kind kind, const char *origin,
                       struct allocation **out);
+/* Device memory at a place of the machine. */
+CUresult memory_alloc_at(struct context *ctx, uint64_t place, size_t bytes, const char *origin,
+                         struct allocation **out);
+/* Graph memory (api_graph_memory.c). A new place has one reference, the op's. */
+CUresult graph_place_new(size_t bytes, struct op *out);
+void graph_place_ref(struct graph_place *p);
+void graph_place_unref(struct graph_place *p);
+uint64_t graph_place_addr(const struct graph_place *p);
+bool graph_place_at(uint64_t addr);
+bool graph_place_within(uint64_t addr, uint64_t bytes);
+CUresult graph_place_alloc(struct context *ctx, struct graph_place *p);
+void graph_place_freed(struct allocation *a);
 void memory_free_at(uint64_t base);                /* nothing when there is no such allocation any more */
 struct allocation *memory_find(uint64_t addr);     /* the allocation that contains addr, or NULL */
-bool memory_within(uint64_t addr, uint64_t bytes); /* all of it inside one live allocation (or module variable) */
+/* All of it inside one live allocation (or module variable), or where a graph's memory will be: whether it is there is
+ * known when the work runs. */
+bool memory_within(uint64_t addr, uint64_t bytes);
 void memory_release(struct context *ctx);          /* a context's allocations */
 void pool_uncharge(CUmemoryPool pool, uint64_t bytes);
 

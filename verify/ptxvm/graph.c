@@ -17,6 +17,7 @@ bool op_copy(struct op *to, const struct op *from) {
         if (!to->launch.params) return false;
         memcpy(to->launch.params, from->launch.params, from->launch.n_params);
     }
+    if (from->kind == OP_ALLOC) graph_place_ref(to->place);
     if (from->kind == OP_GRAPH) {
         to->graph = graph_clone(from->graph);
         if (!to->graph) return false;
@@ -28,6 +29,7 @@ bool op_copy(struct op *to, const struct op *from) {
 void op_free(struct op *op) {
     if (op->kind == OP_KERNEL) free(op->launch.params);
     if (op->kind == OP_GRAPH) graph_release(op->graph);
+    if (op->kind == OP_ALLOC) graph_place_unref(op->place);
     op->kind = OP_EMPTY;
 }
 

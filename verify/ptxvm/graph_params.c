@@ -57,10 +57,15 @@ CUresult params_to_op(struct context *ctx, const CUgraphNodeParams *p, struct op
         out->kind = p->type == CU_GRAPH_NODE_TYPE_WAIT_EVENT ? OP_WAIT : OP_RECORD;
         out->event = out->kind == OP_WAIT ? p->eventWait.event : p->eventRecord.event;
         return handle_get(KIND_EVENT, out->event) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+    case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
+        if (p->alloc.poolProps.location.type != CU_MEM_LOCATION_TYPE_DEVICE) return CUDA_ERROR_NOT_SUPPORTED;
+        if (p->alloc.poolProps.location.id != 0) return CUDA_ERROR_INVALID_DEVICE;
+        return graph_place_new(p->alloc.bytesize, out);
+    case CU_GRAPH_NODE_TYPE_MEM_FREE:
+        *out = (struct op){.kind = OP_FREE, .addr = p->free.dptr};
+        return graph_place_at(p->free.dptr) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
     case CU_GRAPH_NODE_TYPE_EXT_SEMAS_SIGNAL:
     case CU_GRAPH_NODE_TYPE_EXT_SEMAS_WAIT:
-    case CU_GRAPH_NODE_TYPE_MEM_ALLOC:
-    case CU_GRAPH_NODE_TYPE_MEM_FREE:
     case CU_GRAPH_NODE_TYPE_BATCH_MEM_OP:
     case CU_GRAPH_NODE_TYPE_CONDITIONAL: {
         static int said;
@@ -90,6 +95,13 @@ CUgraphNodeType op_type(const struct op *op) {
         return CU_GRAPH_NODE_TYPE_WAIT_EVENT;
     case OP_GRAPH:
         return CU_GRAPH_NODE_TYPE_GRAPH;
+    case OP_ALLOC:
+        return CU_GRAPH_NODE_TYPE_MEM_ALLOC;
+    case OP_FREE:
+        return CU_GRAPH_NODE_TYPE_MEM_FREE;
+    case OP_WRITE_VALUE:
+    case OP_WAIT_VALUE:
+        return CU_GRAPH_NODE_TYPE_BATCH_MEM_OP;
     default:
         return CU_GRAPH_NODE_TYPE_EMPTY;
     }
@@ -97,6 +109,7 @@ CUgraphNodeType op_type(const struct op *op) {
 
 CUresult node_set(struct context *ctx, struct node *n, const CUgraphNodeParams *p) {
     struct op op;
+    if (n->op.kind == OP_ALLOC || n->op.kind == OP_FREE) return CUDA_ERROR_NOT_SUPPORTED; /* they cannot change */
     CUresult r = params_to_op(ctx, p, &op);
     if (r != CUDA_SUCCESS) return r;
     if (op.kind == OP_KERNEL) {

@@ -31,6 +31,8 @@ struct table {
     size_t n, cap;
 };
 static struct table device, host;
+static struct place { u64 addr, bytes; } * places; /* [n_places] */
+static size_t n_places;
 static u64 next_offset, next_id, used_bytes, n_freed, kept_bytes; /* kept: freed, pages not yet returned */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -102,20 +104,36 @@ static void forget_freed(struct table *t, size_t keep_newest) {
     n_freed = total - freed;
 }
 
+/* The first offset from at on where need bytes touch no place. */
+static u64 past_places(u64 at, u64 need) {
+    for (bool again = true; again;) {
+        again = false;
+        for (size_t i = 0; i < n_places; i++) {
+            u64 from = places[i].addr - VM_DEV_BASE - RED_ZONE, to = from + places[i].bytes + 2 * RED_ZONE;
+            if (at >= to || at + need <= from) continue;
+            at = (to + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1);
+            again = true;
+        }
+    }
+    return at;
+}
+
 /* Offset of a hole of the arena, 0: none. */
 static u64 find_room(u64 need) {
+    if (need > vm_arena_bytes) return 0;
     if (need <= vm_arena_bytes - next_offset) {
         u64 at = next_offset;
         next_offset += need;
         return at;
     }
     forget_freed(&device, 0);
-    u64 at = 1 << 20;
+    u64 at = past_places(1 << 20, need);
     for (size_t i = 0; i < device.n; i++) {
         u64 start = device.e[i].addr - VM_DEV_BASE - RED_ZONE;
         if (start >= at && start - at >= need) return at;
+        if (start + device.e[i].bytes + RED_ZONE < at) continue;
         u64 end = device.e[i].addr - VM_DEV_BASE + device.e[i].bytes + RED_ZONE;
-        at = (end + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1);
+        at = past_places((end + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1), need);
     }
     return at < vm_arena_bytes && vm_arena_bytes - at >= need ? at : 0;
 }
@@ -252,6 +270,94 @@ static bool find(u64 addr, struct entry *out) {
     *out = t->e[i];
     return true;
 }
+
+/* The same with its neighbours behind it. Only a place has any: everything else stands between red zones. */
+static bool find_range(u64 addr, struct entry *out) {
+    if (!find(addr, out)) return false;
+    if (addr < VM_DEV_BASE) return true;
+    for (size_t i = (size_t)at_or_below(&device, addr) + 1;
+         i < device.n && !device.e[i].freed && device.e[i].addr == out->addr + out->bytes; i++)
+        out->bytes += device.e[i].bytes;
+    return true;
+}
+
+bool vm_mem_within(uint64_t addr, uint64_t bytes) {
+    struct entry e;
+    pthread_mutex_lock(&lock);
+    bool ok = find_range(addr, &e) && bytes <= e.bytes && addr - e.addr <= e.bytes - bytes;
+    pthread_mutex_unlock(&lock);
+    return ok;
+}
+
+/* ---- places ---- */
+int vm_place_new(uint64_t bytes, uint64_t align, uint64_t *addr) {
+    u64 need;
+    *addr = 0;
+    if (!bytes || align < ALIGNMENT || align & (align - 1) || !size_add(bytes, align + 2 * RED_ZONE, &need))
+        return VM_INVALID_VALUE;
+    pthread_mutex_lock(&lock);
+    int result = VM_OUT_OF_MEMORY;
+    need = (need + ALIGNMENT - 1) & ~(u64)(ALIGNMENT - 1);
+    struct place *grown = map_arena() ? realloc(places, (n_places + 1) * sizeof *places) : NULL;
+    if (grown) places = grown;
+    u64 at = grown ? find_room(need) : 0;
+    if (at) {
+        u64 a = (VM_DEV_BASE + at + RED_ZONE + align - 1) & ~(align - 1);
+        places[n_places++] = (struct place){a, bytes};
+        *addr = a;
+        result = VM_OK;
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+void vm_place_drop(uint64_t addr) {
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < n_places; i++)
+        if (places[i].addr == addr) {
+            places[i] = places[--n_places];
+            break;
+        }
+    pthread_mutex_unlock(&lock);
+}
+
+int vm_place_fill(uint64_t addr, uint64_t bytes, const char *origin, void *contents) {
+    pthread_mutex_lock(&lock);
+    size_t kept = 0;
+    for (size_t i = 0; i < device.n; i++) { /* what has been here before is forgotten */
+        const struct entry *e = &device.e[i];
+        bool here = e->addr < addr + bytes && addr < e->addr + e->bytes;
+        if (here && e->freed)
+            n_freed--;
+        else
+            device.e[kept++] = *e;
+    }
+    device.n = kept;
+    int result = bytes <= DEVICE_TOTAL - used_bytes ? VM_OK : VM_OUT_OF_MEMORY;
+    struct entry e = {.addr = addr, .bytes = bytes, .kind = VM_MEM_DEVICE, .origin = origin, .id = ++next_id};
+    if (result == VM_OK && !insert(&device, e)) result = VM_OUT_OF_MEMORY;
+    if (result == VM_OK) {
+        used_bytes += bytes;
+        if (contents) {
+            memcpy(vm_arena + (addr - VM_DEV_BASE), contents, bytes);
+            memcpy(vm_arena_shadow + (addr - VM_DEV_BASE), (u8 *)contents + bytes, bytes);
+            free(contents);
+        } else {
+            clear_range(addr - VM_DEV_BASE, bytes);
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+void *vm_place_take(uint64_t addr, uint64_t bytes) {
+    u8 *contents = malloc(2 * bytes);
+    if (!contents) return NULL;
+    memcpy(contents, vm_arena + (addr - VM_DEV_BASE), bytes);
+    memcpy(contents + bytes, vm_arena_shadow + (addr - VM_DEV_BASE), bytes);
+    return contents;
+}
+
 bool vm_mem_find(uint64_t addr, struct vm_allocation *out) {
     struct entry e;
     pthread_mutex_lock(&lock);
@@ -295,7 +401,7 @@ static u8 *side(u64 addr, u64 bytes, bool *is_device) {
     *is_device = addr >= VM_DEV_BASE;
     if (!*is_device) return (u8 *)(uintptr_t)addr;
     struct entry e;
-    if (!find(addr, &e) || bytes > e.bytes - (addr - e.addr)) return NULL;
+    if (!find_range(addr, &e) || bytes > e.bytes - (addr - e.addr)) return NULL;
     return vm_arena + (addr - VM_DEV_BASE);
 }
 
@@ -328,7 +434,7 @@ int vm_mem_set(uint64_t dst, uint32_t value, int width, uint64_t n, uint64_t hei
     bool is_device, checks = vm_settings()->check;
     struct entry e;
     pthread_mutex_lock(&lock);
-    bool known = find(dst, &e) && span <= e.bytes - (dst - e.addr);
+    bool known = find_range(dst, &e) && span <= e.bytes - (dst - e.addr);
     u8 *d = known ? side(dst, span, &is_device) : NULL;
     pthread_mutex_unlock(&lock);
     if (!d) return VM_INVALID_VALUE;
@@ -348,7 +454,7 @@ int vm_mem_set(uint64_t dst, uint32_t value, int width, uint64_t n, uint64_t hei
 void *vm_mem_host(uint64_t addr, uint64_t bytes) {
     struct entry e;
     pthread_mutex_lock(&lock);
-    bool ok = find(addr, &e) && bytes <= e.bytes - (addr - e.addr);
+    bool ok = find_range(addr, &e) && bytes <= e.bytes - (addr - e.addr);
     pthread_mutex_unlock(&lock);
     if (!ok) return NULL;
     return addr >= VM_DEV_BASE ? (void *)(vm_arena + (addr - VM_DEV_BASE)) : (void *)(uintptr_t)addr;
@@ -367,7 +473,7 @@ u8 *vm_host_memory(u64 address, u64 bytes) {
 bool vm_memory_range(u64 address, u64 *lo, u64 *hi) {
     struct entry e;
     pthread_mutex_lock(&lock);
-    bool ok = find(address, &e);
+    bool ok = find_range(address, &e);
     pthread_mutex_unlock(&lock);
     if (ok) *lo = e.addr, *hi = e.addr + e.bytes;
     return ok;

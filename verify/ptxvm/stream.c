@@ -44,6 +44,7 @@ static bool must_wait(const struct work *w) {
         const struct event *e = handle_get(KIND_EVENT, w->op.event);
         recording = e ? e->pending : 0;
     }
+    if (w->op.kind == OP_WAIT_VALUE && !value_holds(&w->op.value)) return true;
     for (const struct work *before = first; before && before != w; before = before->next)
         if (ordered(before->stream, w->stream) || (recording && before->seq == recording)) return true;
     return false;
@@ -105,6 +106,12 @@ static CUresult run(struct work *w) {
         case OP_FILL:
             r = fill_run(&w->op.fill);
             break;
+        case OP_ALLOC:
+            r = graph_place_alloc(ctx, w->op.place);
+            break;
+        case OP_WRITE_VALUE:
+            r = value_write(&w->op.value);
+            break;
         case OP_FREE:
             memory_free_at(w->op.addr);
             break;
@@ -141,9 +148,13 @@ static void *worker(void *unused) {
             continue;
         }
         struct work *w = first;
-        while (w && (w->running || must_wait(w))) w = w->next;
+        bool watches = false; /* memory that the host may write */
+        while (w && (w->running || must_wait(w))) watches |= w->op.kind == OP_WAIT_VALUE, w = w->next;
         if (!w) {
-            driver_wait();
+            if (watches)
+                driver_wait_briefly();
+            else
+                driver_wait();
             continue;
         }
         w->running = true;

@@ -107,6 +107,17 @@ struct vm_allocation {
 /* DEVICE: 256-byte aligned, red zones around it, contents uninitialized. PINNED and MANAGED: host memory of the
  * machine, *addr is also the host pointer, contents count as initialized. origin must outlive the process. */
 int vm_mem_alloc(uint64_t bytes, enum vm_mem_kind kind, const char *origin, uint64_t *addr);
+/* A place: address space without memory, in which allocations come and go at addresses that stay. Aligned to align, a
+ * power of two of at least 512; nothing else is put there until vm_place_drop. */
+int vm_place_new(uint64_t bytes, uint64_t align, uint64_t *addr);
+void vm_place_drop(uint64_t addr);
+/* Device memory at [addr, addr + bytes) of a place, where there is none now. contents: what vm_place_take gave, which
+ * is used up; NULL: uninitialized. vm_mem_free ends it. Neighbours are one range for copies. */
+int vm_place_fill(uint64_t addr, uint64_t bytes, const char *origin, void *contents);
+/* The contents of such an allocation, to be freed or given to vm_place_fill; NULL when memory runs out. */
+void *vm_place_take(uint64_t addr, uint64_t bytes);
+bool vm_mem_within(uint64_t addr, uint64_t bytes); /* all of it live: one allocation, or neighbours of a place */
+
 /* addr is the start of a live allocation of vm_mem_alloc; otherwise VM_INVALID_VALUE. */
 int vm_mem_free(uint64_t addr);
 int vm_mem_register(void *host, uint64_t bytes); /* somebody else's host memory, until vm_mem_unregister */
