@@ -1,8 +1,9 @@
-/* fuzz_api SECONDS [SEED]: random sequences of driver API calls, with live, stale, foreign and invented handles and
- * with arguments at the edges. Nothing may crash or hang; what the calls answer is not judged here.
+/* fuzz_api SECONDS [SEED [FIRST]]: random sequences of driver API calls, with live, stale, foreign and invented handles
+ * and with arguments at the edges. Nothing may crash or hang; what the calls answer is not judged here.
  *
  * Host pointers are NULL or point at buffers that are large enough, as in any program: a host address is the caller's
- * responsibility. On a crash the seed of the sequence is printed; give it as the second argument to repeat it.
+ * responsibility. On a crash the seed of the sequence is printed; give it as the second argument to repeat it. With a
+ * seed of 0, FIRST is the number of the first sequence: where an earlier run has ended.
  */
 #include <cuda.h>
 #include <signal.h>
@@ -476,12 +477,95 @@ static void call_fatbin(void) {
     if (cuModuleLoad(&m, path) == CUDA_SUCCESS) keep(m);
 }
 
+enum { GRAIN = 2 << 20 };
+static CUdeviceptr range(void) {
+    CUdeviceptr a = (uintptr_t)any();
+    return rnd(4) ? a + (uint64_t)rnd(4) * GRAIN : a + rnd(300);
+}
+
+static void call_virtual(void) {
+    CUdeviceptr p = 0, other = 0;
+    CUmemGenericAllocationHandle h;
+    CUgraphNode node = any();
+    CUmemAllocationProp prop = {.type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {CU_MEM_LOCATION_TYPE_DEVICE, 0}};
+    CUmemAccessDesc desc = {.location = {CU_MEM_LOCATION_TYPE_DEVICE, 0}, .flags = (CUmemAccess_flags)small()};
+    CUDA_MEM_ALLOC_NODE_PARAMS a = {.poolProps = {.allocType = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                                  .location = {CU_MEM_LOCATION_TYPE_DEVICE, (int)!rnd(20)}},
+                                    .bytesize = size()};
+    CUmemcpyAttributes attr = {.srcAccessOrder = CU_MEMCPY_SRC_ACCESS_ORDER_STREAM};
+    CUstream s = any();
+    size_t bytes = rnd(8) ? (size_t)GRAIN << rnd(3) : size(), first = 0;
+    switch (rnd(16)) {
+    case 0:
+        if (cuMemAddressReserve(rnd(20) ? &p : NULL, bytes, rnd(4) ? 0 : size(), 0, 0) == CUDA_SUCCESS)
+            keep((void *)(uintptr_t)p);
+        break;
+    case 1:
+        cuMemAddressFree(range(), bytes);
+        break;
+    case 2:
+        if (cuMemCreate(rnd(20) ? &h : NULL, bytes, &prop, 0) == CUDA_SUCCESS) keep((void *)(uintptr_t)h);
+        break;
+    case 3:
+        cuMemRelease((uintptr_t)any());
+        break;
+    case 4:
+    case 5:
+        if (cuMemMap(range(), bytes, 0, (uintptr_t)any(), 0) == CUDA_SUCCESS && rnd(2))
+            cuMemSetAccess(range(), bytes, &desc, 1);
+        break;
+    case 6:
+        cuMemSetAccess(range(), bytes, rnd(20) ? &desc : NULL, small());
+        break;
+    case 7:
+        cuMemUnmap(range(), bytes);
+        break;
+    case 8:
+        if (cuMemRetainAllocationHandle(&h, (void *)(uintptr_t)range()) == CUDA_SUCCESS) keep((void *)(uintptr_t)h);
+        break;
+    case 9: /* whole, in use */
+        if (cuMemAddressReserve(&p, 2 * GRAIN, 0, 0, 0) != CUDA_SUCCESS ||
+            cuMemCreate(&h, GRAIN, &prop, 0) != CUDA_SUCCESS)
+            break;
+        keep((void *)(uintptr_t)p), keep((void *)(uintptr_t)h);
+        desc.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        if (cuMemMap(p, GRAIN, 0, h, 0) == CUDA_SUCCESS) cuMemSetAccess(p, GRAIN, &desc, 1);
+        cuMemsetD8(p + rnd(GRAIN), 1, size());
+        break;
+    case 10:
+        if (cuGraphAddMemAllocNode(&node, any(), &node, rnd(2), &a) == CUDA_SUCCESS) {
+            keep(node);
+            handles[rnd(SLOTS)] = a.dptr;
+        }
+        break;
+    case 11:
+        if (cuGraphAddMemFreeNode(&node, any(), &node, rnd(2), address()) == CUDA_SUCCESS) keep(node);
+        break;
+    case 12:
+        cuGraphMemAllocNodeGetParams(any(), &a);
+        cuGraphMemFreeNodeGetParams(any(), &p);
+        break;
+    case 13: /* the word is of its own: what is never written would be waited for for ever */
+        if (cuMemAlloc(&p, 8) != CUDA_SUCCESS) break;
+        if (cuStreamWriteValue32(s, p, 5, 0) == CUDA_SUCCESS) cuStreamWaitValue32(s, p, 5, CU_STREAM_WAIT_VALUE_EQ);
+        handles[rnd(SLOTS)] = p;
+        break;
+    case 14:
+        cuStreamWriteValue64(s, address(), 7, small());
+        break;
+    default:
+        p = address(), other = (uintptr_t)host(), bytes = host_size();
+        cuMemcpyBatchAsync(&p, &other, &bytes, 1, &attr, &first, small(), s);
+    }
+}
+
 static void sequence(void) {
     CUcontext c;
     memset(handles, 0, sizeof handles);
     if (cuDevicePrimaryCtxRetain(&c, 0) == CUDA_SUCCESS) cuCtxSetCurrent(c);
-    for (int i = 0; i < 200; i++) {
-        switch (rnd(16)) {
+    int calls = rnd(8) ? 20 + (int)rnd(31) : 200;
+    for (int i = 0; i < calls; i++) {
+        switch (rnd(18)) {
         case 0:
             call_context();
             break;
@@ -509,6 +593,10 @@ static void sequence(void) {
         case 12:
             if (!rnd(8)) call_fatbin();
             break;
+        case 13:
+        case 14:
+            call_virtual();
+            break;
         default:
             call_graph();
         }
@@ -518,6 +606,12 @@ static void sequence(void) {
     while (cuCtxGetCurrent(&top) == CUDA_SUCCESS && top) cuCtxPopCurrent(&top);
     while (n_made) {
         void *h = (void *)(uintptr_t)made[--n_made];
+        for (int part = 0; part < 8; part++)
+            for (int width = 4; width; width /= 2)
+                cuMemUnmap((uintptr_t)h + (uint64_t)part * GRAIN, (size_t)width * GRAIN);
+        for (int width = 4; width; width /= 2) cuMemAddressFree((uintptr_t)h, (size_t)width * GRAIN);
+        while (cuMemRelease((uintptr_t)h) == CUDA_SUCCESS) {
+        }
         cuGraphDestroy(h);
         cuGraphExecDestroy(h);
         cuLibraryUnload(h);
@@ -529,7 +623,8 @@ static void sequence(void) {
 
 int main(int argc, char **argv) {
     double seconds = argc > 1 ? atof(argv[1]) : 2;
-    uint64_t only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0, n = 0;
+    uint64_t only = argc > 2 ? strtoull(argv[2], NULL, 10) : 0;
+    uint64_t first = argc > 3 ? strtoull(argv[3], NULL, 10) : 0, n = first;
     FILE *f = fopen(KERNELS, "r");
     if (!f || fread(ptx, 1, sizeof ptx - 1, f) == 0) {
         printf("FAIL fuzz_api: cannot read %s\n", KERNELS);
@@ -554,6 +649,6 @@ int main(int argc, char **argv) {
         sequence();
         clock_gettime(CLOCK_MONOTONIC, &now);
     } while (!only && (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) < seconds);
-    printf("ok fuzz_api (%llu sequences of 200 calls)\n", (unsigned long long)n);
+    printf("ok fuzz_api (%llu sequences of 20 to 200 calls)\n", (unsigned long long)(n - first));
     return 0;
 }
