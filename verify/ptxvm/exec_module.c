@@ -79,6 +79,8 @@ static bool place_globals(struct vm_module *m, struct err *e) {
     return true;
 }
 
+static bool shared_fits(struct vm_module *m, struct err *e);
+
 bool vm_module_load(const char *ptx, size_t len, const char *file_name, struct vm_module **out, char *log,
                     size_t log_cap) {
     *out = NULL;
@@ -90,7 +92,7 @@ bool vm_module_load(const char *ptx, size_t len, const char *file_name, struct v
     bool ok = ptx_parse(ptx, len, &m->text, &e);
     if (!ok) err_prefix(&e, "%s", m->file);
     if (ok && !vm_memory_init()) ok = err_set(&e, ERR_MEMORY, "no address space for device memory");
-    if (ok) ok = place_globals(m, &e);
+    if (ok) ok = shared_fits(m, &e) && place_globals(m, &e);
     if (!ok) {
         if (log && log_cap) snprintf(log, log_cap, "%s", e.msg);
         vm_module_free(m);
@@ -201,19 +203,27 @@ static void walk(struct reach *r, struct ptx_function *f) {
     }
 }
 
-enum { SHARED_RED_ZONE = 16, SHARED_PLACED = -2 };
+enum { SHARED_RED_ZONE = 16, SHARED_PLACED = -2, MAX_STATIC_SHARED = 48 << 10 };
+
+static u64 static_shared(struct ptx_var *const *vars, u32 n) {
+    u64 sum = 0;
+    for (u32 i = 0; i < n; i++) {
+        const struct ptx_var *v = vars[i];
+        u64 align = v->align ? v->align : 1;
+        if (v->space == SP_SHARED && !v->is_extern) sum = ((sum + align - 1) & ~(align - 1)) + v->bytes;
+    }
+    return sum;
+}
 
 /* Offsets of shared variables. One variable keeps its place for all kernels of the module, so a kernel may see gaps. */
 static void layout_shared(struct reach *r, struct vm_function *f) {
-    u64 end = 0, sum = 0, dynamic_align = 16;
+    u64 end = 0, dynamic_align = 16;
     for (u32 i = 0; i < r->n_shared; i++) {
         struct ptx_var *v = r->shared[i];
         if (v->is_extern || !v->bytes) {
             if (v->align > dynamic_align) dynamic_align = v->align;
             continue;
         }
-        u64 align = v->align ? v->align : 1;
-        sum = ((sum + align - 1) & ~(align - 1)) + v->bytes;
         if (v->reg == SHARED_PLACED && v->addr + v->bytes + SHARED_RED_ZONE > end)
             end = v->addr + v->bytes + SHARED_RED_ZONE;
     }
@@ -235,7 +245,27 @@ static void layout_shared(struct reach *r, struct vm_function *f) {
     }
     if (end) end = (end + dynamic_align - 1) & ~(dynamic_align - 1);
     f->shared_layout = end > UINT32_MAX ? UINT32_MAX : (u32)end;
-    f->info.static_shared = sum > UINT32_MAX ? UINT32_MAX : (u32)sum;
+    f->info.static_shared = (u32)static_shared(r->shared, r->n_shared);
+}
+
+/* ptxas, and so the driver, refuses a module with a kernel of more static shared memory. */
+static bool shared_fits(struct vm_module *m, struct err *e) {
+    struct ptx_text *t = &m->text;
+    u64 all = static_shared(t->vars, (u32)t->n_vars);
+    for (struct ptx_function *p = t->functions; p; p = p->next) all += static_shared(p->locals, (u32)p->n_locals);
+    for (struct ptx_function *p = all > MAX_STATIC_SHARED ? t->functions : NULL; p; p = p->next) {
+        if (!p->is_entry || !p->has_body) continue;
+        struct reach r = {.m = m};
+        walk(&r, p);
+        for (u32 i = 0; i < r.n; i++) r.codes[i]->in_walk = false;
+        u64 bytes = static_shared(r.shared, r.n_shared);
+        mem_free(r.codes);
+        mem_free(r.shared);
+        if (bytes > MAX_STATIC_SHARED)
+            return err_set(e, ERR_INPUT, "%s line %u: %s uses too much shared data: %llu bytes, at most %d are allowed",
+                           m->file, p->line, p->name, (unsigned long long)bytes, MAX_STATIC_SHARED);
+    }
+    return true;
 }
 
 static u32 deepest_local(struct code *c, int depth) {
@@ -274,8 +304,8 @@ static void fill_info(struct vm_module *m, struct ptx_function *p, struct vm_fun
     i->ptx_version = m->text.version;
     i->target_sm = m->text.target_sm;
     i->local_bytes = deepest_local(f->code, 0);
-    /* nvcc's registers are virtual: about one in four is alive at a time, and 64 is the most that leaves room for the 1024 threads of any
-     * block that may come. */
+    /* nvcc's registers are virtual: about one in four is alive at a time, and 64 is the most that leaves room for the
+     * 1024 threads of any block that may come. */
     u32 regs = 16 + f->code->n_rows_32 / 4;
     i->regs = regs > 64 ? 64 : regs;
     if (p->maxnreg && i->regs > p->maxnreg) i->regs = p->maxnreg;
@@ -307,9 +337,6 @@ int vm_module_function(struct vm_module *m, const char *name, struct vm_function
         f->serial |= r.codes[i]->serial;
         f->reserved_shared |= r.codes[i]->reserved_shared;
     }
-    if (ok && f->info.static_shared > 232448)
-        ok = err_set(&e, ERR_INPUT, "%s line %u: %s needs %u bytes of static shared memory, more than 232448", m->file,
-                     p->line, p->name, f->info.static_shared);
     if (ok) {
         f->code = vm_code_of(m, p);
         f->module = m;

@@ -117,6 +117,25 @@ static void dynamic_shared_memory_is_enforced(void) {
     OK(cuCtxSynchronize());
 }
 
+/* 48 KiB, as ptxas has it, counting what a kernel reaches and not what its module has. */
+static void static_shared_memory_is_bounded(void) {
+    static const char *const format =
+        ".version 8.0\n.target sm_90\n.address_size 64\n.shared .b8 a[%d];\n.shared .b8 b[%d];\n"
+        ".visible .entry one() { .reg .u32 %%r; mov.u32 %%r, a; st.shared.u8 [%%r], 1; ret; }\n"
+        ".visible .entry two() { .reg .u32 %%r; mov.u32 %%r, %s; st.shared.u8 [%%r], 1; mov.u32 %%r, b;\n"
+        "st.shared.u8 [%%r], 1; ret; }\n";
+    char text[1000], log[500] = "";
+    CUmodule m;
+    CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    void *values[] = {log, (void *)sizeof log};
+    snprintf(text, sizeof text, format, 48 << 10, 48 << 10, "b");
+    OK(cuModuleLoadData(&m, text));
+    OK(cuModuleUnload(m));
+    snprintf(text, sizeof text, format, 40 << 10, (8 << 10) + 1, "a");
+    EXPECT(CUDA_ERROR_INVALID_PTX, cuModuleLoadDataEx(&m, text, 2, options, values));
+    CHECK(strstr(log, "two uses too much shared data: 49153 bytes"));
+}
+
 static void launch_shapes_are_checked(void) {
     CUfunction f = kernel("bounded");
     launch1(f, 1, 64, NULL, NULL);
@@ -267,6 +286,7 @@ static const struct test tests[] = {
     {"vector_add_cooperative", vector_add_cooperative},
     {"parameters_of_mixed_size", parameters_of_mixed_size},
     {"dynamic_shared_memory_is_enforced", dynamic_shared_memory_is_enforced},
+    {"static_shared_memory_is_bounded", static_shared_memory_is_bounded},
     {"launch_shapes_are_checked", launch_shapes_are_checked},
     {"module_variables", module_variables},
     {"functions_are_listed", functions_are_listed},

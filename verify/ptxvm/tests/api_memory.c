@@ -281,12 +281,37 @@ static void tensor_maps(void) {
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuTensorMapReplaceAddress(&map, (void *)(p + 4)));
 }
 
+static void tensor_maps_of_columns(void) {
+    CUtensorMap map;
+    CUdeviceptr p;
+    OK(cuMemAlloc(&p, 16 * 8 * 8 * 4 * 2));
+    cuuint64_t dim[4] = {16, 8, 8, 4}, stride[3] = {32, 256, 2048};
+    cuuint32_t step[4] = {1, 1, 1, 1}, rank = 4, channels = 16, pixels = 64;
+    int lower[2] = {-1, -1}, upper[2] = {-1, -1};
+#define COLUMNS()                                                                                                      \
+    cuTensorMapEncodeIm2col(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT16, rank, (void *)p, dim, stride, lower, upper,         \
+                            channels, pixels, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_32B,          \
+                            CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE)
+    OK(COLUMNS());
+    rank = 2; /* no dimension of pixels */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, COLUMNS());
+    rank = 4, channels = 32; /* wider than the swizzle */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, COLUMNS());
+    channels = 16, pixels = 1025;
+    EXPECT(CUDA_ERROR_INVALID_VALUE, COLUMNS());
+    pixels = 64, lower[0] = -129; /* eight bits for each of two corners */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, COLUMNS());
+    lower[0] = -128;
+    OK(COLUMNS());
+}
+
 static const struct test tests[] = {
     {"rectangles_are_copied", rectangles_are_copied},         {"boxes_are_copied", boxes_are_copied},
     {"fills_of_every_width", fills_of_every_width},           {"copies_stay_inside", copies_stay_inside},
     {"pinned_and_managed_memory", pinned_and_managed_memory}, {"advice_is_remembered", advice_is_remembered},
     {"questions_about_pointers", questions_about_pointers},   {"running_out_of_memory", running_out_of_memory},
     {"stream_ordered_memory", stream_ordered_memory},         {"tensor_maps", tensor_maps},
+    {"tensor_maps_of_columns", tensor_maps_of_columns},
 };
 
 int main(void) {
