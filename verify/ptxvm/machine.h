@@ -155,7 +155,7 @@ struct code {
 #define VM_SHARED_WINDOW (VM_DEV_BASE + 0x200000000000ull)
 #define VM_LOCAL_WINDOW (VM_DEV_BASE + 0x210000000000ull)
 #define VM_PARAM_WINDOW (VM_DEV_BASE + 0x220000000000ull)
-#define VM_WINDOW_BYTES 0x10000000ull
+#define VM_WINDOW_BYTES 0x20000000ull /* 17 ranks of VM_RANK_SHIFT */
 #define VM_RANK_SHIFT 24 /* a shared::cluster address: (rank + 1) << 24 | offset; rank field 0 is the block itself */
 
 struct vm_function {
