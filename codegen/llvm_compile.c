@@ -4,6 +4,7 @@
 #include "codegen/llvm_emit.h"
 #include "codegen/llvm_ptx.h"
 
+#include <llvm-c/Support.h>
 #include <llvm-c/Analysis.h>
 #include <llvm-c/ErrorHandling.h>
 #include <llvm-c/TargetMachine.h>
@@ -38,6 +39,9 @@ static void start_once(void) {
     LLVMInitializeNVPTXTargetMC();
     LLVMInitializeNVPTXAsmPrinter();
     LLVMInstallFatalErrorHandler(on_fatal);
+    /* Instructions stay in the order in which the lowering wrote them: it lets chains interleave and addresses rise. */
+    static const char *const options[] = {"kgen", "-enable-misched=false"};
+    LLVMParseCommandLineOptions(2, options, NULL);
 }
 
 void llvm_start(void) {

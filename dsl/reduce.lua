@@ -5,7 +5,8 @@
 --   2. factors constant over a run of g elements (g the finest granularity above one) leave the inner sum;
 --   3. what is left inside is, per run, an integer dot (dot4), a float dot, or a sum over activations alone, which the
 --      activation's record carries already;
---   4. per run and monomial: acc = fma(lane-side factors, row-independent factors · inner sum, acc).
+--   4. per run and monomial: acc = fma(lane-side factors, row-independent factors · inner sum, acc); a row-independent
+--      factor that several runs share multiplies their sum: acc = fma(Σ lane-side factors · inner sum, factor, acc).
 -- The order of additions is fixed by the formats and the width alone: run by run, in order of k.
 
 local E = require "dsl.expr"
@@ -278,9 +279,10 @@ local function contract(X, node, body, kvar, len)
   local kb = E.var(kvar.axis .. "/" .. block, n and n // block or bound_of(len), kvar.imm .. "b")
   local nc = block // chunk
   local function steps(kbase, acc)
+    local partial = {} -- of a monomial: its sum over runs so far that share a factor without lanes
     for e0 = 0, chunk - 1, g do
       for _, m in ipairs(monos) do
-        local elems, vec_side, tok_side = {}, {}, {}
+        local elems, vec_side, tok_side, shared, span = {}, {}, {}, {}, math.huge
         local order = {}
         for _, f in ipairs(m.f) do
           local gr = granularity(X, f, kvar)
@@ -306,7 +308,13 @@ local function contract(X, node, body, kvar, len)
           -- The record's own scale is part of its sum.
           if not (rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec) then
             local v = X:lower(E.subst(f, map))
-            if v.lane then vec_side[#vec_side + 1] = v else tok_side[#tok_side + 1] = v end
+            if v.lane then
+              vec_side[#vec_side + 1] = v
+            elseif o[1] > g and o[1] <= chunk then
+              shared[#shared + 1], span = v, math.min(span, o[1])
+            else
+              tok_side[#tok_side + 1] = v
+            end
           end
         end
         if rec then
@@ -322,6 +330,15 @@ local function contract(X, node, body, kvar, len)
         end
         local w, t = product(vec_side), product(tok_side)
         if s then t = t and E.fmul(t, s) or s end
+        if shared[1] and w and t then
+          partial[m] = partial[m] and E.fma(w, t, partial[m]) or E.fmul(w, t)
+          if (e0 + g) % span == 0 then
+            acc = E.fma(partial[m], product(shared), acc)
+            partial[m] = nil
+          end
+          goto next_monomial
+        end
+        for _, v in ipairs(shared) do t = t and E.fmul(v, t) or v end
         if not w then acc = E.fadd(acc, t)
         elseif not t then acc = E.fadd(acc, w)
         else acc = E.fma(w, t, acc) end

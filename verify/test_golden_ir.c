@@ -20,6 +20,7 @@ static const struct golden {
     {"linear", "x86-64-v4", {"q4_1"}, "q8", "linear.q4_1.q8"},
     {"linear", "x86-64-v4", {"q8_0"}, "q8", "linear.q8_0.q8"},
     {"linear", "x86-64-v4", {"q4_k"}, "q8", "linear.q4_k.q8"},
+    {"linear", "x86-64-v4", {"q6_k"}, "q8", "linear.q6_k.q8"},
     {"linear", "x86-64-v4", {"q4_1"}, "f32", "linear.q4_1.f32"},
     {"linear", "x86-64-v4", {"f16"}, "f32", "linear.f16.f32"},
     {"linear", "x86-64-v3", {"q4_1"}, "q8", "linear.q4_1.q8"},
