@@ -323,16 +323,13 @@ void vm_place_drop(uint64_t addr) {
 
 int vm_place_fill(uint64_t addr, uint64_t bytes, const char *origin, void *contents) {
     pthread_mutex_lock(&lock);
-    size_t kept = 0;
-    for (size_t i = 0; i < device.n; i++) { /* what has been here before is forgotten */
-        const struct entry *e = &device.e[i];
-        bool here = e->addr < addr + bytes && addr < e->addr + e->bytes;
-        if (here && e->freed)
-            n_freed--;
-        else
-            device.e[kept++] = *e;
-    }
-    device.n = kept;
+    long below = at_or_below(&device, addr);
+    size_t from = below < 0 ? 0 : (size_t)below, to;
+    if (from < device.n && device.e[from].addr + device.e[from].bytes <= addr) from++;
+    for (to = from; to < device.n && device.e[to].addr < addr + bytes;) to++;
+    n_freed -= to - from; /* what has been here before is forgotten */
+    memmove(device.e + from, device.e + to, (device.n - to) * sizeof *device.e);
+    device.n -= to - from;
     int result = bytes <= DEVICE_TOTAL - used_bytes ? VM_OK : VM_OUT_OF_MEMORY;
     struct entry e = {.addr = addr, .bytes = bytes, .kind = VM_MEM_DEVICE, .origin = origin, .id = ++next_id};
     if (result == VM_OK && !insert(&device, e)) result = VM_OUT_OF_MEMORY;
