@@ -15,8 +15,9 @@ static void line_text(unsigned n, char *out, size_t cap) {
 
 static const struct defect {
     const char *kernel, *kind, *instruction;
-    int code, threads, blocks, args; /* args: 1 y; 2 x and y; 3 freed; 4 null; 5 uninitialized x; 6 x, y and n; 7 the FIELD */
-    unsigned thread, block;          /* the first that may be named; UINT_MAX any */
+    int code, threads, blocks,
+        args;               /* args: 1 y; 2 x and y; 3 freed; 4 null; 5 uninitialized x; 6 x, y and n; 7 the FIELD */
+    unsigned thread, block; /* the first that may be named; UINT_MAX any */
 } defects[] = {
     {"load_past_end", "out-of-bounds load", "ld.global", 700, 32, 1, 2, 31, 0},
     {"store_past_end", "out-of-bounds store", "st.global", 700, 32, 1, 1, 16, 0},
@@ -81,6 +82,10 @@ static const struct defect {
     {"right_early_return", "", "", 0, 128, 1, 7, 0, 0},
     {"right_unused_load", "", "", 0, 128, 1, 7, 0, 0},
     {"right_tile_masks", "", "", 0, 128, 1, 7, 0, 0},
+    {"right_named_barriers", "", "", 0, 128, 1, 7, 0, 0},
+    {"right_flag_by_fence", "", "", 0, 128, 1, 7, 0, 0},
+    {"right_jobs", "", "", 0, 64, 4, 7, 0, 0},
+    {"right_shares_memory", "", "", 0, 128, 1, 7, 0, 0},
 };
 
 static struct vm_module *module;

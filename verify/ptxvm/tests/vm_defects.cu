@@ -338,3 +338,62 @@ FIELD(right_tile_masks) {
     if (threadIdx.x % 32 < 16) v += __ballot_sync(threadIdx.x & 8 ? 0xff00 : 0x00ff, v > 0);
     y[threadIdx.x] = v;
 }
+FIELD(right_named_barriers) { /* the first warp fills, the other three take */
+    __shared__ int s[2][96];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32, sum = 0;
+    for (int i = 0; i < 4; i++) {
+        int full = 1 + i % 2, empty = 3 + i % 2;
+        if (warp == 0) {
+            if (i >= 2) asm volatile("bar.sync %0, 128;" ::"r"(empty) : "memory");
+            for (int k = 0; k < 3; k++) s[i % 2][32 * k + lane] = x[8 * i + lane];
+            __threadfence_block();
+            asm volatile("bar.arrive %0, 128;" ::"r"(full) : "memory");
+        } else {
+            asm volatile("bar.sync %0, 128;" ::"r"(full) : "memory");
+            sum += s[i % 2][95 - 32 * (warp - 1) - lane];
+            if (i < 2) asm volatile("bar.arrive %0, 128;" ::"r"(empty) : "memory");
+        }
+    }
+    y[threadIdx.x] = sum;
+}
+FIELD(right_flag_by_fence) {
+    __shared__ int s[32];
+    __shared__ volatile int ready;
+    if (threadIdx.x == 0) ready = 0;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        s[threadIdx.x] = x[threadIdx.x];
+        __threadfence_block();
+        __syncwarp();
+        if (threadIdx.x == 0) ready = 1;
+    } else {
+        while (!ready)
+            ;
+        __threadfence_block();
+        y[threadIdx.x] = s[threadIdx.x % 32];
+    }
+}
+FIELD(right_jobs) { /* blocks fetch work until there is none */
+    __shared__ int job;
+    for (;;) {
+        if (threadIdx.x == 0) job = atomicAdd(y, 1);
+        __syncthreads();
+        int j = job;
+        __syncthreads();
+        if (j >= 9) break;
+        y[128 + j] = x[j];
+    }
+}
+FIELD(right_shares_memory) {
+    __shared__ union {
+        int words[128];
+        double wide[64];
+    } u;
+    u.words[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    int v = u.words[127 - threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x < 64) u.wide[threadIdx.x] = v;
+    __syncthreads();
+    y[threadIdx.x] = (int)u.wide[threadIdx.x % 64];
+}
