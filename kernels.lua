@@ -223,6 +223,62 @@ kernel "argmax" {
   bench = { { tok = 1, n = 32000 } },
 }
 
+-- The k largest of each group, largest first and the lowest id on ties, by counting and not by sorting. Group g of the
+-- n elements holds g, g + groups, g + 2·groups, …; what is kept lies so that it can be grouped again, down to one
+-- group. The array is longer than what is valid of it, by as much as makes groups equal.
+local function element(a, t, i) return a.valid < a.n and select(lt(i, a.valid), a.x[t][i], -math.huge) or a.x[t][i] end
+
+-- f(row of the group, group, index); groups lie side by side in the lanes, a single one along them.
+local function each_element(a, rows, f)
+  if a.groups == 1 then
+    for r in each("row", rows) do f(r, 0, r) end
+  else
+    for r in each("block", rows) do
+      for g in each("row", a.groups) do f(r, g, r * a.groups + g) end
+    end
+  end
+end
+
+-- How many of its group come before each element. Of a NaN none does: it has rank 0, as the largest has.
+kernel "top_rank" {
+  sig = "x: f32[tok?,n], id: f32[tok?,n], valid: num, groups: num -> rank: f32[tok?,n]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      each_element(a, a.n // a.groups, function(_, g, i)
+        local x, id = element(a, t, i), a.id[t][i]
+        a.rank[t][i] = sum("m", a.n // a.groups, function(m)
+          local y = element(a, t, m * a.groups + g)
+          return select(either(lt(x, y), both(eq(x, y), lt(a.id[t][m * a.groups + g], id))), 1, 0)
+        end)
+      end)
+    end
+  end,
+  map = schedules.select,
+  bench = { { tok = 1, n = 49152, valid = 49152, groups = 256 } },
+}
+
+-- Element r of group g is the one of rank r; a sum over that one alone, so that -0 becomes 0 and NaN stays.
+kernel "top_pick" {
+  sig = "x: f32[tok?,n], id: f32[tok?,n], rank: f32[tok?,n], valid: num, groups: num, k: num"
+     .. " -> v: f32[tok?,kept], i: f32[tok?,kept]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      each_element(a, a.k, function(r, g, to)
+        local function pick(f)
+          return sum("m", a.n // a.groups, function(m)
+            local i = m * a.groups + g
+            return select(eq(a.rank[t][i], float(r)), f(i), 0)
+          end)
+        end
+        a.v[t][to] = pick(function(i) return element(a, t, i) end)
+        a.i[t][to] = pick(function(i) return a.id[t][i] end)
+      end)
+    end
+  end,
+  map = schedules.select,
+  bench = { { tok = 1, n = 49152, valid = 49152, groups = 256, k = 40, kept = 10240 } },
+}
+
 -- Named fusions, composed of the kernels above the way the graph's fuser composes them.
 
 fused "norm_qkv" {

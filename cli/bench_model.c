@@ -139,7 +139,7 @@ static bool measure_model(const struct bench_options *o, struct err *e) {
     double *speeds = mem_new((size_t)o->repeats * 2 * sizeof *speeds), *pp = speeds, *tg = speeds + o->repeats;
     b.ids = mem_new((size_t)(longest > o->depth ? longest : o->depth) * sizeof *b.ids);
     struct progress progress = {0};
-    bool ok = engine_open(&o->engine, &b.model, e) && session_open(b.model, context, &b.session, e);
+    bool ok = engine_open(&o->engine, context, 0, &b.model, e) && session_open(b.model, context, &b.session, e);
     progress_begin(&progress, "bench");
     ok = ok && peaks_measure(b.model->pool, &b.model->compiler.target, b.model->bundle, &peaks, e) &&
          measure(&b, o->prompt, false, pp, &progress, e) && measure(&b, o->generate, true, tg, &progress, e) &&

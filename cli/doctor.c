@@ -2,7 +2,8 @@
 #include "cli/doctor.h"
 #include "codegen/codegen.h"
 #include "codegen/target.h"
-#include "runtime/gguf.h"
+#include "runtime/model.h"
+#include "runtime/safety.h"
 #include "runtime/model.h"
 
 #include <string.h>
@@ -38,7 +39,7 @@ static json_t *compiler(json_t *advice) {
 }
 
 /* The settings as they stand after flags, environment and config file. */
-static json_t *choices(const struct engine_options *o, const json_t *cuda) {
+static json_t *choices(const struct engine_options *o, const json_t *cuda, const char *why_f32_keys) {
     const json_t *devices = json_object_get(cuda, "devices");
     bool there = o->device.index < (int)json_array_size(devices);
     bool wants_gpu = o->gpu || o->device.kind == DEVICE_CUDA;
@@ -49,13 +50,27 @@ static json_t *choices(const struct engine_options *o, const json_t *cuda) {
         snprintf(device, sizeof device, "cpu (no CUDA device)");
     else if (wants_gpu)
         snprintf(device, sizeof device, "none: no cuda:%d here", o->device.index);
-    int kv = o->kv != KV_DEFAULT ? o->kv : o->act == ACT_F32 ? KV_F32 : KV_F16;
+    int kv = o->kv != KV_DEFAULT ? o->kv : o->act == ACT_F32 || *why_f32_keys ? KV_F32 : KV_F16;
     return json_pack("{s:s, s:I, s:s, s:s}", "device", device, "threads",
                      (json_int_t)(o->threads ? o->threads : doctor_cores()), "activations",
                      o->act == ACT_F32 ? "f32" : "q8", "kv_cache", kv_names[kv]);
 }
 
-static bool model(const char *path, const json_t *machine, json_t *advice, json_t **out, struct err *e) {
+/* Why the model's keys are not kept in f16; "" where they are, or where the file cannot be run anyway. */
+static void look_at_keys(const char *path, char why_f32_keys[256]) {
+    struct dsl *d = NULL;
+    struct gguf *g = NULL;
+    struct err e;
+    gguf_type_fn types;
+    bool ok = dsl_open(&d, &e) && (types = model_types(d, &e)) && gguf_open(path, types, &g, &e) &&
+              safety_of_f16_keys(g, why_f32_keys, &e);
+    if (!ok) why_f32_keys[0] = 0;
+    gguf_close(g);
+    dsl_close(d);
+}
+
+static bool model(const char *path, const json_t *machine, json_t *advice, json_t **out, char why_f32_keys[256],
+                  struct err *e) {
     struct gguf *g;
     const char *architecture, *name;
     if (!gguf_open(path, NULL, &g, e)) return false;
@@ -70,6 +85,8 @@ static bool model(const char *path, const json_t *machine, json_t *advice, json_
         if (available && bytes > (uint64_t)available)
             doctor_advise(advice, "the model is larger than the memory that is available",
                           "close other programs, or use a smaller model or one of fewer bits a weight");
+        look_at_keys(path, why_f32_keys);
+        if (*why_f32_keys) json_object_set_new(*out, "f32_keys", json_string(why_f32_keys));
     }
     gguf_close(g);
     return ok;
@@ -77,7 +94,8 @@ static bool model(const char *path, const json_t *machine, json_t *advice, json_
 
 /* What is in it, and whether it runs here. */
 static bool bundle(const struct engine_options *o, json_t *advice, json_t **out, struct err *e) {
-    struct model_options mo = {.bundle = o->bundle, .cuda = o->device.kind == DEVICE_CUDA, .cuda_index = o->device.index};
+    struct model_options mo = {
+        .bundle = o->bundle, .cuda = o->device.kind == DEVICE_CUDA, .cuda_index = o->device.index};
     struct bundle *b = NULL;
     struct err why;
     if (!bundle_open(o->bundle, &b, e) || !model_bundle_about(b, out, e)) {
@@ -172,9 +190,10 @@ static void print_report(const json_t *report) {
 
 static bool run(const void *opts, struct err *e) {
     const struct doctor_options *o = opts;
+    char why_f32_keys[256] = "";
     json_t *advice = json_array(), *machine = doctor_machine(advice), *cuda = doctor_cuda(advice), *file = NULL,
            *made = NULL;
-    if ((o->engine.model && !model(o->engine.model, machine, advice, &file, e)) ||
+    if ((o->engine.model && !model(o->engine.model, machine, advice, &file, why_f32_keys, e)) ||
         (o->engine.bundle && !bundle(&o->engine, advice, &made, e))) {
         json_decref(file);
         json_decref(advice);
@@ -186,7 +205,7 @@ static bool run(const void *opts, struct err *e) {
     json_object_set_new(report, "machine", machine);
     json_object_set_new(report, "compiler", compiler(advice));
     json_object_set_new(report, "cache", doctor_cache(advice));
-    json_object_set_new(report, "will_use", choices(&o->engine, cuda));
+    json_object_set_new(report, "will_use", choices(&o->engine, cuda, why_f32_keys));
     json_object_set_new(report, "cuda", cuda);
     if (file) json_object_set_new(report, "model", file);
     if (made) json_object_set_new(report, "bundle", made);

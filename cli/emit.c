@@ -1,6 +1,7 @@
 /* kgen emit: what a kernel becomes at each stage of the compiler, for any target. */
 #include "cli/cli.h"
 #include "cli/peaks.h"
+#include "cli/sass.h"
 #include "runtime/compile.h"
 #include "runtime/model.h"
 
@@ -10,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum emit_stage { EMIT_DSL, EMIT_IR, EMIT_LLVM, EMIT_ASM, EMIT_OBJ };
+enum emit_stage { EMIT_DSL, EMIT_IR, EMIT_LLVM, EMIT_ASM, EMIT_OBJ, EMIT_PTX, EMIT_SASS };
 
 struct emit_options {
     struct words kernels;
@@ -22,11 +23,16 @@ struct emit_options {
     int act, kv;
 };
 
+static const char *const stages[] = {
+    [EMIT_DSL] = "dsl", [EMIT_IR] = "ir",   [EMIT_LLVM] = "llvm",        [EMIT_ASM] = "asm",
+    [EMIT_OBJ] = "obj", [EMIT_PTX] = "ptx", [EMIT_SASS] = "sass-report", NULL};
+
 static bool check(const void *opts, struct err *e) {
     const struct emit_options *o = opts;
     if (!o->bundle && (o->model || o->with_model))
         return err_set(e, ERR_USAGE, "-m and --with-model belong to --bundle");
-    if (o->bundle && (o->all || o->kernels.n || o->shape)) return err_set(e, ERR_USAGE, "--bundle takes -m MODEL alone");
+    if (o->bundle && (o->all || o->kernels.n || o->shape))
+        return err_set(e, ERR_USAGE, "--bundle takes -m MODEL alone");
     if (o->bundle && !o->model) return err_set(e, ERR_USAGE, "missing -m MODEL: a GGUF file");
     if (o->bundle) return o->output || err_set(e, ERR_USAGE, "missing -o DIR: where the bundle shall be");
     if (o->all == (o->kernels.n > 0)) return err_set(e, ERR_USAGE, "expected a KERNEL or --all");
@@ -52,11 +58,15 @@ static bool emit_kernel(const struct emit_options *o, struct dsl *d, const struc
         if (ok) buf_puts(out, json_string_value(text));
         json_decref(show);
     } else if (ok) {
-        static const enum codegen_stage stages[] = {
-            [EMIT_IR] = STAGE_IR, [EMIT_LLVM] = STAGE_LLVM, [EMIT_ASM] = STAGE_ASM, [EMIT_OBJ] = STAGE_OBJ};
+        static const enum codegen_stage as[] = {
+            [EMIT_IR] = STAGE_IR,   [EMIT_LLVM] = STAGE_LLVM, [EMIT_ASM] = STAGE_ASM,
+            [EMIT_OBJ] = STAGE_OBJ, [EMIT_PTX] = STAGE_ASM,   [EMIT_SASS] = STAGE_ASM};
+        struct buf ptx = {0}, *code = o->stage == EMIT_SASS ? &ptx : out;
         ok = compile_lower(d, spec, t, false, &meta, e);
         const json_t *ir = json_object_get(meta, "ir");
-        ok = ok && codegen_emit(json_string_value(ir), json_string_length(ir), t, stages[o->stage], o->dump, out, e);
+        ok = ok && codegen_emit(json_string_value(ir), json_string_length(ir), t, as[o->stage], o->dump, code, e) &&
+             (o->stage != EMIT_SASS || sass_report(&ptx, t, out, e));
+        buf_free(&ptx);
     }
     json_decref(text);
     json_decref(meta);
@@ -79,7 +89,8 @@ static bool emit_one(const struct emit_options *o, struct dsl *d, const struct t
 static bool emit_file(const struct emit_options *o, struct dsl *d, const struct target *t, const char *kernel,
                       const char *format, struct err *e) {
     static const char *const suffixes[] = {
-        [EMIT_DSL] = "txt", [EMIT_IR] = "ir", [EMIT_LLVM] = "ll", [EMIT_ASM] = "s", [EMIT_OBJ] = "o"};
+        [EMIT_DSL] = "txt", [EMIT_IR] = "ir",   [EMIT_LLVM] = "ll",      [EMIT_ASM] = "s",
+        [EMIT_OBJ] = "o",   [EMIT_PTX] = "ptx", [EMIT_SASS] = "sass.txt"};
     struct buf path = {0}, out = {0};
     buf_printf(&path, "%s/%s%s%s.%s", o->output, kernel, format ? "." : "", format ? format : "", suffixes[o->stage]);
     bool ok = emit_kernel(o, d, t, kernel, NULL, format, &out, e) && file_write_atomic(path.data, out.data, out.len, e);
@@ -120,8 +131,18 @@ static bool emit_bundle(const struct emit_options *o, struct err *e) {
                                .target = o->target,
                                .act = o->act == ACT_F32 ? "f32" : "q8",
                                .kv = o->kv == KV_DEFAULT ? NULL : kv_names[o->kv],
+                               .top_k = 40, /* the usual one: run's --top-k */
                                .dump = o->dump};
     return model_bundle(&mo, o->output, o->with_model, peaks_bundle, e);
+}
+
+static bool suits(const struct emit_options *o, const struct target *t, struct err *e) {
+    bool of_gpu = o->stage == EMIT_PTX || o->stage == EMIT_SASS;
+    if (of_gpu && !t->ptx)
+        return err_set(e, ERR_USAGE, "--stage %s is of GPUs: expected --target sm_NN, found %s", stages[o->stage],
+                       t->name);
+    return !(t->ptx && o->stage == EMIT_OBJ) ||
+           err_set(e, ERR_USAGE, "%s has no objects: its code is text, --stage ptx", t->name);
 }
 
 static bool run(const void *opts, struct err *e) {
@@ -129,26 +150,29 @@ static bool run(const void *opts, struct err *e) {
     if (o->bundle) return emit_bundle(o, e);
     struct dsl *d = NULL;
     struct target t;
-    bool ok = target_find(o->target, &t, e) && dsl_open(&d, e) && (o->all ? emit_all : emit_one)(o, d, &t, e);
+    bool ok = target_find(o->target, &t, e) && suits(o, &t, e) && dsl_open(&d, e) &&
+              (o->all ? emit_all : emit_one)(o, d, &t, e);
     dsl_close(d);
     return ok;
 }
 
 static const char *const act_names[] = {[ACT_Q8] = "q8", [ACT_F32] = "f32", NULL};
-static const char *const stages[] = {
-    [EMIT_DSL] = "dsl", [EMIT_IR] = "ir", [EMIT_LLVM] = "llvm", [EMIT_ASM] = "asm", [EMIT_OBJ] = "obj", NULL};
-
 #define AT(field) .offset = offsetof(struct emit_options, field)
 static const struct option options[] = {
-    {"target", 0, OPTION_STRING, "NAME", "native, x86-64, x86-64-v3, x86-64-v4 or x86-64-v4-vnni", AT(target),
-     .fallback = "native"},
-    {"stage", 0, OPTION_ENUM, NULL, "how far to compile: traced expressions, flat IR, LLVM's IR, assembly or an object",
+    {"target", 0, OPTION_STRING, "NAME",
+     "native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni; sm_75, sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, "
+     "sm_100a, sm_103, sm_103a, sm_120, sm_120a, sm_121 or sm_121a",
+     AT(target), .fallback = "native"},
+    {"stage", 0, OPTION_ENUM, NULL,
+     "how far to compile: traced expressions, flat IR, LLVM's IR, assembly or an object; of GPUs ptx (their asm) and "
+     "what ptxas makes of it: registers, spills, shared memory, warps at once",
      AT(stage), .choices = stages, .fallback = "ir"},
     {"shape", 0, OPTION_STRING, "k=v,…", "sizes and formats; what it leaves out is as in the first benchmark shape",
      AT(shape)},
     {"all", 0, OPTION_FLAG, NULL, "every kernel in every format", AT(all)},
     {"output", 'o', OPTION_STRING, "FILE", "where to write; a directory with --all or --bundle", AT(output)},
-    {"bundle", 0, OPTION_FLAG, NULL, "all that a machine without LLVM needs to run the model on the target", AT(bundle)},
+    {"bundle", 0, OPTION_FLAG, NULL, "all that a machine without LLVM needs to run the model on the target",
+     AT(bundle)},
     {"model", 'm', OPTION_STRING, "MODEL", "the bundle's model, a GGUF file", AT(model)},
     {"with-model", 0, OPTION_FLAG, NULL, "copy the model into the bundle, which else knows it by its hash",
      AT(with_model)},
@@ -168,12 +192,14 @@ const struct command command_emit = {
     .name = "emit",
     .summary = "shows what a kernel becomes at each stage",
     .usage = "(KERNEL | --all -o DIR | --bundle -m MODEL -o DIR) [--target NAME] [--stage STAGE]",
-    .details = "A shape names a kernel's sizes (d=2048), formats (W=q4_k) and parameters (act=q8), as in the `bench` "
-               "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.\n\n"
-               "A bundle runs with `kgen run --bundle DIR`, or with kgen-rt where no LLVM is: on the target it was made "
-               "for, with the model it was made for, by the version of kgen that made it.",
+    .details =
+        "A shape names a kernel's sizes (d=2048), formats (W=q4_k) and parameters (act=q8), as in the `bench` "
+        "tables of kernels.lua. KGEN_LUA names a directory with an edited kernels.lua.\n\n"
+        "A bundle runs with `kgen run --bundle DIR`, or with kgen-rt where no LLVM is: on the target it was made "
+        "for, with the model it was made for, by the version of kgen that made it.",
     .examples = "kgen emit linear --stage dsl\n"
                 "kgen emit linear --stage asm --target x86-64-v3 --shape W=q4_1,d=576\n"
+                "kgen emit norm_qkv --stage sass-report --target sm_90\n"
                 "kgen emit --all --stage ir -o kernels\n"
                 "kgen emit --bundle -m model.gguf --target sm_90 -o bundle",
     .groups = groups,

@@ -5,9 +5,10 @@
 #include "cli/cli.h"
 #include "runtime/model.h"
 
-/* Opens the model. Errors: a device that this build cannot use; what model_open says. --gpu without a device is a
- * warning on standard error. */
-bool engine_open(const struct engine_options *o, struct model **out, struct err *e);
+/* Opens the model for contexts of n_ctx tokens (0: as session_open's), to be sampled from top_k tokens (0: not sampled).
+ * Errors: a device that cannot be used; what model_open says. With --gpu a device that is not there, or that the model
+ * does not fit or run on, is a warning on standard error and the CPU computes. */
+bool engine_open(const struct engine_options *o, int64_t n_ctx, int64_t top_k, struct model **out, struct err *e);
 
 /* The most memory this process has had, in bytes. */
 uint64_t engine_peak_bytes(void);

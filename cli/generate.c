@@ -105,7 +105,7 @@ static bool eval_prompt(struct generator *g, const struct ids *prompt, struct er
 
 static bool next_token(struct generator *g, int32_t *id, struct err *e) {
     if (!g->samples) return session_argmax(g->session, id, e);
-    if (!sample_next(&g->sampler, session_logits(g->session), id, e)) return false;
+    if (!session_sample(g->session, &g->sampler, id, e)) return false;
     sample_accept(&g->sampler, *id);
     return true;
 }

@@ -257,7 +257,9 @@ static bool run(const void *opts, struct err *e) {
     struct model *m = NULL;
     struct tokenizer *t = NULL;
     struct ids ids = {0};
-    bool ok = engine_open(&o->engine, &m, e) && tokenizer_open(m->gguf, &t, e) && read_ids(o, t, &ids, e) &&
+    /* The least that is known before the text is read. */
+    int64_t context = o->engine.context ? o->engine.context : o->text.file ? DEFAULT_WINDOW : 1;
+    bool ok = engine_open(&o->engine, context, 0, &m, e) && tokenizer_open(m->gguf, &t, e) && read_ids(o, t, &ids, e) &&
               (o->text.file ? windows(o, m, t, &ids, e) : short_text(o, m, t, &ids, e));
     ids_free(&ids);
     tokenizer_close(t);

@@ -122,8 +122,8 @@ static bool run(const void *opts, struct err *e) {
     double start = now_s();
     struct model *m = NULL;
     struct tokenizer *t = NULL;
-    bool ok = engine_open(&o->engine, &m, e) && tokenizer_open(m->gguf, &t, e) &&
-              (o->interactive ? converse(o, m, t, e) : run_once(o, m, t, start, e));
+    bool ok = engine_open(&o->engine, o->engine.context, o->sampling.temperature > 0 ? o->sampling.top_k : 0, &m, e) &&
+              tokenizer_open(m->gguf, &t, e) && (o->interactive ? converse(o, m, t, e) : run_once(o, m, t, start, e));
     tokenizer_close(t);
     model_close(m);
     return ok;

@@ -18,6 +18,9 @@ S.heads = { task = { "tok", "head" }, lane = "i", unroll = { i = "all" } }
 -- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values.
 S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" } }
 
+-- Selection: elements across the lanes, blocks of them the tasks.
+S.select = { task = { "tok", "block" }, lane = "row", unroll = {} }
+
 -- One task.
 S.single = { task = {}, unroll = {} }
 

@@ -454,6 +454,10 @@ bool cuda_capture_end(struct cuda *c, struct cuda_graph **out, struct err *e) {
     if (!enter(c, e)) return false;
     struct cuda_graph *g = mem_new(sizeof *g);
     int code = driver.capture_end(c->stream, &g->graph);
+    if (code) { /* should it still be recording, nothing could be given back */
+        g->graph = NULL;
+        driver.capture_end(c->stream, &g->graph);
+    }
     if (!code) code = driver.graph_instantiate(&g->exec, g->graph, 0);
     if (code) {
         cuda_graph_free(c, g);

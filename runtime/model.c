@@ -6,7 +6,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "runtime/foresee.h"
 #include "runtime/model_impl.h"
+#include "runtime/safety.h"
 #include "runtime/weights.h"
 
 enum { MAX_TYPES = 64, TYPE_NAME = 16 };
@@ -173,21 +175,28 @@ static void list_formats(struct model *m) {
     }
 }
 
-static bool compile(struct model *m, struct err *e) {
+static bool compile(struct model *m, int64_t top_k, struct err *e) {
     const json_t *list = json_object_get(m->plan, "kernels");
     size_t n = json_array_size(list);
     list_formats(m);
     m->n_plan_kernels = n;
-    m->n_kernels = n + 1 + m->n_pack_fmts;
+    /* A bundle has the rounds that it was made with. */
+    if (m->bundle && top_k != json_integer_value(json_object_get(bundle_about(m->bundle), "top_k"))) top_k = 0;
+    m->n_rounds = m->compiler.target.ptx ? select_plan(m->n_vocab, top_k, m->rounds) : 0;
+    m->top_k = m->n_rounds ? top_k : 0;
+    m->first_pack = n + 1 + 2 * m->n_rounds;
+    m->n_kernels = m->first_pack + m->n_pack_fmts;
     m->kernels = mem_new(m->n_kernels * sizeof *m->kernels);
     const json_t **specs = mem_new(m->n_kernels * sizeof *specs);
     const char **packs = mem_new(m->n_kernels * sizeof *packs);
     for (size_t i = 0; i < n; i++) specs[i] = json_array_get(list, i);
-    json_t *argmax = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
-    specs[n] = argmax;
-    for (size_t i = 0; i < m->n_pack_fmts; i++) packs[n + 1 + i] = m->pack_fmts[i];
+    json_t *own[1 + SELECT_KERNELS];
+    own[0] = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
+    for (size_t i = 0; i < m->n_rounds; i++) select_specs(&m->rounds[i], top_k, own + 1 + 2 * i);
+    for (size_t i = n; i < m->first_pack; i++) specs[i] = own[i - n];
+    for (size_t i = 0; i < m->n_pack_fmts; i++) packs[m->first_pack + i] = m->pack_fmts[i];
     bool ok = compile_kernels(&m->compiler, specs, packs, m->n_kernels, m->kernels, e);
-    json_decref(argmax);
+    for (size_t i = n; i < m->first_pack; i++) json_decref(own[i - n]);
     mem_free(specs);
     mem_free(packs);
     if (!ok) return false;
@@ -202,7 +211,7 @@ static bool compile(struct model *m, struct err *e) {
 /* The code to the GPU; and the weights, once they are packed. */
 static bool load_kernels(struct model *m, struct err *e) {
     m->loaded = mem_new(m->n_kernels * sizeof(struct cuda_kernel *));
-    for (size_t i = 0; i <= m->n_plan_kernels; i++)
+    for (size_t i = 0; i < m->first_pack; i++)
         if (!cuda_kernel_new(m->gpu, &m->kernels[i], &m->loaded[i], e)) return false;
     return true;
 }
@@ -229,8 +238,12 @@ static int processors(void) {
 bool model_open_file(struct model *m, const struct model_options *o, struct err *e) {
     gguf_type_fn types;
     m->act = o->act ? o->act : "q8";
-    m->kv = o->kv ? o->kv : strcmp(m->act, "f32") == 0 ? "f32" : "f16";
-    return dsl_open(&m->dsl, e) && (types = model_types(m->dsl, e)) && gguf_open(o->path, types, &m->gguf, e);
+    if (!dsl_open(&m->dsl, e) || !(types = model_types(m->dsl, e)) || !gguf_open(o->path, types, &m->gguf, e)) return false;
+    m->kv = o->kv ? o->kv : "f32";
+    if (o->kv || strcmp(m->act, "f32") == 0) return true;
+    if (!safety_of_f16_keys(m->gguf, m->why_f32_keys, e)) return false;
+    if (!*m->why_f32_keys) m->kv = "f16";
+    return true;
 }
 
 bool model_compile(struct model *m, const struct model_options *o, struct err *e) {
@@ -243,7 +256,7 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e) && plan_sizes(m, e));
     if (ok) {
         read_plan(m);
-        ok = compile(m, e);
+        ok = compile(m, o->top_k, e);
     }
     tunedb_close(m->compiler.tune);
     m->compiler.tune = NULL;
@@ -257,7 +270,8 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
     bool ok = o->bundle ? model_open_bundle(m, o, e)
                         : model_open_file(m, o, e) && (o->cuda ? open_gpu : open_processor)(m, o, e);
     /* Compiling forks: before there are other threads. */
-    ok = ok && model_compile(m, o, e) && pool_open(m->compiler.n_threads, &m->pool, e) &&
+    ok = ok && model_compile(m, o, e) && weights_size(m, e) &&
+         (!m->gpu || foresee(m, o->n_ctx, m->weight_bytes, e)) && pool_open(m->compiler.n_threads, &m->pool, e) &&
          weights_load(m, o->packed_bytes, e);
     if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     if (!ok) {

@@ -11,15 +11,21 @@
 #include "runtime/gguf.h"
 #include "runtime/packfile.h"
 #include "runtime/pool.h"
+#include "runtime/select.h"
 
 struct model_options {
     const char *path;   /* NULL: the model in the bundle */
     const char *act;    /* "q8" or "f32" */
-    const char *kv;     /* "f16" or "f32"; NULL: what goes with act */
+    const char *kv;     /* "f16" or "f32"; NULL: what goes with act, and with the model
+                         * (runtime/safety.h) */
     const char *target; /* a target's name; NULL: native, or the bundle's */
     const char *bundle; /* a bundle's directory (runtime/bundle.h): its plan and code are used, none made; NULL */
     bool cuda;          /* on CUDA device cuda_index instead of the processor; target NULL: what it runs */
     int cuda_index;
+    int64_t n_ctx;      /* with cuda: the context that will be asked for, so that what does not fit is known before it is
+                         * loaded; 0: the default */
+    int64_t top_k;      /* with cuda: sampling will choose among so many; 0: not. Too many for the device are ignored, and
+                         * what a bundle was not made for */
     int n_threads;      /* 0: one for each processor this process may use */
     bool no_fuse;       /* every kernel a launch of its own */
     bool no_cache;      /* compile everything anew, store nothing */
@@ -63,10 +69,14 @@ struct model {
     json_t *plan;
     struct tensor *tensors;
     size_t n_tensors;
-    struct kernel *kernels; /* the plan's, then argmax, then the packing routines of pack_fmts */
+    struct kernel *kernels; /* the plan's, argmax, the rounds of a selection, and from first_pack on the packing
+                             * routines of pack_fmts */
     const char *pack_fmts[MODEL_MAX_FMTS];
     size_t n_pack_fmts;
-    size_t n_kernels, n_plan_kernels;
+    size_t n_kernels, n_plan_kernels, first_pack;
+    struct select_round rounds[SELECT_ROUNDS]; /* on a GPU: how the top_k largest logits are found */
+    size_t n_rounds;
+    int64_t top_k; /* 0: there are no rounds */
     struct launch *launches;
     size_t n_launches, first_head;
     int32_t *bindings;
@@ -81,6 +91,7 @@ struct model {
     int64_t n_vocab, n_ctx_train;
     double load_s, pack_s;
     const char *act, *kv;
+    char why_f32_keys[256]; /* why the KV cache is not the usual f16 (runtime/safety.h); "": it is, or it was asked for */
 };
 
 bool model_open(const struct model_options *o, struct model **out, struct err *e);

@@ -139,9 +139,9 @@ static bool describe(struct model *m, bool with_model, json_t **about, struct er
     char digest[33];
     if (!gguf_digest(m->gguf, digest, e) || !dsl_call(m->dsl, "formats", NULL, &formats, e)) return false;
     const struct target *t = &m->compiler.target;
-    *about = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I, s:s, s:b}}", "target", t->name, "class",
+    *about = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:{s:s, s:I, s:s, s:b}}", "target", t->name, "class",
                        t->class_name, "features", t->cpu_features, "host", t->ptx ? GPU_HOST : "", "compiler",
-                       codegen_version(), "act", m->act, "kv", m->kv, "formats", formats, "model", "file",
+                       codegen_version(), "act", m->act, "kv", m->kv, "top_k", (json_int_t)m->top_k, "formats", formats, "model", "file",
                        base_name(gguf_path(m->gguf)), "bytes", (json_int_t)gguf_file_bytes(m->gguf), "xxh3", digest,
                        "copied", with_model);
     return *about || err_set(e, ERR_INPUT, "%s: its name is not UTF-8 text", gguf_path(m->gguf));

@@ -275,28 +275,44 @@ static size_t argmax(const float *logits, size_t n) {
     return best;
 }
 
-bool sample_next(struct sampler *s, const float *logits, int32_t *token, struct err *e) {
+static bool nothing_possible(const struct sampler *s, struct err *e) {
+    return err_set(e, ERR_INPUT, "sampling after %llu tokens: every one of %zu logits is -inf, so no token is possible",
+                   (unsigned long long)s->n_accepted, s->n_vocab);
+}
+
+/* From the n candidates that top-k left. They are drawn from in rank order, wherever they came from. */
+static bool choose(struct sampler *s, size_t n, int32_t *token, struct err *e) {
     const struct sample_params *p = &s->params;
+    if (!n) return nothing_possible(s, e);
+    if (p->top_k > 0 && (size_t)p->top_k < s->n_vocab) keep_mass(s->candidates, n, INFINITY);
+    if (p->typical_p < 1) n = keep_typical(s->candidates, n, p->typical_p);
+    if (p->top_p < 1) n = keep_top_p(s->candidates, n, p->top_p);
+    if (p->min_p > 0) n = keep_min_p(s->candidates, n, p->min_p);
+    *token = draw(s, n);
+    s->n_drawn++;
+    return true;
+}
+
+size_t sample_top_k(const struct sampler *s) {
+    bool alone = s->params.temp > 0 && !s->adjusted && s->params.top_k > 0 && (size_t)s->params.top_k < s->n_vocab;
+    return alone ? (size_t)s->params.top_k : 0;
+}
+
+bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e) {
+    size_t n = 0, k = sample_top_k(s);
+    for (size_t i = 0; i < k; i++)
+        if (logits[i] > -INFINITY)
+            s->candidates[n++] = (struct sample_candidate){0, logits[i], logits[i], (int32_t)tokens[i]};
+    return choose(s, n, token, e);
+}
+
+bool sample_next(struct sampler *s, const float *logits, int32_t *token, struct err *e) {
     if (!check_logits(s, logits, e)) return false;
     const float *adjusted = adjust(s, logits);
     if (adjusted != logits && !check_logits(s, adjusted, e)) return err_prefix(e, "after bias and penalties");
-    size_t n = 0;
-    if (p->temp == 0) {
-        *token = (int32_t)argmax(adjusted, s->n_vocab);
-        n = adjusted[*token] > -INFINITY;
-    } else {
-        n = select_top_k(s, adjusted);
-    }
-    if (!n)
-        return err_set(e, ERR_INPUT,
-                       "sampling after %llu tokens: every one of %zu logits is -inf, so no token is possible",
-                       (unsigned long long)s->n_accepted, s->n_vocab);
-    if (p->temp > 0) {
-        if (p->typical_p < 1) n = keep_typical(s->candidates, n, p->typical_p);
-        if (p->top_p < 1) n = keep_top_p(s->candidates, n, p->top_p);
-        if (p->min_p > 0) n = keep_min_p(s->candidates, n, p->min_p);
-        *token = draw(s, n);
-    }
+    if (s->params.temp > 0) return choose(s, select_top_k(s, adjusted), token, e);
+    *token = (int32_t)argmax(adjusted, s->n_vocab);
+    if (adjusted[*token] == -INFINITY) return nothing_possible(s, e);
     s->n_drawn++;
     return true;
 }

@@ -67,6 +67,13 @@ void sample_close(struct sampler *s);
 /* Tells the penalties that `token` is now part of the text: prompt tokens too, and every token that was sampled. */
 void sample_accept(struct sampler *s, int32_t token);
 
+/* How many of the largest logits decide, when they do alone: what sample_among takes. 0: all logits are needed (top-k is
+ * off, greedy, penalties or bias). */
+size_t sample_top_k(const struct sampler *s);
+
+/* As sample_next, from the sample_top_k() largest logits and their tokens, in any order. */
+bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e);
+
 /* Chooses the next token from logits[n_vocab] and counts one draw; the history is left alone (sample_accept). */
 bool sample_next(struct sampler *s, const float *logits, int32_t *token, struct err *e);
 

@@ -7,6 +7,7 @@
 #define KGEN_SESSION_H
 
 #include "runtime/model.h"
+#include "runtime/sample.h"
 
 struct session;
 
@@ -32,8 +33,12 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
  * argmax kernel. NaN logits are an error. */
 bool session_argmax(struct session *s, int32_t *id, struct err *e);
 
-/* The logits behind it. [n_vocab] */
-const float *session_logits(const struct session *s);
+/* The token that sample_next would choose from the same logits. Where the model was opened for the sampler's top-k on a
+ * GPU (model_options), the k largest logits are found there and only those are copied. */
+bool session_sample(struct session *s, struct sampler *sampler, int32_t *id, struct err *e);
+
+/* The logits behind either, [n_vocab]; on a GPU they are copied when first asked for. */
+bool session_logits(struct session *s, const float **out, struct err *e);
 
 /* Bytes reserved for the cache, activations and workspace. */
 uint64_t session_bytes(const struct session *s);

@@ -187,7 +187,7 @@ static bool fill(struct model *m, const struct layout *l, const struct sink *sin
         while (is_packed(t) && strcmp(m->pack_fmts[f], t->fmt) != 0) f++;
         fill_rowmap(rowmap, t->dims[0], json_integer_value(json_object_get(t->plan, "halves")));
         ok = gguf_get_tensor(m->gguf, t->name, &p.src, &p.err) &&
-             load_one(&p, &l->places[i], &m->kernels[m->n_plan_kernels + 1 + f]);
+             load_one(&p, &l->places[i], &m->kernels[m->first_pack + f]);
         if (!ok && p.err.code) *e = p.err;
     }
     if (staging) munmap(staging, l->staging_bytes + SLACK);
@@ -252,6 +252,14 @@ static bool load_file(struct model *m, const struct layout *l, uint64_t limit, s
     }
     pack_id_free(&id);
     if (ok) m->weights = (void *)m->packed.data;
+    return ok;
+}
+
+bool weights_size(struct model *m, struct err *e) {
+    struct layout l = {0};
+    bool ok = lay_out(m, &l, e);
+    m->weight_bytes = l.bytes;
+    mem_free(l.places);
     return ok;
 }
 

@@ -615,6 +615,96 @@ static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *
     put_out(c, "v", &v, n_tok);
 }
 
+/* ---- top_rank, top_pick: d elements in n groups, of which hd are kept; all but TOP_PADDING are valid ---- */
+
+enum { TOP_PADDING = 5 };
+
+static size_t top_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int shapes[][3] = {{160, 32, 5}, {33, 1, 33}, {96, 96, 1}, {512, 64, 5}, {1000, 1, 40}, {704, 32, 7}};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 3 : 6); i++) {
+        struct parity_shape s = with(base, shapes[i][0], shapes[i][1]);
+        s.hd = shapes[i][2];
+        n = add_shape(list, n, s);
+    }
+    return n;
+}
+
+static json_t *top_rank_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}, s:{s:i, s:i}}", "kernel", "top_rank", "sizes", "n", s->d, "params", "groups", s->n,
+                     "valid", s->d - TOP_PADDING);
+}
+
+static json_t *top_pick_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "kernel", "top_pick", "sizes", "n", s->d, "kept",
+                     s->n * s->hd, "params", "groups", s->n, "k", s->hd, "valid",
+                     s->d - TOP_PADDING);
+}
+
+static void put_exact(struct parity_case *c, const char *name, const float *want, size_t n_tok, size_t width) {
+    c->args[c->n_args++] = (struct parity_arg){.name = name,
+                                               .role = PARITY_OUT,
+                                               .bytes = n_tok * width * 4,
+                                               .tok_bytes = width * 4,
+                                               .width = width,
+                                               .exact = want,
+                                               .elem_bytes = 4};
+}
+
+/* Values with many ties and some -inf; ids that fall. The padding is handed over as NaN, and returned as -inf. */
+static void top_inputs(struct parity_case *c, struct ref_rng *rng, size_t n_tok, size_t n, bool with_nan, float **x,
+                       float **id) {
+    *x = random_floats(&c->arena, rng, n_tok * n, 1);
+    *id = arena_new(&c->arena, n_tok * n * sizeof **id);
+    for (size_t i = 0; i < n_tok * n; i++) {
+        (*id)[i] = (float)(n - i % n);
+        if (i / n % 3 == 1) (*x)[i] = (float)(int)ref_rng_below(rng, 4);
+        if (ref_rng_below(rng, 8) == 0) (*x)[i] = -INFINITY;
+        if (with_nan && i % n == n / 2) (*x)[i] = NAN; /* rank 0, and before no other */
+    }
+    float *given = arena_new(&c->arena, n_tok * n * sizeof *given);
+    for (size_t i = 0; i < n_tok * n; i++) {
+        bool padding = i % n >= n - TOP_PADDING;
+        given[i] = padding ? NAN : (*x)[i];
+        if (padding) (*x)[i] = -INFINITY;
+    }
+    put_in(c, "x", given, n_tok * n * 4, n * 4);
+    put_in(c, "id", *id, n_tok * n * 4, n * 4);
+}
+
+/* By its definition: how many of the group are larger, or equal with a lower id. */
+static float *top_ranks(struct parity_case *c, const float *x, const float *id, size_t n_tok, size_t n, size_t groups) {
+    float *rank = arena_new(&c->arena, n_tok * n * sizeof *rank);
+    for (size_t i = 0; i < n_tok * n; i++)
+        for (size_t j = i / n * n + i % n % groups; j < i / n * n + n; j += groups)
+            rank[i] += x[j] > x[i] || (x[j] == x[i] && id[j] < id[i]);
+    return rank;
+}
+
+static void top_rank_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->d;
+    float *x, *id;
+    top_inputs(c, rng, n_tok, n, true, &x, &id);
+    put_exact(c, "rank", top_ranks(c, x, id, n_tok, n, (size_t)s->n), n_tok, n);
+}
+
+static void top_pick_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->d, groups = (size_t)s->n, kept = groups * (size_t)s->hd;
+    float *x, *id, *v = arena_new(&c->arena, n_tok * kept * 4), *picked = arena_new(&c->arena, n_tok * kept * 4);
+    top_inputs(c, rng, n_tok, n, false, &x, &id);
+    float *rank = top_ranks(c, x, id, n_tok, n, groups);
+    for (size_t i = 0; i < n_tok * n; i++) {
+        size_t to = i / n * kept + (size_t)rank[i] * groups + i % n % groups;
+        if (rank[i] >= (float)s->hd) continue;
+        v[to] = x[i] + 0.0F; /* a sum has no -0 */
+        picked[to] = id[i];
+    }
+    put_in(c, "rank", rank, n_tok * n * 4, n * 4);
+    put_exact(c, "v", v, n_tok, kept);
+    put_exact(c, "i", picked, n_tok, kept);
+}
+
 const struct parity_kernel parity_kernels[] = {
     {"embed", 1, false, false, embed_shapes, embed_spec, embed_build},
     {"rmsnorm", 0, false, false, width_shapes, rmsnorm_spec, rmsnorm_build},
@@ -628,6 +718,8 @@ const struct parity_kernel parity_kernels[] = {
     {"kv_append", 0, true, false, kv_append_shapes, kv_append_spec, kv_append_build},
     {"attention", 0, true, false, attention_shapes, attention_spec, attention_build},
     {"argmax", 0, false, false, argmax_shapes, argmax_spec, argmax_build},
+    {"top_rank", 0, false, false, top_shapes, top_rank_spec, top_rank_build},
+    {"top_pick", 0, false, false, top_shapes, top_pick_spec, top_pick_build},
     {"norm_qkv", 3, false, true, norm_qkv_shapes, norm_qkv_spec, norm_qkv_build},
     {"swiglu_ffn", 3, false, true, swiglu_shapes, swiglu_spec, swiglu_build},
     {0},

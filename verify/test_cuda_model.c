@@ -11,14 +11,16 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "runtime/session.h"
+#include "runtime/session_impl.h"
 #include "verify/cuda_help.h"
 
 enum { MAX_TOKENS = 24 };
 
+enum { TOP_K = 40 };
+
 static struct model *open_model(const char *path, const char *act, bool cuda) {
     struct model *m;
-    struct model_options o = {.path = path, .act = act, .cuda = cuda, .n_threads = 1};
+    struct model_options o = {.path = path, .act = act, .cuda = cuda, .top_k = TOP_K, .n_threads = 1};
     OK(model_open(&o, &m, e));
     return m;
 }
@@ -36,6 +38,8 @@ static bool keep(void *ctx, int64_t pos, const float *row, struct err *e) {
     return true;
 }
 
+static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab);
+
 /* All logits of ids, evaluated `step` tokens at a time in a context of its own; and the likeliest next token. */
 static struct logits evaluate(struct model *m, const int32_t *ids, size_t n, size_t step, int32_t *best) {
     struct session *s;
@@ -46,6 +50,7 @@ static struct logits evaluate(struct model *m, const int32_t *ids, size_t n, siz
         OK(session_eval(s, ids + at, count, count, keep, &l, e));
     }
     OK(session_argmax(s, best, e));
+    if (m->top_k) sampling_there_is_sampling_here(s, m->n_vocab);
     session_close(s);
     return l;
 }
@@ -65,6 +70,92 @@ static int32_t likeliest(const struct logits *l) {
     for (int32_t i = 1; i < l->n_vocab; i++)
         if (row[i] > row[best]) best = i;
     return best;
+}
+
+/* ---- sampling ---- */
+
+/* Every stage behind top-k, alone and together: what is chosen from the k logits found on the device is what sample.c
+ * chooses from all of them, draw by draw. */
+static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) {
+    static const struct sample_params params[] = {
+        {.temp = 0.8F, .top_k = TOP_K, .typical_p = 1, .top_p = 1, .repeat = 1, .seed = 1},
+        {.temp = 1.5F, .top_k = TOP_K, .typical_p = 1, .top_p = 0.9F, .repeat = 1, .seed = 2},
+        {.temp = 1, .top_k = TOP_K, .typical_p = 1, .top_p = 1, .min_p = 0.2F, .repeat = 1, .seed = 3},
+        {.temp = 2, .top_k = TOP_K, .typical_p = 0.7F, .top_p = 0.8F, .min_p = 0.01F, .repeat = 1, .seed = 4},
+    };
+    for (size_t i = 0; i < sizeof params / sizeof *params; i++) {
+        struct sampler here, there;
+        const float *logits;
+        int32_t want, got;
+        OK(sample_open(&here, &params[i], (size_t)n_vocab, e) && sample_open(&there, &params[i], (size_t)n_vocab, e));
+        assert_int_equal(sample_top_k(&there), TOP_K);
+        OK(session_logits(s, &logits, e));
+        for (int draw = 0; draw < 50; draw++) {
+            OK(sample_next(&here, logits, &want, e) && session_sample(s, &there, &got, e));
+            assert_int_equal(got, want);
+        }
+        assert_int_equal(s->choice.known == CHOICE_TOP_K, s->logits_row == 0);
+        sample_close(&here);
+        sample_close(&there);
+    }
+}
+
+/* The same on logits of our own: equal ones, few possible ones, and then what is no number. */
+static void sampling_of_any_logits(void **state) {
+    (void)state;
+    NEED_GPU();
+    struct model *m = open_model("verify/data/families/llama-mixed.gguf", "f32", true);
+    struct session *s;
+    struct sampler sampler;
+    struct sample_params params = {.temp = 1, .top_k = TOP_K, .typical_p = 1, .top_p = 1, .repeat = 1, .seed = 5};
+    int32_t ids[] = {1, 2, 3}, got;
+    float logits[512];
+    struct err e;
+    assert_true(m->n_vocab < 512 && m->top_k == TOP_K);
+    OK(session_open(m, 8, &s, e) && session_eval(s, ids, 3, 1, NULL, NULL, e));
+    OK(sample_open(&sampler, &params, (size_t)m->n_vocab, e));
+    for (int kind = 0; kind < 5; kind++) {
+        for (int64_t i = 0; i < m->n_vocab; i++) {
+            logits[i] = kind == 0 ? 1.5F : (float)(i * 7919 % 13) - 6;
+            if (kind == 2 && i % 40) logits[i] = -INFINITY;
+        }
+        if (kind == 3) logits[100] = NAN;
+        if (kind == 4) logits[130] = INFINITY;
+        OK(cuda_upload(m->gpu, on_gpu(session_logits_at(s)), logits, (size_t)m->n_vocab * sizeof *logits, e));
+        s->choice.known = CHOICE_NONE;
+        s->logits_here = false;
+        if (kind < 3) {
+            sampling_there_is_sampling_here(s, m->n_vocab);
+            continue;
+        }
+        assert_false(session_sample(s, &sampler, &got, &e));
+        assert_non_null(strstr(e.msg, kind == 3 ? "the logit of token 100 is NaN" : "the logit of token 130 is +inf"));
+    }
+    sample_close(&sampler);
+    session_close(s);
+    model_close(m);
+}
+
+/* Rounds that are cut into groups keep at least k of each, and end in one. */
+static void selections_end_in_one_group(void **state) {
+    (void)state;
+    static const int64_t sizes[] = {2, 33, 131, 1536, 1537, 5000, 32003, 49152, 128256, 151936, 262144, 1 << 24};
+    struct select_round r[SELECT_ROUNDS];
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int64_t k = 1; k <= SELECT_MAX_K; k++) {
+            size_t n = select_plan(sizes[i], k, r);
+            assert_int_equal(n > 0, k < sizes[i]);
+            for (size_t j = 0; j < n; j++) {
+                assert_int_equal(r[j].valid, j ? r[j - 1].groups * k : sizes[i]);
+                assert_true(r[j].n >= r[j].valid && r[j].n - r[j].valid < SELECT_PADDING && r[j].n % r[j].groups == 0);
+                assert_true(j == 0 || r[j].n == r[j].valid || r[j].groups == 1);
+                assert_int_equal(r[j].groups == 1, j + 1 == n);
+                if (j + 1 < n) assert_true(r[j].valid / r[j].groups >= k);
+            }
+        }
+    assert_int_equal(select_plan(1000, 0, r), 0);
+    assert_int_equal(select_plan(1000, SELECT_MAX_K + 1, r), 0);
+    assert_int_equal(select_plan((1 << 24) + 1, 1, r), 0);
 }
 
 /* Batched, and token by token through the recorded graph: the same bits, within 1e-3 nats of PyTorch. */
@@ -136,7 +227,9 @@ static void real_models_agree_with_the_processor(void **state) {
 int main(int argc, char **argv) {
     (void)argc;
     use_the_machine(argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(small_models_run_exactly),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(selections_end_in_one_group),
+                                       cmocka_unit_test(small_models_run_exactly),
+                                       cmocka_unit_test(sampling_of_any_logits),
                                        cmocka_unit_test(real_models_agree_with_the_processor)};
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }

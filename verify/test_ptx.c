@@ -101,6 +101,24 @@ static void sums_across_a_team_are_five_exchanges_and_two_barriers(void **state)
     buf_free(&ptx);
 }
 
+/* With float32 activations and a float32 cache nothing is computed in fewer bits; formats may hold their scales in f16. */
+static void float32_uses_no_small_products(void **state) {
+    (void)state;
+    struct target t = find("sm_90");
+    static const char *const products[] = {"mma", "dp4a", "fma.rn.f16", "mul.rn.f16", "add.rn.f16", ".bf16"};
+    static const struct {
+        const char *kernel, *format, *shape;
+    } rows[] = {{"linear", "q4_k", "act=f32"},   {"linear", "q4_k", "act=f32,tok=512"}, {"norm_qkv", "q4_k", "act=f32"},
+                {"swiglu_ffn", "q8_0", "act=f32"}, {"attention", "f32", NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct buf ptx = ptx_of(rows[i].kernel, rows[i].format, rows[i].shape, &t);
+        for (size_t k = 0; k < sizeof products / sizeof *products; k++)
+            expect(&ptx, rows[i].kernel, rows[i].format, products[k], false);
+        if (!rows[i].shape) expect(&ptx, rows[i].kernel, rows[i].format, "f16", false);
+        buf_free(&ptx);
+    }
+}
+
 /* ---- ptxas ---- */
 
 static bool have_ptxas(void) {
@@ -255,6 +273,7 @@ int main(void) {
         cmocka_unit_test(every_architecture_assembles),
         cmocka_unit_test(quantized_products_use_dp4a_and_the_read_only_path),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
+        cmocka_unit_test(float32_uses_no_small_products),
         cmocka_unit_test(kernels_stay_within_their_budget),
     };
     return cmocka_run_group_tests(tests, open_dsl, close_dsl);

@@ -61,6 +61,20 @@ kg emit linear --stage asm --target x86-64; ! grep -qE 'ymm|zmm' "$tmp/out" && [
 kg emit linear --stage obj; [ "$(head -c 4 "$tmp/out" | od -An -c | tr -d ' ')" = '177ELF' ]; ok "emit_obj"
 kg emit linear --stage asm -o "$tmp/linear.s"; [ $status_of = 0 ] && [ ! -s "$tmp/out" ] && [ -s "$tmp/linear.s" ]; ok "emit_to_a_file"
 kg emit linear --stage asm; cmp -s "$tmp/out" "$tmp/linear.s"; ok "emit_twice_is_the_same"
+kg emit linear --stage ptx --target sm_90; [ $status_of = 0 ] && grep -qx '.target sm_90' "$tmp/out"; ok "emit_ptx"
+kg emit linear --stage ptx; says 2 'expected --target sm_NN'; ok "emit_ptx_is_of_gpus"
+kg emit linear --stage sass-report --target x86-64; says 2 'expected --target sm_NN'; ok "sass_report_is_of_gpus"
+kg emit linear --stage obj --target sm_90 -o "$tmp/o"; says 2 '--stage ptx'; ok "gpus_have_no_objects"
+for target in sm_75 sm_80 sm_86 sm_89 sm_90 sm_90a sm_100 sm_100a sm_103 sm_103a sm_120 sm_120a sm_121 sm_121a; do
+    "$kgen" emit --help | tr -s ' ,\n' '\n' | grep -qx $target && "$kgen" emit add --target $target >"$tmp/out" 2>"$tmp/err"
+    ok "emit_help_names_$target"
+done
+PATH=$tmp CUDA_HOME= kg emit linear --stage sass-report --target sm_90; says 1 'needs ptxas'; ok "sass_report_without_ptxas"
+if ptxas --version >/dev/null 2>&1; then
+    kg emit rmsnorm --stage sass-report --target sm_80
+    [ $status_of = 0 ] && [ "$(sed -n 1p "$tmp/out" | tr -s ' ')" = 'function registers spilled stack shared at once' ] &&
+        grep -qE '^rmsnorm\$_1 +[0-9]+ +0 +0 +[0-9]+ +[0-9]+ of 64 warps, +[0-9]+ %$' "$tmp/out"; ok "sass_report"
+else skip sass_report 'no ptxas in PATH'; fi
 kg emit --all --stage dsl -o "$tmp/all"; [ $status_of = 0 ] && [ -s "$tmp/all/linear.q4_k.txt" ] && [ -s "$tmp/all/add.txt" ] &&
     [ -s "$tmp/all/attention.f16.txt" ]; ok "emit_all"
 kg emit linear --dump=fold; [ $status_of = 0 ] && grep -q 'after fold' "$tmp/err" && [ "$(head -n 1 "$tmp/out")" = 'kgen-ir 1' ]; ok "emit_dump"

@@ -1,0 +1,213 @@
+/* A session's part for GPUs: what is copied, launched and waited for. */
+#include "runtime/session_impl.h"
+
+#include <string.h>
+
+#include "runtime/check.h"
+
+enum { MAX_CHOICE_ARGS = 5 };
+
+/* Where kernel k (model.kernels) finds its sizes. */
+static uint64_t dims_at(size_t k) {
+    return k * N_RUN_DIMS * sizeof(int64_t);
+}
+
+/* ---- memory ---- */
+
+/* Of ids and ranks: as long as the first round is. */
+static uint64_t round_bytes(const struct model *m) {
+    return (uint64_t)m->rounds[0].n * sizeof(float);
+}
+
+/* The rounds of a selection: ranks, then values and ids that the rounds keep, by turns in two places. */
+static uint64_t kept_bytes(const struct model *m) {
+    return m->n_rounds > 1 ? (uint64_t)(m->rounds[0].groups * m->top_k) * sizeof(float) : 0;
+}
+
+uint64_t session_gpu_bytes(const struct model *m, const struct session_need *need) {
+    uint64_t input = dims_at(m->first_pack) + (uint64_t)need->n_pages * 4 + (uint64_t)need->batch * 4 + 128;
+    return input + (m->top_k ? 2 * round_bytes(m) : 0) + 4 * kept_bytes(m) + (uint64_t)m->top_k * 8 + 64;
+}
+
+static bool open_choice(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    struct gpu_choice *c = &s->choice;
+    c->bytes = m->top_k ? (uint64_t)m->top_k * 2 * sizeof(float) : sizeof s->best + sizeof s->best_value;
+    c->host = mem_new(c->bytes);
+    if (!cuda_alloc(m->gpu, c->bytes, &c->device, e)) return false;
+    if (!m->top_k) return true;
+    uint64_t n = (uint64_t)m->rounds[0].n;
+    float *ids = mem_try(n, sizeof *ids);
+    if (!ids) return err_set(e, ERR_MEMORY, "no memory for the ids of %llu tokens", (unsigned long long)n);
+    for (uint64_t i = 0; i < n; i++) ids[i] = (float)i;
+    bool ok = cuda_alloc(m->gpu, round_bytes(m), &c->ids, e) && cuda_upload(m->gpu, c->ids, ids, n * sizeof *ids, e) &&
+              cuda_alloc(m->gpu, round_bytes(m) + 4 * kept_bytes(m), &c->scratch, e) &&
+              /* The first round reads past a row of logits. */
+              cuda_fill(m->gpu, on_gpu(s->head.data), 0, s->head.bytes, e);
+    mem_free(ids);
+    return ok;
+}
+
+bool session_gpu_open(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    struct gpu_input *in = &s->input;
+    in->pages_at = dims_at(m->first_pack);
+    in->ids_at = (in->pages_at + (uint64_t)s->n_pages * sizeof *s->pages + 63) / 64 * 64;
+    uint64_t bytes = in->ids_at + (uint64_t)s->batch * sizeof *s->ids;
+    in->host = mem_new(bytes);
+    /* Keys past the last are masked, but multiplied by zero: they must be numbers. */
+    return cuda_alloc(m->gpu, bytes, &in->device, e) && open_choice(s, e) &&
+           cuda_fill(m->gpu, on_gpu(s->caches.data), 0, s->caches.bytes, e);
+}
+
+void session_gpu_close(struct session *s) {
+    struct cuda *gpu = s->m->gpu;
+    cuda_graph_free(gpu, s->step);
+    cuda_free(gpu, s->input.device);
+    cuda_free(gpu, s->choice.device);
+    cuda_free(gpu, s->choice.scratch);
+    cuda_free(gpu, s->choice.ids);
+    mem_free(s->input.host);
+    mem_free(s->choice.host);
+    mem_free(s->logits);
+}
+
+/* ---- launches ---- */
+
+static bool launch(struct session *s, size_t k, void *const *args, struct err *e) {
+    struct cuda_launch l = {.args = (const cuda_addr *)args,
+                            .sizes = s->sizes,
+                            .dims = s->input.device + dims_at(k),
+                            .ws = on_gpu(s->ws.data)};
+    return cuda_launch(s->m->gpu, s->m->loaded[k], &l, e);
+}
+
+/* Of launches that are checked or timed, one by one. */
+static bool launch_alone(struct session *s, size_t i, void *const *args, struct err *e) {
+    const struct launch *l = &s->m->launches[i];
+    if (s->check && !check_reference(s->check, i, args, e)) return false;
+    double start = now_s();
+    if (!launch(s, (size_t)(l->kernel - s->m->kernels), args, e) || !cuda_sync(s->m->gpu, e)) return false;
+    if (s->profile) {
+        s->profile->seconds[i] += now_s() - start;
+        s->profile->n_barriers += l->kernel->n_phases;
+    }
+    return !s->check || check_compare(s->check, i, args, e);
+}
+
+static bool launch_range(struct session *s, size_t from, size_t to, struct err *e) {
+    for (size_t i = from; i < to; i++) {
+        void *const *args = s->args + s->first_arg[i];
+        bool ok = s->check || s->profile ? launch_alone(s, i, args, e)
+                                         : launch(s, (size_t)(s->m->launches[i].kernel - s->m->kernels), args, e);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static bool upload_input(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    struct gpu_input *in = &s->input;
+    uint64_t ids = (uint64_t)(s->sizes[RUN_KEY] - s->sizes[RUN_POS]) * sizeof *s->ids;
+    for (size_t k = 0; k < m->first_pack; k++) cuda_dims(&m->kernels[k], s->sizes, (int64_t *)(in->host + dims_at(k)));
+    memcpy(in->host + in->pages_at, s->pages, (size_t)s->n_pages * sizeof *s->pages);
+    memcpy(in->host + in->ids_at, s->ids, ids);
+    return cuda_upload(m->gpu, in->device, in->host, in->ids_at + ids, e);
+}
+
+bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e) {
+    s->choice.known = CHOICE_NONE;
+    s->logits_here = false;
+    return upload_input(s, e) && launch_range(s, from, to, e);
+}
+
+/* ---- the choice ---- */
+
+static bool launch_argmax(struct session *s, struct err *e) {
+    void *args[] = {(void *)session_logits_at(s), (void *)(uintptr_t)s->choice.device,
+                    (void *)(uintptr_t)(s->choice.device + sizeof s->best)};
+    return launch(s, s->m->n_plan_kernels, args, e);
+}
+
+static bool launch_top_k(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    const struct gpu_choice *c = &s->choice;
+    uint64_t kept = kept_bytes(m);
+    cuda_addr rank = c->scratch, v = on_gpu(session_logits_at(s)), id = c->ids;
+    for (size_t r = 0; r < m->n_rounds; r++) {
+        cuda_addr half = c->scratch + round_bytes(m) + (r % 2) * 2 * kept;
+        bool last = r + 1 == m->n_rounds;
+        cuda_addr to_v = last ? c->device : half;
+        cuda_addr to_id = last ? c->device + (uint64_t)m->top_k * sizeof(float) : half + kept;
+        cuda_addr args[MAX_CHOICE_ARGS] = {v, id, rank};
+        if (!launch(s, m->n_plan_kernels + 1 + 2 * r, (void *const *)args, e)) return false;
+        args[3] = to_v;
+        args[4] = to_id;
+        if (!launch(s, m->n_plan_kernels + 2 + 2 * r, (void *const *)args, e)) return false;
+        v = to_v;
+        id = to_id;
+    }
+    return true;
+}
+
+static bool launch_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
+    return kind == CHOICE_TOP_K ? launch_top_k(s, e) : launch_argmax(s, e);
+}
+
+static bool download_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
+    if (!cuda_download(s->m->gpu, s->choice.host, s->choice.device, s->choice.bytes, e)) return false;
+    s->choice.known = kind;
+    return true;
+}
+
+/* The launches find sizes and addresses where the first token's did: nothing is recorded twice. */
+bool session_gpu_step(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    enum gpu_choice_kind kind = m->top_k ? CHOICE_TOP_K : CHOICE_ARGMAX;
+    s->sizes[RUN_TOK] = 1;
+    s->logits_row = 0;
+    s->choice.known = CHOICE_NONE;
+    s->logits_here = false;
+    if (!s->step) {
+        struct err why;
+        struct cuda_graph *g;
+        if (!cuda_capture_begin(m->gpu, e)) return false;
+        bool launched = launch_range(s, 0, m->n_launches, &why) && launch_choice(s, kind, &why);
+        if (cuda_capture_end(m->gpu, &g, e) && launched)
+            s->step = g;
+        else
+            cuda_graph_free(m->gpu, g);
+        if (!launched) *e = why;
+        if (!s->step) return false;
+    }
+    return upload_input(s, e) && cuda_graph_launch(m->gpu, s->step, e) && download_choice(s, kind, e);
+}
+
+/* Of the logits evaluated last. */
+static bool choose(struct session *s, enum gpu_choice_kind kind, struct err *e) {
+    return s->choice.known == kind || (upload_input(s, e) && launch_choice(s, kind, e) && download_choice(s, kind, e));
+}
+
+bool session_gpu_argmax(struct session *s, struct err *e) {
+    if (!choose(s, CHOICE_ARGMAX, e)) return false;
+    memcpy(&s->best, s->choice.host, sizeof s->best);
+    memcpy(&s->best_value, (uint8_t *)s->choice.host + sizeof s->best, sizeof s->best_value);
+    return true;
+}
+
+bool session_gpu_top_k(struct session *s, const float **out, struct err *e) {
+    *out = s->choice.host;
+    return choose(s, CHOICE_TOP_K, e);
+}
+
+bool session_gpu_logits(struct session *s, struct err *e) {
+    uint64_t n = (uint64_t)s->n_logits * (uint64_t)s->m->n_vocab;
+    int64_t row = s->logits_row;
+    if (s->logits_here) return true;
+    if (!s->logits) s->logits = mem_try((size_t)s->m->n_vocab, HEAD_BATCH * sizeof *s->logits);
+    if (!s->logits) return err_set(e, ERR_MEMORY, "no memory for logits");
+    s->logits_row = 0;
+    s->logits_here = cuda_download(s->m->gpu, s->logits, on_gpu(session_logits_at(s)), n * sizeof *s->logits, e);
+    s->logits_row = row;
+    return s->logits_here;
+}

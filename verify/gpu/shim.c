@@ -1,0 +1,85 @@
+/* A libcuda.so.1 that stands before another one (KGEN_SHIM_DRIVER) and hands every call on, but
+ *   KGEN_SHIM_FAIL=NAME:N:CODE    the N-th call of NAME is not made; it returns CODE
+ *   KGEN_SHIM_DAMAGE=KERNEL:A:B   in code with an entry KERNEL, behind that entry's name, the first A becomes B (as long)
+ *   KGEN_SHIM_COUNT=FILE          at exit, a line "NAME calls" of each function that was called
+ * Arguments are words or pointers, twelve at most: they are handed on unseen. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef int function(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t,
+                     uintptr_t, uintptr_t, uintptr_t);
+
+/* As runtime/dev_cuda.c names them: one that is missing here makes every test fail. */
+#define FUNCTIONS(X)                                                                                                   \
+    X(cuInit) X(cuGetErrorName) X(cuGetErrorString) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet)           \
+    X(cuDeviceGetName) X(cuDeviceGetAttribute) X(cuDeviceTotalMem_v2) X(cuDevicePrimaryCtxRetain)                      \
+    X(cuDevicePrimaryCtxRelease_v2) X(cuCtxSetCurrent) X(cuMemGetInfo_v2) X(cuMemAlloc_v2) X(cuMemFree_v2)             \
+    X(cuMemcpyHtoDAsync_v2) X(cuMemcpyDtoHAsync_v2) X(cuMemsetD8Async) X(cuStreamCreate) X(cuStreamDestroy_v2)         \
+    X(cuStreamSynchronize) X(cuStreamBeginCapture_v2) X(cuStreamEndCapture) X(cuEventCreate) X(cuEventDestroy_v2)      \
+    X(cuEventRecord) X(cuEventSynchronize) X(cuEventElapsedTime) X(cuModuleLoadDataEx) X(cuModuleUnload)               \
+    X(cuModuleGetFunction) X(cuLaunchKernel) X(cuLaunchKernelEx) X(cuFuncSetAttribute)                                 \
+    X(cuGraphInstantiateWithFlags) X(cuGraphLaunch) X(cuGraphDestroy) X(cuGraphExecDestroy)
+
+enum {
+#define X(NAME) AT_##NAME,
+    FUNCTIONS(X)
+#undef X
+        N
+};
+
+static const char *const names[N] = {
+#define X(NAME) #NAME,
+    FUNCTIONS(X)
+#undef X
+};
+static function *real[N];
+static long calls[N];
+static char fail_name[64], damage_kernel[128], damage_from[64], damage_to[64];
+static long fail_at;
+static int fail_code;
+
+__attribute__((constructor)) static void start(void) {
+    const char *driver = getenv("KGEN_SHIM_DRIVER"), *fail = getenv("KGEN_SHIM_FAIL"), *damage = getenv("KGEN_SHIM_DAMAGE");
+    void *library = dlopen(driver ? driver : "", RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        fprintf(stderr, "shim: KGEN_SHIM_DRIVER: %s\n", dlerror());
+        abort();
+    }
+    for (int i = 0; i < N; i++) *(void **)&real[i] = dlsym(library, names[i]);
+    if ((fail && sscanf(fail, "%63[^:]:%ld:%d", fail_name, &fail_at, &fail_code) != 3) ||
+        (damage && sscanf(damage, "%127[^:]:%63[^:]:%63[^:]", damage_kernel, damage_from, damage_to) != 3))
+        abort();
+}
+
+__attribute__((destructor)) static void end(void) {
+    const char *path = getenv("KGEN_SHIM_COUNT");
+    FILE *f = path ? fopen(path, "w") : NULL;
+    for (int i = 0; f && i < N; i++)
+        if (calls[i]) fprintf(f, "%s %ld\n", names[i], calls[i]);
+    if (f) fclose(f);
+}
+
+/* The image to load: a copy that is damaged, where it is to be. */
+static uintptr_t image(uintptr_t given) {
+    char entry[160];
+    snprintf(entry, sizeof entry, ".entry %s", damage_kernel);
+    if (!*damage_kernel || !strstr((const char *)given, entry)) return given;
+    char *copy = strdup((const char *)given), *at = strstr(strstr(copy, entry), damage_from);
+    if (!at || strlen(damage_from) != strlen(damage_to)) abort();
+    memcpy(at, damage_to, strlen(damage_to));
+    return (uintptr_t)copy;
+}
+
+#define X(NAME)                                                                                                        \
+    __attribute__((visibility("default"))) int NAME(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e,   \
+                                                    uintptr_t f, uintptr_t g, uintptr_t h, uintptr_t i, uintptr_t j,   \
+                                                    uintptr_t k, uintptr_t l) {                                        \
+        if (++calls[AT_##NAME] == fail_at && strcmp(fail_name, #NAME) == 0) return fail_code;                          \
+        if (AT_##NAME == AT_cuModuleLoadDataEx) b = image(b);                                                          \
+        return real[AT_##NAME](a, b, c, d, e, f, g, h, i, j, k, l);                                                    \
+    }
+FUNCTIONS(X)

@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# The GPU as a person meets it, on the PTX machine (docs/ptxvm.md): absent devices, memory that is not there, what a token
+# costs, damaged kernels under --check, and every driver call made to fail.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+kgen=${KGEN:-build/kgen}
+machine=$PWD/build/ptxvm
+model=verify/data/families/llama-f32.gguf
+smol=build/models/smollm2-135m-instruct-q4_1.gguf
+if [ ! -e "$machine/libcuda.so.1" ]; then
+    echo 'gpu: skipped, there is no PTX machine: make ptxvm (needs cuda.h)'
+    exit 0
+fi
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+export XDG_CONFIG_HOME=$tmp/config XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
+unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT
+
+n=0 failed=0
+ok() { # ok NAME: by the status of the command before
+    local status=$?
+    n=$((n + 1))
+    if [ $status = 0 ]; then echo "ok $n - $1"; else
+        echo "not ok $n - $1"
+        sed 's/^/#   out: /' "$tmp/out" | head -n 5 | cut -c 1-300
+        sed 's/^/#   err: /' "$tmp/err" | head -n 5 | cut -c 1-600
+        echo "#   status: ${status_of:-}"
+        failed=1
+    fi
+}
+skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
+
+# kg ARGS…: without a driver. on ARGS…: on the PTX machine. through ARGS…: with the shim before it.
+kg() { env -u LD_LIBRARY_PATH "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+on() { LD_LIBRARY_PATH=$machine "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+through() {
+    KGEN_PTXVM=leaks KGEN_SHIM_DRIVER=$machine/libcuda.so.1 LD_LIBRARY_PATH=$tmp/shim \
+        timeout 60 "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    status_of=$?
+}
+gcc -O1 -shared -fPIC -o "$tmp/libcuda.so.1" verify/gpu/shim.c -ldl && mkdir "$tmp/shim" && mv "$tmp/libcuda.so.1" "$tmp/shim"
+says() { [ "$status_of" = "$1" ] && [ ! -s "$tmp/out" ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -qF -- "$2" "$tmp/err"; }
+# With f32 activations two devices write the same text.
+run=(run -m $model --raw --act f32 -p abc -n 6)
+
+# ---- no GPU ----
+kg "${run[@]}"; [ $status_of = 0 ] && [ -s "$tmp/out" ]; ok "cpu_runs"
+cp "$tmp/out" "$tmp/cpu"
+kg "${run[@]}" --device cuda; says 1 'there is no CUDA driver'; ok "device_cuda_without_a_driver_is_an_error"
+kg "${run[@]}" --gpu
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'computing on the CPU' "$tmp/err"; ok "gpu_without_a_driver_runs_on_the_cpu"
+CUDA_VISIBLE_DEVICES='' on "${run[@]}" --device cuda; says 1 'CUDA_ERROR_NO_DEVICE'; ok "device_cuda_without_a_device_is_an_error"
+CUDA_VISIBLE_DEVICES='' on "${run[@]}" --gpu
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'computing on the CPU' "$tmp/err"; ok "gpu_without_a_device_runs_on_the_cpu"
+on "${run[@]}" --device cuda:3; says 1 'there is no CUDA device 3'; ok "device_that_is_not_there"
+KGEN_PTXVM_ARCH=70 on "${run[@]}" --device cuda; says 1 'sm_75'; ok "device_that_is_too_old"
+kg run -m nothing.gguf --gpu -p abc; says 1 'nothing.gguf'; ok "gpu_and_no_file_is_one_error"
+on "${run[@]}" --device cuda; [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "cuda_writes_the_cpus_text"
+on "${run[@]}" --gpu
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'Backend: CUDA (PTX machine' "$tmp/err"; ok "gpu_says_what_it_uses"
+for flags in '--temp 0.9 --seed 3' '--temp 1.2 --seed 4 --top-k 7 --top-p 1 --min-p 0' '--temp 1 --seed 5 --top-k 0' \
+    '--temp 0.8 --seed 6 --repeat-penalty 1.3'; do
+    # shellcheck disable=SC2086
+    kg "${run[@]}" $flags; cp "$tmp/out" "$tmp/sampled"; on "${run[@]}" $flags --device cuda
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/sampled"; ok "sampled_as_on_the_cpu: $flags"
+done
+
+# ---- a prompt in chunks ----
+yes 'ab' | head -n 200 >"$tmp/long"
+kg perplexity -m $model --act f32 -p "$(cat "$tmp/long")" --json; cp "$tmp/out" "$tmp/whole"
+on perplexity -m $model --act f32 -p "$(cat "$tmp/long")" --json --device cuda
+[ $status_of = 0 ] && python3 - "$tmp/whole" "$tmp/out" <<'P'
+import json, sys
+a, b = (json.load(open(f)) for f in sys.argv[1:])
+assert a["ids"] == b["ids"] and len(a["ids"]) > 512
+assert max(abs(x - y) for x, y in zip(a["next_token_nll"], b["next_token_nll"])) < 1e-3
+P
+ok "a_prompt_of_several_chunks"
+
+# ---- memory ----
+KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda
+says 1 'MiB are needed with a context of 640' && grep -qE 'weights [0-9.]+, KV cache [0-9.]+, buffers [0-9.]+, code [0-9.]+' "$tmp/err"
+ok "memory_is_foreseen"
+fits=$(sed -nE 's/.*try -c ([0-9]+), which fits.*/\1/p' "$tmp/err")
+[ -n "$fits" ]; ok "a_context_that_fits_is_named"
+KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda -c "${fits:-1}"
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "and_it_fits"
+KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda -c $((${fits:-1} + 1)); says 1 "try -c $fits, which fits"; ok "and_a_larger_one_does_not"
+KGEN_PTXVM_MEMORY=2M on "${run[@]}" --device cuda; says 1 'the model itself does not fit'; ok "a_model_that_does_not_fit"
+KGEN_PTXVM_MEMORY=2M on "${run[@]}" --gpu
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'computing on the CPU' "$tmp/err"; ok "gpu_with_too_little_memory_runs_on_the_cpu"
+
+# ---- what a token costs: the differences between two lengths ----
+# host FILE NAME: that counter of a report.
+host() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["host"][sys.argv[2]][sys.argv[3]])' "$1" "$2" "${3:-count}"; }
+costs() { # costs NAME FLAGS…: of 8 tokens more
+    local name=$1; shift
+    KGEN_PTXVM_REPORT=$tmp/few.json on run -m $model --raw -p abc --device cuda -n 4 "$@"
+    KGEN_PTXVM_REPORT=$tmp/many.json on run -m $model --raw -p abc --device cuda -n 12 "$@"
+    for what in synchronizations graph_launches copies_to_device copies_to_host allocations copies_on_device fills host_functions; do
+        local want=8
+        case $what in allocations | copies_on_device | fills | host_functions) want=0 ;; esac
+        [ $(($(host "$tmp/many.json" $what) - $(host "$tmp/few.json" $what))) = $want ]; ok "${name}_${what}_per_token"
+    done
+    local out=$(($(host "$tmp/many.json" copies_to_host bytes) - $(host "$tmp/few.json" copies_to_host bytes)))
+    [ $out = $((8 * bytes)) ]; ok "${name}_copies_out_what_was_chosen"
+}
+bytes=8 costs greedy
+bytes=$((40 * 8)) costs sampled --temp 1 --seed 1
+python3 - "$tmp/few.json" "$tmp/many.json" <<'P'
+import json, sys
+few, many = ({k["name"]: k["launches"] for k in json.load(open(f))["kernels"]} for f in sys.argv[1:])
+print("# launches a token:", (sum(many.values()) - sum(few.values())) / 8)
+P
+
+# ---- how kernels use memory: at least 95 % of each sector (32 bytes) that a warp asks for, no bank conflicts ----
+uses_memory_well() { # uses_memory_well REPORT
+    python3 - "$1" >"$tmp/out" 2>"$tmp/err" <<'P'
+import json, sys
+bad = 0
+for k in json.load(open(sys.argv[1]))["kernels"]:
+    for way in ("loads", "stores"):
+        m = k["memory"]["global"][way]
+        if m["ideal_sectors"] < 0.95 * m["sectors"]:
+            bad += 1
+            print(k["name"], way, "take", m["sectors"], "sectors where", m["ideal_sectors"], "would do")
+    if k["bank_conflicts"]:
+        bad += 1
+        print(k["name"], "has", k["bank_conflicts"], "bank conflicts")
+sys.exit(bad > 0)
+P
+}
+uses_memory_well "$tmp/many.json"; ok "memory_use_of_a_small_model"
+if [ -e $smol ]; then
+    KGEN_PTXVM=fast KGEN_PTXVM_REPORT=$tmp/smol.json on run --device cuda -m $smol --raw -c 256 -p The -n 2 --temp 1 --seed 1
+    uses_memory_well "$tmp/smol.json"; ok "memory_use_of_smollm2"
+else skip memory_use_of_smollm2 "there is no $smol; make setup fetches it"; fi
+
+# ---- --check ----
+on "${run[@]}" --device cuda --check; [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "check_is_silent_where_nothing_is_wrong"
+kg run -m $model --raw -p abc -n 3 --check; [ $status_of = 0 ]; ok "check_on_the_cpu"
+# What adds is made to multiply, or the other way, in each of its launches: the first of them is named, with an element and
+# both values. (The shim aborts where a function has no such instruction.)
+KGEN_PTXVM_REPORT=$tmp/f32.json on "${run[@]}" --device cuda
+kernels=$(python3 -c 'import json,sys; print(*(k["name"] for k in json.load(open(sys.argv[1]))["kernels"]))' "$tmp/f32.json")
+for kernel in $kernels; do
+    case $kernel in argmax* | embed*) continue ;; esac
+    for change in add.rn.f32:mul.rn.f32 mul.rn.f32:add.rn.f32; do
+        KGEN_SHIM_DAMAGE="$kernel:$change" through "${run[@]}" --device cuda --check 2>/dev/null
+        [ $status_of = 134 ] || break
+    done 2>/dev/null
+    [ $status_of = 134 ] && continue
+    name=$(sed -E 's/\$_[0-9]+$//; s/_/./g' <<<"$kernel")
+    [ $status_of = 1 ] && grep -qE "^kgen run: --check: launch [0-9]+ \\($name\\), output .*\[[0-9]+\]\[[0-9]+\] is [^ ]+; the reference kernel gives [^ ]+, " "$tmp/err"
+    ok "check_finds_a_damaged_$kernel"
+    damaged=$((${damaged:-0} + 1))
+done
+[ "${damaged:-0}" -ge 10 ]; ok "damage_was_done"
+
+# ---- every driver call fails once ----
+KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q ptxvm: "$tmp/err"; ok "nothing_leaks"
+# Functions that give something back, and those that name an error, are asked nothing more: their failure changes nothing.
+while read -r name calls; do
+    case $name in
+    cuMemAlloc_v2) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel) code=701 ;;
+    cuStreamSynchronize) code=719 ;; cuStreamEndCapture) code=901 ;; *) code=999 ;;
+    esac
+    for at in 1 "$calls"; do
+        [ "$at" = 1 ] || [ "$calls" -gt 1 ] || continue
+        KGEN_SHIM_FAIL=$name:$at:$code through "${run[@]}" --device cuda
+        case $name in
+        *Free* | *Destroy* | *Unload | *Release*) [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" ;;
+        cuCtxSetCurrent) [ $status_of = 0 ] || { [ $status_of = 1 ] && grep -q '^kgen run: .*CUDA' "$tmp/err"; } ;;
+        cuMemAlloc_v2) says 1 'MiB do not fit' ;;
+        *) [ $status_of = 1 ] && grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err" && ! grep -q ptxvm: "$tmp/err" ;;
+        esac
+        ok "failing_${name}_$at"
+    done
+    KGEN_SHIM_FAIL=$name:1:$code through "${run[@]}" --gpu
+    if [ $status_of = 0 ]; then cmp -s "$tmp/out" "$tmp/cpu"; else grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err"; fi
+    ok "failing_${name}_with_gpu"
+done <"$tmp/count"
+
+echo "1..$n"
+exit $failed
