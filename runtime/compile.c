@@ -31,6 +31,10 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
  * thread. */
 enum { DEALT_TOKENS = 16 };
 
+/* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same lines
+ * of the KV cache, for which two threads should not compete. */
+enum { RUNS_OF_ROWS = 32, RUNS_OF_TOKENS = 8 };
+
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
                 uint8_t *ws) {
     int64_t dims[N_RUN_DIMS], begin, end;
@@ -40,7 +44,8 @@ void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *con
             const struct part *p = &k->phases[i].parts[j];
             int64_t n = part_tasks(p, sizes);
             if (sizes[RUN_TOK] >= DEALT_TOKENS && j < POOL_DEALS) {
-                while (pool_take(pool, (int)j, n, &begin, &end)) p->fn(args, dims, begin, end, ws);
+                int64_t least = n / (pool_threads(pool) * (p->per ? RUNS_OF_TOKENS : RUNS_OF_ROWS));
+                while (pool_take(pool, (int)j, n, least, &begin, &end)) p->fn(args, dims, begin, end, ws);
             } else {
                 pool_share(pool, thread, n, &begin, &end);
                 if (begin < end) p->fn(args, dims, begin, end, ws);

@@ -144,13 +144,13 @@ int pool_threads(const struct pool *p) { return p->n; }
 
 /* A run is 1/(2 · threads) of what is left: where work grows linearly with the item, as causal attention's does, even
  * the first one is no more than a thread's share of all. */
-bool pool_take(struct pool *p, int which, int64_t n, int64_t *begin, int64_t *end) {
+bool pool_take(struct pool *p, int which, int64_t n, int64_t least, int64_t *begin, int64_t *end) {
     _Atomic int64_t *counter = &p->deals[which].taken;
     int64_t taken = atomic_load_explicit(counter, memory_order_relaxed), run;
     do {
         if (taken >= n) return false;
         run = (n - taken) / (2 * p->n);
-        if (run < n / (32 * p->n)) run = n / (32 * p->n);
+        if (run < least) run = least;
         if (run < 1) run = 1;
         if (run > n - taken) run = n - taken;
     } while (!atomic_compare_exchange_weak_explicit(counter, &taken, taken + run, memory_order_relaxed,

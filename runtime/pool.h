@@ -26,10 +26,11 @@ void pool_run(struct pool *p, void (*fn)(void *ctx, int thread), void *ctx);
 void pool_barrier(struct pool *p);
 
 /* Inside pool_run: the next run [*begin, *end) of n items that no thread has taken since the last barrier; false when
- * there is none left. Runs go from the last item to the first and get shorter, so that threads that are interrupted, or
- * whose items are more work, take fewer. `which`: 0 … POOL_DEALS − 1 are independent; n must be the same on all threads. */
+ * there is none left. Runs go from the last item to the first and get shorter, down to `least` items, so that threads that
+ * are interrupted, or whose items are more work, take fewer. `which`: 0 … POOL_DEALS − 1 are independent; n and least must
+ * be the same on all threads. */
 enum { POOL_DEALS = 16 };
-bool pool_take(struct pool *p, int which, int64_t n, int64_t *begin, int64_t *end);
+bool pool_take(struct pool *p, int which, int64_t n, int64_t least, int64_t *begin, int64_t *end);
 
 /* The part [*begin, *end) of n items that belongs to a thread: contiguous, sizes differing by at most one. */
 void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end);

@@ -23,11 +23,12 @@ static void take_all(void *ctx, int thread) {
     for (int round = 0; round < ROUNDS; round++) {
         for (int which = 0; which < 2; which++) {
             int64_t begin, end, before = INT64_MAX;
-            while (pool_take(t->pool, which, t->n[which], &begin, &end)) {
+            while (pool_take(t->pool, which, t->n[which], which ? 5 : 0, &begin, &end)) {
                 if (begin < 0 || begin >= end || end > t->n[which] || end > before) {
                     atomic_fetch_add(&t->bad, 1);
                     return;
                 }
+                if (which && begin > 0 && end - begin < 5) atomic_fetch_add(&t->bad, 1);
                 before = begin;
                 for (int64_t i = begin; i < end; i++) atomic_fetch_add(&t->times[which][i], 1);
                 if (which == 0 && end - begin > atomic_load(&t->longest)) atomic_store(&t->longest, end - begin);
