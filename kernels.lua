@@ -141,7 +141,7 @@ kernel "kv_append" {
       end
     end
   end,
-  map = schedules.heads,
+  map = schedules.append,
   bench = { { tok = 1, pos = 1023, nkv = 4, hd = 64, KV = "f16" }, { tok = 512, nkv = 4, hd = 64, KV = "f16" } },
 }
 

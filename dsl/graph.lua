@@ -160,7 +160,7 @@ end
 
 -- A run of nodes as the definition of a fused kernel: parameters named by role, tensors by order of appearance.
 -- Returns def, formats, sizes, binding (parameter -> tensor) and a key equal for runs of the same structure.
-local function composed(run, escapes)
+local function composed(run, escapes, lone)
   local names, params, steps, binding = {}, {}, {}, {}
   local formats, sizes, scalars = {}, {}, {}
   local n_fmt, key = 0, {}
@@ -192,7 +192,7 @@ local function composed(run, escapes)
     key[#key + 1] = params[#params].text .. "=" .. t.fmt .. (io or "")
     return name
   end
-  local internal = 0
+  local internal, shown = 0, {} -- shown: tensor -> the name of what this run writes it to
   local needs_pos, needs_pages = false, false
   for _, node in ipairs(run) do
     local k = language.kernels[node.kernel]
@@ -206,9 +206,12 @@ local function composed(run, escapes)
       elseif p.dims then
         local id = t.id .. ":" .. table.concat(t.dims, ",")
         if p.io == "in" then
-          if produced[t.id] and not names[id] then return nil end -- seen under another shape, or a cache just written
-          if produced[t.id] and t.kind == "cache" then return nil end
-          step[p.name] = names[id] or param(p, t, "in")
+          if produced[t.id] and t.kind == "cache" then return nil end -- just written
+          if produced[t.id] and not names[id] then -- seen under another shape
+            step[p.name] = { view = shown[t.id], dims = table.move(t.dims, 2, #t.dims, 1, {}) }
+          else
+            step[p.name] = names[id] or param(p, t, "in")
+          end
         elseif t.kind == "cache" or escapes[t.id] then
           step[p.name] = param(p, t, "out")
         else
@@ -216,7 +219,9 @@ local function composed(run, escapes)
           names[id] = "i" .. internal
           step[p.name] = names[id]
         end
-        line[#line + 1] = p.name .. "=" .. step[p.name]
+        if p.io == "out" then shown[t.id] = step[p.name] end
+        local ref = step[p.name]
+        line[#line + 1] = p.name .. "=" .. (type(ref) == "table" and ref.view .. ":" .. table.concat(ref.dims, ",") or ref)
       elseif p.kind == "dim" then
         step[p.name] = p.name
         needs_pos = true
@@ -239,22 +244,24 @@ local function composed(run, escapes)
     if node.kernel == last then count = count + 1 else flush() last, count = node.kernel, 1 end
   end
   flush()
-  return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars },
+  if lone then sizes.tok = 1 end
+  return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars,
+           lone = lone or nil },
     binding, table.concat(key, ";")
 end
 
 -- Makes a spec's kernel: a name, or steps to compose.
 function M.resolve(spec)
   if spec.steps then
-    local k = language.fusion(spec.name, spec.sig, spec.steps)
+    local k = language.fusion(spec.name, spec.sig, spec.steps, spec.lone)
     return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params, tune = spec.tune }
   end
   return spec
 end
 
 -- Would this run trace, and does it materialize nothing that a split would not?
-local function try(run, escapes, cache)
-  local def, _, key = composed(run, escapes)
+local function try(run, escapes, cache, lone)
+  local def, _, key = composed(run, escapes, lone)
   if not def then return nil end
   if cache[key] == nil then
     local ok, result = pcall(function()
@@ -266,7 +273,7 @@ local function try(run, escapes, cache)
   return cache[key]
 end
 
-local function fuse(nodes, outputs, enabled)
+local function fuse(nodes, outputs, enabled, lone)
   local runs = {}
   local reads = {} -- tensor id -> number of nodes that read it
   for _, node in ipairs(nodes) do
@@ -336,7 +343,7 @@ local function fuse(nodes, outputs, enabled)
   while at <= #nodes do
     local taken = 0
     if #run > 0 and enabled then
-      local before = try(run, escapes_of(run), cache)
+      local before = try(run, escapes_of(run), cache, lone)
       local longer = table.move(run, 1, #run, 1, {})
       local reach = 0
       while reach < LOOKAHEAD and nodes[at + reach] and nodes[at + reach].head == run[1].head and
@@ -345,7 +352,7 @@ local function fuse(nodes, outputs, enabled)
         reach = reach + 1
       end
       while reach > 0 and taken == 0 do
-        local after = before and try(longer, escapes_of(longer), cache)
+        local after = before and try(longer, escapes_of(longer), cache, lone)
         -- Joining must not add an array that is written and read back inside the launch.
         if after and after.materialized <= before.materialized then taken = reach end
         if taken == 0 then
@@ -428,14 +435,14 @@ function M.plan(arg)
   local outputs = {}
   for _, t in pairs(out) do if type(t) == "table" and t.id then outputs[t.id] = true end end
 
-  local runs = fuse(b.nodes, outputs, arg.fuse ~= false)
+  local runs = fuse(b.nodes, outputs, arg.fuse ~= false, arg.lone)
   local launches, kernels, by_key = {}, {}, {}
   for _, run in ipairs(runs) do
-    local def, binding, key = composed(run.nodes, run.escapes)
+    local def, binding, key = composed(run.nodes, run.escapes, arg.lone)
     if not def then error("internal: a run of one node does not compose", 0) end
     if not by_key[key] then
       kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
-                                sizes = def.sizes, params = def.params }
+                                sizes = def.sizes, params = def.params, lone = def.lone }
       by_key[key] = #kernels
     end
     local nodes = {}

@@ -110,9 +110,53 @@ for _, op in ipairs { "__add", "__sub", "__mul", "__div", "__idiv", "__mod" } do
 -- Thrown (and caught by M.trace) when an inlined array turns out to need memory of its own.
 local materialize_mt = {}
 
+-- The variables that an index runs over, each of its values once: digits of a mixed radix, `h·hd + i`. In a launch for one token
+-- a digit may be turned by half its range, `(i + n/2) % n`: the reader then computes the elements of such pairs together
+-- (store.pairs). Returns {variable -> coefficient, …}, {variable -> half}; nil where the index is anything else.
+local function digits(e)
+  local const, terms = E.terms_of(e)
+  local vars, pairs_, order = {}, {}, {}
+  if const ~= 0 then return nil end
+  for atom, coef in pairs(terms) do
+    local var, half = atom, nil
+    if atom.op == "imod" and T.lone then
+      local n = E.int_const(atom.args[2])
+      local shift, turned = E.terms_of(atom.args[1])
+      var = next(turned)
+      half = n and n // 2
+      if not var or next(turned, var) or turned[var] ~= 1 or 2 * shift ~= n or var.count ~= n then return nil end
+    end
+    if var.op ~= "var" or vars[var] then return nil end
+    vars[var], pairs_[var] = coef, half
+    order[#order + 1] = var
+  end
+  table.sort(order, function(a, b) return vars[a] < vars[b] end)
+  local radix = 1
+  for _, var in ipairs(order) do
+    if vars[var] ~= radix then return nil end
+    radix = radix * (var.count or math.huge)
+  end
+  return vars, pairs_
+end
+
+-- A view's indices as those of the array it shows: the elements behind the token axis are numbered alike.
+local function unview(array, idx)
+  local base = array.view_of
+  local flat = E.int(0)
+  for k = 2, #idx do flat = E.iadd(E.imul(flat, E.int(array.dims[k].size)), idx[k]) end
+  local out = { idx[1] }
+  for k = #base.dims, 2, -1 do
+    local n = E.int(base.dims[k].size)
+    out[k] = k == 2 and flat or E.imod(flat, n)
+    flat = k == 2 and flat or E.idiv(flat, n)
+  end
+  return base, out
+end
+
 -- What a[i][j] is: the stored expression where the array lives only inside a fusion, a load otherwise. An expensive
 -- element (a row of a matrix product) is inlined only into a reader that visits each element once.
 local function read(array, idx)
+  if array.view_of then array, idx = unview(array, idx) end
   local v = array.virtual
   if v then
     local inside = false -- read once per step of a reduction?
@@ -120,17 +164,28 @@ local function read(array, idx)
       for var in pairs(e.deps) do inside = inside or T.inner[var] == "reduction" end
     end
     if inside and v.value.op ~= "load" then error(setmetatable({ name = array.name }, materialize_mt)) end
-    if v.heavy then
-      local open = {}
-      for _, var in ipairs(T.axes) do open[var] = not T.inner[var] end
-      for _, e in ipairs(idx) do
-        if not open[e] then error(setmetatable({ name = array.name }, materialize_mt)) end
-      end
-      T.heavy = v
-    end
     local map = {}
     for i, var in ipairs(v.vars) do map[var] = idx[i] end
-    return E.subst(v.value, map)
+    local value = E.subst(v.value, map)
+    if v.heavy then
+      local open, halves = {}, {}
+      for _, var in ipairs(T.axes) do open[var] = not T.inner[var] end
+      for k, e in ipairs(idx) do
+        local vars, turned = digits(e)
+        for var in pairs(vars or {}) do
+          if not open[var] then vars = nil break end
+          open[var], halves[var] = false, turned[var]
+        end
+        -- What was made in pairs along its own axis is so along the reader's.
+        local inherited = v.pairs and v.pairs[v.vars[k]]
+        if inherited and vars then
+          if vars[e] then halves[e] = inherited else vars = nil end
+        end
+        if not vars then error(setmetatable({ name = array.name }, materialize_mt)) end
+      end
+      T.heavy[#T.heavy + 1] = { value = value, map = v.map, tune = v.tune, sizes = v.sizes, pairs = halves }
+    end
+    return value
   end
   local n = E.node("load", array.fmt == "i32" and "i64" or "f32", idx, array.name)
   n.array = array
@@ -154,7 +209,7 @@ array_mt.__index = function(ref, k)
   if k == "rows" then return ref.array.dims[1].size end
   local idx = extend(ref, k)
   if #idx < #ref.array.dims then return array_ref(ref.array, idx) end
-  if ref.array.io == "out" then fail("array '%s' is an output; it cannot be read", ref.array.name) end
+  if ref.array.io == "out" and not ref.array.virtual then fail("array '%s' is an output; it cannot be read", ref.array.name) end
   return read(ref.array, idx)
 end
 
@@ -528,9 +583,9 @@ local function define(name, def, is_fused)
   M.kernel_order[#M.kernel_order + 1] = name
 end
 
--- A composition that is not registered: the fuser's.
-function M.fusion(name, sig, steps)
-  return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps) }
+-- A composition that is not registered: the fuser's. lone: for one token, where computing an element twice may pay.
+function M.fusion(name, sig, steps, lone)
+  return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps), lone = lone }
 end
 
 ---Declares a kernel: `kernel "name" { sig = …, body = function(a) … end, map = schedules.…, tune = …, bench = … }`.
@@ -595,16 +650,17 @@ local function run_body(k, given)
   if #T.axes ~= depth then fail("break or return out of the loop over axis '%s'", T.axes[#T.axes].axis) end
 end
 
--- Is one element expensive: a reduction over data of that element alone (a row of a matrix product, not the 1/rms that a
--- whole row shares), or decoded from a block whose position the reader must know?
-local function is_heavy(v, vars)
+-- Is one element expensive: a reduction over data of that element alone (a row of a matrix product, not the 1/rms that all along
+-- its last axis share), or decoded from a block whose position the reader must know?
+local function is_heavy(v, last)
   local seen = {}
   local function go(n)
     if seen[n] then return false end
     seen[n] = true
     if n.op == "load" and n.array and n.array.packed and not n.array.packed.float then return true end
-    if n.op == "reduce" or n.op == "fold" then
-      for var in pairs(vars) do if n.deps[var] and var.axis ~= "tok" then return true end end
+    if n.op == "reduce" and n.deps[last] then return true end
+    if n.op == "fold" then
+      for var in pairs(n.deps) do if var.axis ~= "tok" then return true end end
     end
     for _, x in ipairs(n.args) do if go(x) then return true end end
     return false
@@ -627,11 +683,52 @@ local function settle(array, first)
     if e.op ~= "var" or set[e] then return end
     set[e] = true
   end
-  local heavy = is_heavy(mine.value, set) or mine.heavy
+  local heavy = is_heavy(mine.value, mine.idx[#mine.idx]) or mine.heavy
+  -- An output is stored whoever reads it here; for one token, computing it again is cheaper than a pass over memory.
+  if not array.internal and (heavy or not T.lone or array.fmt ~= "f32" or array.layout ~= "dense") then return end
   if T.materialize[array.name] or (heavy and T.readers[array.name] ~= 1) then return end
   array.virtual = { vars = mine.idx, value = mine.value, heavy = heavy and true, map = mine.map, tune = mine.tune,
-                    sizes = mine.sizes }
-  table.remove(T.stores, at)
+                    sizes = mine.sizes, pairs = mine.pairs }
+  if array.internal then table.remove(T.stores, at) end
+end
+
+local function contains(n, part, seen)
+  if rawequal(n, part) then return true end
+  if seen[n] then return false end
+  seen[n] = true
+  for _, a in ipairs(n.args) do if contains(a, part, seen) then return true end end
+  return false
+end
+
+-- The map of a store whose value holds a matrix product: the product's where the axes are its own; else the reader's lanes and
+-- tasks, with the product's tokens and rows.
+local function product_map(product, own, axes)
+  for _, var in ipairs(axes) do if var.axis == product.lane then return product end end
+  product.as_read = product.as_read or {}
+  if not product.as_read[own] then
+    local task = {}
+    for _, axis in ipairs(own.task) do if axis ~= "tok" then task[#task + 1] = axis end end
+    product.as_read[own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across, shared = true }
+  end
+  return product.as_read[own]
+end
+
+-- Stores that hold a matrix product are scheduled as the product.
+local function schedule_stores(first, callee)
+  for i = first, #T.stores do
+    local st = T.stores[i]
+    st.map, st.tune, st.sizes = callee.map, callee.tune, T.sizes
+    for _, h in ipairs(T.heavy) do
+      if contains(st.value, h.value, {}) then
+        if st.array.def then fail("a product is stored in '%s', whose blocks are encoded whole", st.array.name) end
+        st.map, st.tune, st.sizes, st.heavy = product_map(h.map, callee.map, st.axes), h.tune, h.sizes, true
+        for var, half in pairs(h.pairs) do
+          st.pairs = st.pairs or {}
+          st.pairs[var] = half
+        end
+      end
+    end
+  end
 end
 
 -- Runs the steps of a fusion. Steps share arrays by name; a name that is no parameter is internal.
@@ -643,6 +740,7 @@ local function run_steps(k, given)
     if not callee then fail("step names unknown kernel '%s'", tostring(step.kernel)) end
     for _, p in ipairs(callee.sig.params) do
       local name = step.args[p.name] or p.name
+      if type(name) == "table" then name = name.view end
       if p.io == "in" and p.dims then T.readers[name] = (T.readers[name] or 0) + 1 end
     end
   end
@@ -653,6 +751,12 @@ local function run_steps(k, given)
       local ref = step.args[p.name]
       if ref == nil then ref = given[p.name] end
       if type(ref) == "string" and env[ref] ~= nil then ref = env[ref] end
+      if type(ref) == "table" and ref.view then -- { view = array, dims = its sizes behind the token axis }
+        local base = env[ref.view]
+        local dims = { base.dims[1] }
+        for d, size in ipairs(ref.dims) do dims[d + 1] = { size = size } end
+        ref = { name = base.name, fmt = base.fmt, dims = dims, io = "in", layout = "dense", internal = true, view_of = base }
+      end
       args[p.name] = ref
       if p.dims and type(ref) == "table" then
         for i, d in ipairs(p.dims) do if d.name then sizes[d.name] = sizes[d.name] or ref.dims[i] end end
@@ -672,17 +776,16 @@ local function run_steps(k, given)
       end
     end
     local first = #T.stores + 1
-    T.heavy = nil
+    T.heavy = {}
     run_body(callee, args)
-    local h = T.heavy -- the reader of a matrix product is scheduled as the product
-    for i = first, #T.stores do
-      local st = T.stores[i]
-      st.map, st.tune, st.heavy = h and h.map or callee.map, h and h.tune or callee.tune, h and true
-      st.sizes = h and h.sizes or T.sizes
-    end
+    schedule_stores(first, callee)
     for _, array in ipairs(fresh) do
       array.io = "in"
       settle(array, first)
+    end
+    for _, p in ipairs(callee.sig.params) do
+      local array = args[p.name]
+      if p.io == "out" and not array.internal then settle(array, first) end
     end
   end
 end
@@ -694,7 +797,8 @@ function M.trace(k, make_given, opts)
   local materialize = {}
   while true do
     local ctx = E.begin(opts and opts.node_limit)
-    T = { name = k.name, where = k.where, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize }
+    T = { name = k.name, where = k.where, axes = {}, inner = {}, stores = {}, ctx = ctx, materialize = materialize, heavy = {},
+          lone = k.lone }
     local given = make_given()
     local ok, err = xpcall(function()
       if k.body then

@@ -225,6 +225,12 @@ local function over(em, axes, k, maps, body)
         c[ax.var] = ax.lanes and add(mul(at, i(ax.lanes)), E.lane_var(ax.lanes)) or at
         if ax.first then c[ax.first], c[ax.last] = base, add(base, i(unroll - 1)) end
         out[#out + 1] = c
+        if ax.half then -- with its partner half the axis away
+          local partner = {}
+          for a, b in pairs(c) do partner[a] = b end
+          partner[ax.var] = add(c[ax.var], i(ax.half))
+          out[#out + 1] = partner
+        end
       end
     end
     return out
@@ -366,6 +372,8 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
     local u = map.unroll and map.unroll[var.axis]
+    ax.half = first.pairs and first.pairs[var]
+    if ax.half then ax.static = ax.half end
     if type(u) == "string" and u ~= "all" then u = self:tunable(u, tune[u], ax, sizes) end
     if not self.serial and map.lane == var.axis and ax.static then
       local lanes = packed_rows and self.pack_lanes or reduce.pow2_divisor(ax.static, max_lanes)
@@ -373,6 +381,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       if lanes > 1 then
         ax.lanes = lanes
         if ax.static % lanes ~= 0 then ax.mask = ax.static end
+        if ax.mask and ax.half then error({ kernel_error = ("half of axis '%s' is no whole tile"):format(var.axis) }) end
         ax.static = (ax.static + lanes - 1) // lanes
       end
     end

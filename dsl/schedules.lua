@@ -15,6 +15,9 @@ S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }
 -- Token by token and head by head, elements of a head across the lanes.
 S.heads = { task = { "tok", "head" }, lane = "i", unroll = { i = "all" } }
 
+-- The same, one by one.
+S.append = { task = { "tok", "head" }, lane = "e", unroll = {} }
+
 -- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values.
 S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" } }
 
