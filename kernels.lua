@@ -164,9 +164,9 @@ local softmax_mean = monoid {
   end,
 }
 
-local function queries(m) return m.team and 2 or 4 end -- fewer where a team shares the keys of each
+local function queries(m, s) return m.team and math.max(1, 128 // s.hd) or 4 end -- fewer where a team shares the keys
 local function shared_heads(m, s)
-  local n = queries(m)
+  local n = queries(m, s)
   while s.nh // s.nkv % n ~= 0 do n = n - 1 end
   return n
 end
@@ -192,7 +192,7 @@ kernel "attention" {
   -- hold.
   tune = {
     heads = shared_heads,
-    toks = function(m, s) return queries(m) // shared_heads(m, s) end,
+    toks = function(m, s) return queries(m, s) // shared_heads(m, s) end,
   },
   map = schedules.attend,
   bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 },

@@ -328,14 +328,27 @@ local function fuse(nodes, outputs, enabled, lone)
     end
     return set
   end
-  -- Does the node read what the run reads or writes?
-  local function related(members, node)
-    local mine = inputs(node)
-    for _, other in ipairs(members) do
-      for id in pairs(inputs(other)) do if mine[id] then return true end end
-      for id in pairs(outs(other)) do if mine[id] then return true end end
-    end
+  local function related(a, b)
+    local mine = inputs(b)
+    for id in pairs(inputs(a)) do if mine[id] then return true end end
+    for id in pairs(outs(a)) do if mine[id] then return true end end
     return false
+  end
+  -- Do all members hang together, one reading what another reads or writes?
+  local function connected(members)
+    local reached, n, last = { [members[1]] = true }, 1, 0
+    while n > last do
+      last = n
+      for j, b in ipairs(members) do
+        for k, a in ipairs(members) do
+          if not reached[b] and reached[a] and (k < j and related(a, b) or k > j and related(b, a)) then
+            reached[b] = true
+            n = n + 1
+          end
+        end
+      end
+    end
+    return n == #members
   end
   -- A value read by several nodes can only be inlined once all of them have joined: longer extensions are tried first.
   local LOOKAHEAD = 4
@@ -346,13 +359,12 @@ local function fuse(nodes, outputs, enabled, lone)
       local before = try(run, escapes_of(run), cache, lone)
       local longer = table.move(run, 1, #run, 1, {})
       local reach = 0
-      while reach < LOOKAHEAD and nodes[at + reach] and nodes[at + reach].head == run[1].head and
-            related(longer, nodes[at + reach]) do
+      while reach < LOOKAHEAD and nodes[at + reach] and nodes[at + reach].head == run[1].head do
         longer[#longer + 1] = nodes[at + reach]
         reach = reach + 1
       end
       while reach > 0 and taken == 0 do
-        local after = before and try(longer, escapes_of(longer), cache, lone)
+        local after = before and connected(longer) and try(longer, escapes_of(longer), cache, lone)
         -- Joining must not add an array that is written and read back inside the launch.
         if after and after.materialized <= before.materialized then taken = reach end
         if taken == 0 then
@@ -388,6 +400,7 @@ local function place(launches, tensors)
       end
     end
   end
+  local offs = {} -- by tensor
   local live, totals = { [false] = {}, [true] = {} }, { [false] = 0, [true] = 0 }
   for l, launch in ipairs(launches) do
     for _, pool in pairs(live) do
@@ -395,7 +408,7 @@ local function place(launches, tensors)
     end
     for _, t in ipairs(launch.binding) do
       local base = tensors[t.id]
-      if t.kind == "act" and not base.off then
+      if t.kind == "act" and not offs[t.id] then
         base.head = launch.head
         local pool = live[launch.head]
         local bytes = (width_of(base) * 4 + 63) // 64 * 64
@@ -405,13 +418,14 @@ local function place(launches, tensors)
           if x.off - at >= bytes then break end
           at = math.max(at, x.off + x.bytes)
         end
-        base.off = at
+        offs[t.id] = at
         pool[#pool + 1] = { id = t.id, off = at, bytes = bytes }
         totals[launch.head] = math.max(totals[launch.head], at + bytes)
       end
     end
   end
-  return totals[false], totals[true]
+  offs.act_bytes, offs.head_bytes = totals[false], totals[true]
+  return offs
 end
 
 function M.plan(arg)
@@ -435,33 +449,40 @@ function M.plan(arg)
   local outputs = {}
   for _, t in pairs(out) do if type(t) == "table" and t.id then outputs[t.id] = true end end
 
-  local runs = fuse(b.nodes, outputs, arg.fuse ~= false, arg.lone)
-  local launches, kernels, by_key = {}, {}, {}
-  for _, run in ipairs(runs) do
-    local def, binding, key = composed(run.nodes, run.escapes, arg.lone)
-    if not def then error("internal: a run of one node does not compose", 0) end
-    if not by_key[key] then
-      kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
-                                sizes = def.sizes, params = def.params, lone = def.lone }
-      by_key[key] = #kernels
+  local kernels, by_key = {}, {}
+  -- The launches of a program, where its activations lie, and what they take.
+  local function program(lone)
+    local launches, steps = {}, {}
+    for l, run in ipairs(fuse(b.nodes, outputs, arg.fuse ~= false, lone)) do
+      local def, binding, key = composed(run.nodes, run.escapes, lone)
+      if not def then error("internal: a run of one node does not compose", 0) end
+      if lone then key = "lone;" .. key end
+      if not by_key[key] then
+        kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
+                                  sizes = def.sizes, params = def.params, lone = def.lone }
+        by_key[key] = #kernels
+      end
+      local nodes, ids = {}, {}
+      for k, n in ipairs(run.nodes) do nodes[k] = n.kernel end
+      for k, t in ipairs(binding) do ids[k] = t.id - 1 end
+      launches[l] = { binding = binding, head = run.nodes[1].head or false }
+      steps[l] = { kernel = by_key[key] - 1, tensors = ids, head = launches[l].head, nodes = nodes }
     end
-    local nodes = {}
-    for k, n in ipairs(run.nodes) do nodes[k] = n.kernel end
-    launches[#launches + 1] = { kernel = by_key[key] - 1, binding = binding, head = run.nodes[1].head or false, nodes = nodes }
+    local offs = place(launches, b.tensors)
+    return steps, offs
   end
-  local act_bytes, head_bytes = place(launches, b.tensors)
+  local launches, offs = program(false)
+  local lone, lone_offs
+  if arg.lone then lone, lone_offs = program(true) end
   local plain = {}
   for id, t in ipairs(b.tensors) do
     plain[id] = { kind = t.kind, name = t.name, fmt = t.fmt, dims = t.dims, packed = t.packed or false, halves = t.halves or 0,
-                  table = t.table, params = t.params, off = t.off or -1, width = width_of(t), head = t.head or false }
+                  table = t.table, params = t.params, off = offs[id] or -1, lone_off = lone_offs and lone_offs[id] or -1,
+                  width = width_of(t), head = t.head or false }
   end
-  local steps = {}
-  for l, launch in ipairs(launches) do
-    local ids = {}
-    for k, t in ipairs(launch.binding) do ids[k] = t.id - 1 end
-    steps[l] = { kernel = launch.kernel, tensors = ids, head = launch.head, nodes = launch.nodes }
-  end
-  return { tensors = plain, kernels = kernels, launches = steps, act_bytes = act_bytes, head_bytes = head_bytes, ids = b.ids.id - 1,
+  return { tensors = plain, kernels = kernels, launches = launches, act_bytes = offs.act_bytes, head_bytes = offs.head_bytes,
+           lone = lone or {}, lone_bytes = lone_offs and lone_offs.act_bytes or 0,
+           lone_head_bytes = lone_offs and lone_offs.head_bytes or 0, ids = b.ids.id - 1,
     logits = out.logits.id - 1, best = out.best and out.best.id - 1 or -1, hyper = out.hyper or {}, n_nodes = #b.nodes }
 end
 

@@ -163,7 +163,7 @@ local function read(array, idx)
     for _, e in ipairs(idx) do
       for var in pairs(e.deps) do inside = inside or T.inner[var] == "reduction" end
     end
-    if inside and v.value.op ~= "load" then error(setmetatable({ name = array.name }, materialize_mt)) end
+    if inside and v.value.op ~= "load" and (v.heavy or not T.lone) then error(setmetatable({ name = array.name }, materialize_mt)) end
     local map = {}
     for i, var in ipairs(v.vars) do map[var] = idx[i] end
     local value = E.subst(v.value, map)
@@ -702,15 +702,18 @@ end
 
 -- The map of a store whose value holds a matrix product: the product's where the axes are its own; else the reader's lanes and
 -- tasks, with the product's tokens and rows.
+local derived = setmetatable({}, { __mode = "k" }) -- product's map -> reader's map -> map
+
 local function product_map(product, own, axes)
   for _, var in ipairs(axes) do if var.axis == product.lane then return product end end
-  product.as_read = product.as_read or {}
-  if not product.as_read[own] then
+  derived[product] = derived[product] or setmetatable({}, { __mode = "k" })
+  if not derived[product][own] then
     local task = {}
     for _, axis in ipairs(own.task) do if axis ~= "tok" then task[#task + 1] = axis end end
-    product.as_read[own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across, shared = true }
+    derived[product][own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across,
+                              shared = true }
   end
-  return product.as_read[own]
+  return derived[product][own]
 end
 
 -- Stores that hold a matrix product are scheduled as the product.

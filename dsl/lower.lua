@@ -622,9 +622,9 @@ function X:shared_record(rec)
   self.memo, self.mats, self.folds = {}, {}, {}
   local n = rec.n // self:record_block(rec)
   local block = E.var("block", n, 0)
-  self.parted = { [block] = true }
-  self.em:each(block, i(0), i(n), 1, function() self:encode_record(rec, i(0), block) end, self.team // self.lanes)
-  self.parted = nil
+  self.em:each(block, i(0), i(n), 1, function()
+    reduce.in_parts(self, block, function() self:encode_record(rec, i(0), block) end)
+  end, self.team // self.lanes)
 end
 
 -- Kernels -----------------------------------------------------------------------------------------------------------

@@ -352,8 +352,8 @@ local function contract(X, node, body, kvar, len)
   -- Chunk by chunk, the chunks shared among the parts of a team.
   if lane_width and n and n > chunk and M.may_split(X, body) then
     local kk = E.var(kvar.axis .. "|" .. chunk, n // chunk, kvar.imm .. "k")
-    return M.loop(kk, i(0), i(n // chunk), { acc }, { zero }, { steps(mul(kk, i(chunk)), acc) }, X.team // lane_width,
-      M.add_states)[1]
+    local next_acc = M.in_parts(X, kk, function() return steps(mul(kk, i(chunk)), acc) end)
+    return M.loop(kk, i(0), i(n // chunk), { acc }, { zero }, { next_acc }, X.team // lane_width, M.add_states)[1]
   end
   local base = mul(kb, i(block))
   local next_acc
@@ -377,6 +377,17 @@ function M.may_split(X, body)
   for v in pairs(body.deps) do if X.parted and X.parted[v] then return false end end
   return true
 end
+
+-- f(), which lowers what stands in a split loop over var.
+local function in_parts(X, var, f)
+  local outside = X.parted
+  X.parted = { [var] = true }
+  for v in pairs(outside or {}) do X.parted[v] = true end
+  local result = f()
+  X.parted = outside
+  return result
+end
+M.in_parts = in_parts
 
 function M.add_states(a, b)
   local out = {}
@@ -403,7 +414,8 @@ local function across_lanes(X, node, body, kvar, len)
   if nv and nv > 4 and L == X.lanes and M.may_split(X, body) then
     local var = E.var(kvar.axis .. "|" .. L, nv, kvar.imm .. "l")
     local acc = carry("l" .. node.id, "f32", L)
-    total = M.loop(var, i(0), i(nv), { acc }, { zero }, { step(acc, mul(var, i(L))) }, X.team // L, function(a, b)
+    local next_acc = in_parts(X, var, function() return step(acc, mul(var, i(L))) end)
+    total = M.loop(var, i(0), i(nv), { acc }, { zero }, { next_acc }, X.team // L, function(a, b)
       return { combine(a[1], b[1]) }
     end)[1]
   elseif nv and nv <= 4 then

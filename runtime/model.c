@@ -67,7 +67,7 @@ static json_t *keys_json(const struct gguf *g) {
     return keys;
 }
 
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, json_t **plan,
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, bool lone, json_t **plan,
                 struct err *e) {
     const char *arch;
     if (!gguf_get_str(g, "general.architecture", &arch, e)) return false;
@@ -78,8 +78,8 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
         for (uint32_t k = 0; k < t->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)t->ne[k]));
         json_object_set_new_nocheck(tensors, t->name, json_pack("{s:s, s:o}", "fmt", t->type->name, "ne", ne));
     }
-    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:b}", "arch", arch, "keys", keys_json(g), "tensors", tensors,
-                            "act", act, "kv", kv, "fuse", fuse);
+    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:b, s:b}", "arch", arch, "keys", keys_json(g), "tensors", tensors,
+                            "act", act, "kv", kv, "fuse", fuse, "lone", lone);
     if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
@@ -116,6 +116,34 @@ static enum tensor_kind kind_of(const char *s) {
 static int64_t integer(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
 static bool flag(const json_t *o, const char *key) { return json_is_true(json_object_get(o, key)); }
 
+/* The launches for a batch of tokens, and behind them those for one token (on a GPU). */
+static void read_launches(struct model *m) {
+    const json_t *lists[2] = {json_object_get(m->plan, "launches"), json_object_get(m->plan, "lone")};
+    size_t total = 0, n = 0;
+    for (int which = 0; which < 2; which++)
+        for (size_t i = 0; i < json_array_size(lists[which]); i++, n++)
+            total += json_array_size(json_object_get(json_array_get(lists[which], i), "tensors"));
+    m->n_launches = json_array_size(lists[0]);
+    m->n_all_launches = n;
+    m->launches = mem_new(n * sizeof *m->launches);
+    m->bindings = mem_new(total * sizeof *m->bindings);
+    m->first_head = m->n_launches;
+    int32_t *at = m->bindings;
+    struct launch *l = m->launches;
+    for (int which = 0; which < 2; which++)
+        for (size_t i = 0; i < json_array_size(lists[which]); i++, l++) {
+            const json_t *p = json_array_get(lists[which], i), *ts = json_object_get(p, "tensors");
+            l->plan = p;
+            l->head = flag(p, "head");
+            l->lone = which == 1;
+            if (!l->lone && l->head && m->first_head == m->n_launches) m->first_head = i;
+            l->nodes = json_object_get(p, "nodes");
+            l->binding = at;
+            l->n_binding = json_array_size(ts);
+            for (size_t k = 0; k < l->n_binding; k++) *at++ = (int32_t)json_integer_value(json_array_get(ts, k));
+        }
+}
+
 static void read_plan(struct model *m) {
     const json_t *list = json_object_get(m->plan, "tensors");
     m->n_tensors = json_array_size(list);
@@ -132,6 +160,7 @@ static void read_plan(struct model *m) {
         for (size_t k = 0; k < t->n_dims && k < 4; k++) t->dims[k] = json_integer_value(json_array_get(dims, k));
         t->width = integer(p, "width");
         t->off = integer(p, "off");
+        t->lone_off = integer(p, "lone_off");
         t->head = flag(p, "head");
     }
     m->ids = (int32_t)integer(m->plan, "ids");
@@ -139,29 +168,13 @@ static void read_plan(struct model *m) {
     m->logits = (int32_t)integer(m->plan, "logits");
     m->act_bytes = (uint64_t)integer(m->plan, "act_bytes");
     m->head_bytes = (uint64_t)integer(m->plan, "head_bytes");
+    m->lone_bytes = (uint64_t)integer(m->plan, "lone_bytes");
+    m->lone_head_bytes = (uint64_t)integer(m->plan, "lone_head_bytes");
     const json_t *hyper = json_object_get(m->plan, "hyper");
     m->n_vocab = integer(hyper, "vocab");
     m->n_ctx_train = integer(hyper, "ctx");
 
-    const json_t *launches = json_object_get(m->plan, "launches");
-    m->n_launches = json_array_size(launches);
-    m->launches = mem_new(m->n_launches * sizeof *m->launches);
-    size_t total = 0;
-    for (size_t i = 0; i < m->n_launches; i++)
-        total += json_array_size(json_object_get(json_array_get(launches, i), "tensors"));
-    m->bindings = mem_new(total * sizeof *m->bindings);
-    int32_t *at = m->bindings;
-    m->first_head = m->n_launches;
-    for (size_t i = 0; i < m->n_launches; i++) {
-        const json_t *p = json_array_get(launches, i), *ts = json_object_get(p, "tensors");
-        struct launch *l = &m->launches[i];
-        l->head = flag(p, "head");
-        if (l->head && m->first_head == m->n_launches) m->first_head = i;
-        l->nodes = json_object_get(p, "nodes");
-        l->binding = at;
-        l->n_binding = json_array_size(ts);
-        for (size_t k = 0; k < l->n_binding; k++) *at++ = (int32_t)json_integer_value(json_array_get(ts, k));
-    }
+    read_launches(m);
 }
 
 /* The formats of packed weights, each once. */
@@ -200,9 +213,8 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
     mem_free(specs);
     mem_free(packs);
     if (!ok) return false;
-    const json_t *launches = json_object_get(m->plan, "launches");
-    for (size_t i = 0; i < m->n_launches; i++)
-        m->launches[i].kernel = &m->kernels[integer(json_array_get(launches, i), "kernel")];
+    for (size_t i = 0; i < m->n_all_launches; i++)
+        m->launches[i].kernel = &m->kernels[integer(m->launches[i].plan, "kernel")];
     for (size_t i = 0; i < m->n_kernels; i++)
         if (m->kernels[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->kernels[i].ws_per_tok;
     return true;
@@ -253,7 +265,7 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     m->compiler.cache = m->cache;
     m->compiler.n_threads = o->n_threads ? o->n_threads : processors();
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
-    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->plan, e) && plan_sizes(m, e));
+    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, m->compiler.target.ptx, &m->plan, e) && plan_sizes(m, e));
     if (ok) {
         read_plan(m);
         ok = compile(m, o->top_k, e);

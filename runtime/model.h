@@ -45,6 +45,7 @@ struct tensor {
     size_t n_dims;
     int64_t width;     /* elements a token, for activations */
     int64_t off;       /* activations: byte offset a token in its pool */
+    int64_t lone_off;  /* the same for the launches of one token */
     bool head;         /* activations: of the wanted tokens only */
     void *data;        /* weights: packed, or plain f32 vectors; on a GPU: an address of its memory */
     uint64_t bytes;    /* of data */
@@ -56,7 +57,9 @@ struct launch {
     const int32_t *binding; /* tensor index per parameter t1, t2, … */
     size_t n_binding;
     bool head;
+    bool lone; /* for one token */
     const json_t *nodes; /* names of the graph's nodes computed here */
+    const json_t *plan;
 };
 
 struct model {
@@ -78,7 +81,7 @@ struct model {
     size_t n_rounds;
     int64_t top_k; /* 0: there are no rounds */
     struct launch *launches;
-    size_t n_launches, first_head;
+    size_t n_launches, first_head, n_all_launches; /* those of one token come behind, on a GPU */
     int32_t *bindings;
     void *weights; /* one image of all; NULL when they are on a GPU */
     struct packfile packed; /* what it lies in, where it is no memory of this process */
@@ -87,6 +90,7 @@ struct model {
     cuda_addr gpu_weights;
     struct cuda_kernel **loaded; /* on a GPU: by kernel, NULL for packing routines */
     uint64_t weight_bytes, act_bytes, head_bytes, ws_bytes; /* the latter three a token */
+    uint64_t lone_bytes, lone_head_bytes;                   /* activations of the launches of one token */
     int32_t ids, pages, logits; /* tensor indices */
     int64_t n_vocab, n_ctx_train;
     double load_s, pack_s;
@@ -111,8 +115,8 @@ bool model_bundle_fits(const struct model_options *o, struct err *e);
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
 
-/* The plan of a file: tensors, kernels, launches (dsl/graph.lua). New reference. */
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, json_t **plan,
+/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); lone: also the launches of one token. New reference. */
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, bool lone, json_t **plan,
                 struct err *e);
 
 #endif
