@@ -166,7 +166,7 @@ local function read(array, idx)
     if inside and v.value.op ~= "load" and (v.heavy or not T.lone) then error(setmetatable({ name = array.name }, materialize_mt)) end
     local map = {}
     for i, var in ipairs(v.vars) do map[var] = idx[i] end
-    local value = E.subst(v.value, map)
+    local inlined = E.subst(v.value, map)
     if v.heavy then
       local open, halves = {}, {}
       for _, var in ipairs(T.axes) do open[var] = not T.inner[var] end
@@ -183,9 +183,9 @@ local function read(array, idx)
         end
         if not vars then error(setmetatable({ name = array.name }, materialize_mt)) end
       end
-      T.heavy[#T.heavy + 1] = { value = value, map = v.map, tune = v.tune, sizes = v.sizes, pairs = halves }
+      T.heavy[#T.heavy + 1] = { value = inlined, map = v.map, tune = v.tune, sizes = v.sizes, pairs = halves }
     end
-    return value
+    return inlined
   end
   local n = E.node("load", array.fmt == "i32" and "i64" or "f32", idx, array.name)
   n.array = array
