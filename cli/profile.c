@@ -5,7 +5,7 @@
 void profile_begin(struct profile *p, const struct model *m, struct session *s) {
     p->model = m;
     p->session = s;
-    if (!p->times.seconds) p->times.seconds = mem_new((m->n_launches + 1) * sizeof *p->times.seconds);
+    if (!p->times.seconds) p->times.seconds = mem_new((m->n_all_launches + 1) * sizeof *p->times.seconds);
     session_set_profile(s, &p->times);
 }
 
@@ -47,7 +47,7 @@ void profile_print(const struct profile *p, const char *title, FILE *f) {
     if (!m || p->times.n_evals == 0) return;
     double n = (double)p->times.n_evals, total = 0;
     struct row *rows = mem_new((m->n_kernels + 1) * sizeof *rows);
-    for (size_t i = 0; i < m->n_launches; i++) {
+    for (size_t i = 0; i < m->n_all_launches; i++) {
         struct row *r = &rows[m->launches[i].kernel - m->kernels];
         r->kernel = m->launches[i].kernel;
         r->seconds += p->times.seconds[i];

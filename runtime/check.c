@@ -89,7 +89,7 @@ bool check_open(struct session *s, struct check **out, struct err *e) {
         if (c->references[k].ws_per_tok > ws) ws = c->references[k].ws_per_tok;
     }
     uint64_t bytes = 0, n_args = 1;
-    for (size_t i = 0; i < m->n_launches && ok; i++) {
+    for (size_t i = 0; i < m->n_all_launches && ok; i++) {
         const struct launch *l = &m->launches[i];
         uint64_t sum = 0;
         for (size_t k = 0; k < l->n_binding; k++) sum += shadow_bytes(c, &m->tensors[l->binding[k]], s->batch);

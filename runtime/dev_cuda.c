@@ -26,7 +26,7 @@ enum {
     CU_UNSUPPORTED_PTX = 222,
     CU_SYSTEM_DRIVER_MISMATCH = 803,
 };
-enum { ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
 enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
 
@@ -145,6 +145,7 @@ struct cuda {
     cu_stream stream;
     char name[128];
     unsigned sm;
+    int multiprocessors;
     const char *target;
 };
 
@@ -194,6 +195,7 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     CALL("naming the device", device_name(c->name, sizeof c->name, c->device));
     CALL("asking for its architecture", device_attribute(&major, ATTRIBUTE_MAJOR, c->device));
     CALL("asking for its architecture", device_attribute(&minor, ATTRIBUTE_MINOR, c->device));
+    CALL("counting its multiprocessors", device_attribute(&c->multiprocessors, ATTRIBUTE_MULTIPROCESSORS, c->device));
     c->sm = (unsigned)(major * 10 + minor);
     c->target = newest_target(c->sm);
     if (!c->target)
@@ -362,13 +364,15 @@ void cuda_dims(const struct kernel *k, const int64_t *sizes, int64_t *out) {
     for (size_t i = 0; i < k->n_dims; i++) out[i] = sizes[k->dims[i]];
 }
 
-enum { MAX_BLOCKS = 1 << 20, MAX_ARGS = 256 };
+enum { MAX_BLOCKS = 1 << 20, TEAMS = 8 /* a multiprocessor */, MAX_ARGS = 256 };
 
 /* A warp a task, or a block (a team); where that is more than a grid should have, several tasks each. */
 static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, bool team, const struct cuda_launch *l,
                         int64_t begin, int64_t end, struct err *e) {
     uint64_t block[PTX_PARAM_ARGS + MAX_ARGS];
-    int64_t of_block = team ? 1 : PTX_WARPS, n = end - begin, most = MAX_BLOCKS * of_block, per = (n + most - 1) / most;
+    /* What a team computes for itself before its tasks pays off over several. */
+    int64_t of_block = team ? 1 : PTX_WARPS, n = end - begin;
+    int64_t most = team ? (int64_t)TEAMS * c->multiprocessors : (int64_t)MAX_BLOCKS * of_block, per = (n + most - 1) / most;
     if (n <= 0) return true;
     if (l->whole) per = n;
     int64_t workers = (n + per - 1) / per;

@@ -128,6 +128,7 @@ static void read_launches(struct model *m) {
     m->launches = mem_new(n * sizeof *m->launches);
     m->bindings = mem_new(total * sizeof *m->bindings);
     m->first_head = m->n_launches;
+    m->first_lone_head = n;
     int32_t *at = m->bindings;
     struct launch *l = m->launches;
     for (int which = 0; which < 2; which++)
@@ -136,7 +137,8 @@ static void read_launches(struct model *m) {
             l->plan = p;
             l->head = flag(p, "head");
             l->lone = which == 1;
-            if (!l->lone && l->head && m->first_head == m->n_launches) m->first_head = i;
+            size_t *first = l->lone ? &m->first_lone_head : &m->first_head, at_l = (size_t)(l - m->launches);
+            if (l->head && at_l < *first) *first = at_l;
             l->nodes = json_object_get(p, "nodes");
             l->binding = at;
             l->n_binding = json_array_size(ts);

@@ -81,7 +81,8 @@ struct model {
     size_t n_rounds;
     int64_t top_k; /* 0: there are no rounds */
     struct launch *launches;
-    size_t n_launches, first_head, n_all_launches; /* those of one token come behind, on a GPU */
+    size_t n_launches, first_head;          /* of a batch of tokens */
+    size_t n_all_launches, first_lone_head; /* on a GPU, those of one token come behind; else none do */
     int32_t *bindings;
     void *weights; /* one image of all; NULL when they are on a GPU */
     struct packfile packed; /* what it lies in, where it is no memory of this process */

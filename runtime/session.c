@@ -52,10 +52,12 @@ uint64_t session_page_bytes(const struct tensor *t) {
     return (uint64_t)t->dims[0] * PAGE * key;
 }
 
+static uint64_t most(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
 struct session_need session_need(const struct model *m, int64_t n_ctx) {
     struct session_need n = {.batch = n_ctx < BATCH ? n_ctx : BATCH, .n_pages = (n_ctx + PAGE - 1) / PAGE};
-    n.act = m->act_bytes * (uint64_t)n.batch;
-    n.head = m->head_bytes * HEAD_BATCH;
+    n.act = most(m->act_bytes * (uint64_t)n.batch, m->lone_bytes);
+    n.head = most(m->head_bytes * HEAD_BATCH, m->lone_head_bytes);
     n.ws = m->ws_bytes * (uint64_t)n.batch;
     for (size_t i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
@@ -85,9 +87,9 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
     s->free_pages = mem_new((size_t)s->n_pages * sizeof *s->free_pages);
     for (int64_t i = 0; i < s->n_pages; i++) s->free_pages[s->n_free++] = (int32_t)(s->n_pages - 1 - i);
     s->ids = mem_new((size_t)s->batch * sizeof *s->ids + 64);
-    s->first_arg = mem_new(m->n_launches * sizeof *s->first_arg);
+    s->first_arg = mem_new(m->n_all_launches * sizeof *s->first_arg);
     size_t n_args = 0;
-    for (size_t i = 0; i < m->n_launches; i++) {
+    for (size_t i = 0; i < m->n_all_launches; i++) {
         s->first_arg[i] = n_args;
         n_args += m->launches[i].kernel->n_args;
     }
@@ -143,7 +145,8 @@ uint64_t session_bytes(const struct session *s) {
 }
 void session_set_profile(struct session *s, struct session_profile *p) { s->profile = p; }
 const float *session_logits_at(const struct session *s) {
-    return (const float *)(s->head.data + s->m->tensors[s->m->logits].off * HEAD_BATCH) + s->logits_row * s->m->n_vocab;
+    const struct tensor *t = &s->m->tensors[s->m->logits];
+    return (const float *)(s->head.data + (s->lone ? t->lone_off : t->off * HEAD_BATCH)) + s->logits_row * s->m->n_vocab;
 }
 
 bool session_logits(struct session *s, const float **out, struct err *e) {
@@ -160,8 +163,8 @@ void session_rewind(struct session *s, int64_t keep) {
     while (s->n_used > need) s->free_pages[s->n_free++] = s->pages[--s->n_used];
 }
 
-/* Where a tensor lies for launches over the `head` part whose first token is row `first` of the batch. */
-static void *address(const struct session *s, int32_t index, bool head, int64_t first) {
+/* Where a tensor lies for a launch; of the `head` part, one whose first token is row `first` of the batch. */
+static void *address(const struct session *s, int32_t index, const struct launch *l, int64_t first) {
     const struct tensor *t = &s->m->tensors[index];
     switch (t->kind) {
     case TENSOR_WEIGHT: return t->data;
@@ -172,8 +175,9 @@ static void *address(const struct session *s, int32_t index, bool head, int64_t 
             return (void *)(uintptr_t)(s->input.device + (index == s->m->ids ? s->input.ids_at : s->input.pages_at));
         return index == s->m->ids ? (void *)s->ids : (void *)s->pages;
     case TENSOR_ACT:
+        if (l->lone) return (t->head ? s->head.data : s->act.data) + t->lone_off;
         if (t->head) return s->head.data + t->off * HEAD_BATCH;
-        return s->act.data + t->off * s->batch + (head ? first * t->width * 4 : 0);
+        return s->act.data + t->off * s->batch + (l->head ? first * t->width * 4 : 0);
     }
     bug("tensor kind %d", (int)t->kind);
 }
@@ -185,7 +189,7 @@ static void bind(struct session *s, size_t from, size_t to, int64_t first) {
         for (size_t k = 0; k < l->kernel->n_args; k++) {
             const char *name = l->kernel->args[k];
             int32_t index = strcmp(name, "pages") == 0 ? s->m->pages : l->binding[strtol(name + 1, NULL, 10) - 1];
-            args[k] = address(s, index, l->head, first);
+            args[k] = address(s, index, l, first);
         }
     }
 }
@@ -238,16 +242,20 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
         s->sizes[RUN_KEY] = s->pos + (int64_t)count;
         s->sizes[RUN_CTX] = s->n_ctx;
         s->sizes[RUN_NPAGES] = s->n_pages;
-        bind(s, 0, m->first_head, 0);
-        bool step = m->gpu && !s->profile && !s->check && count == 1 && n_out >= n - done;
-        if (!step && !run(s, 0, m->first_head, (int64_t)count, e)) return false;
+        /* One token on a GPU has launches of its own; with its logits they are one graph. */
+        s->lone = count == 1 && m->n_all_launches > m->n_launches;
+        size_t begin = s->lone ? m->n_launches : 0, end = s->lone ? m->n_all_launches : m->n_launches;
+        size_t head = s->lone ? m->first_lone_head : m->first_head;
+        bool step = s->lone && !s->profile && !s->check && n_out >= n - done;
+        bind(s, begin, head, 0);
+        if (!step && !run(s, begin, head, (int64_t)count, e)) return false;
         if (s->profile) s->profile->n_evals++;
         /* Of this chunk, the tokens whose logits are wanted. */
         size_t first = n - n_out > done ? n - n_out - done : 0;
         while (first < count) {
             size_t rows = count - first < HEAD_BATCH ? count - first : HEAD_BATCH;
-            bind(s, m->first_head, m->n_launches, (int64_t)first);
-            if (!(step ? session_gpu_step(s, e) : run(s, m->first_head, m->n_launches, (int64_t)rows, e))) return false;
+            bind(s, head, end, (int64_t)first);
+            if (!(step ? session_gpu_step(s, e) : run(s, head, end, (int64_t)rows, e))) return false;
             s->n_logits = (int64_t)rows;
             for (size_t r = 0; r < rows; r++) {
                 const float *logits = NULL;

@@ -49,7 +49,7 @@ bool session_check(struct session *s, struct err *e);
 
 /* Times of launches (profile != NULL while evaluating): seconds by launch, on thread 0, including the wait. */
 struct session_profile {
-    double *seconds; /* [n_launches] */
+    double *seconds; /* [model.n_all_launches] */
     uint64_t n_evals, n_barriers;
 };
 void session_set_profile(struct session *s, struct session_profile *p);

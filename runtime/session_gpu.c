@@ -172,7 +172,7 @@ bool session_gpu_step(struct session *s, struct err *e) {
         struct err why;
         struct cuda_graph *g;
         if (!cuda_capture_begin(m->gpu, e)) return false;
-        bool launched = launch_range(s, 0, m->n_launches, &why) && launch_choice(s, kind, &why);
+        bool launched = launch_range(s, m->n_launches, m->n_all_launches, &why) && launch_choice(s, kind, &why);
         if (cuda_capture_end(m->gpu, &g, e) && launched)
             s->step = g;
         else

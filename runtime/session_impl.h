@@ -47,7 +47,7 @@ struct session {
     int64_t n_free, n_used;
     int32_t *ids;      /* [batch] */
     void **args;       /* argument arrays of all launches, one after another */
-    size_t *first_arg; /* [n_launches] */
+    size_t *first_arg; /* [model.n_all_launches] */
     int64_t sizes[N_RUN_DIMS];
     size_t from, to; /* launches to run */
     struct session_profile *profile;
@@ -55,6 +55,7 @@ struct session {
     int32_t best;
     float best_value;
     int64_t logits_row, n_logits; /* of the last rows evaluated, the one that is meant; their number */
+    bool lone;                    /* they are of the launches of one token */
     /* On a GPU: */
     struct gpu_input input;
     struct gpu_choice choice;
