@@ -98,6 +98,21 @@ static void sources(struct decoder *d, enum ptx_type t, int n, u32 out[3]) {
     for (int i = 0; i < n; i++) out[i] = dec_src(d, dec_operand(d, i + 1), t);
 }
 
+/* add, sub, fma of f32 with operands of f16 or bf16 (the first n): these, widened. False: there is no second type. */
+static bool mixed_sources(struct decoder *d, int n, u32 s[3]) {
+    enum ptx_type half = dec_type_if(d);
+    if (half == PT_NONE) return false;
+    if (half != PT_F16 && half != PT_BF16) dec_unknown(d);
+    for (int i = 0; i < d->st->n - 1; i++) {
+        s[i] = dec_src(d, dec_operand(d, i + 1), i < n ? half : PT_F32);
+        if (i >= n) continue;
+        u32 wide = dec_temp(d, 4);
+        dec_pure(d, half == PT_F16 ? ROW_CVT_F32_F16 : ROW_CVT_F32_BF16, 4, wide, s[i], N, N)->fp = 0;
+        s[i] = wide;
+    }
+    return true;
+}
+
 static void add_sub(struct decoder *d, bool sub) {
     dec_count(d, 3, 3);
     u32 s[3];
@@ -121,7 +136,8 @@ static void add_sub(struct decoder *d, bool sub) {
         f32x2(d, sub ? ROW_SUB_F32 : ROW_ADD_F32, &m, 2);
         return;
     }
-    sources(d, t, 2, s);
+    s[2] = N;
+    if (t != PT_F32 || !mixed_sources(d, 1, s)) sources(d, t, 2, s);
     u32 to = dec_dst(d, dec_operand(d, 0), t);
     if (t == PT_F32 || t == PT_F64) {
         d->cls = t == PT_F32 ? VM_C_FLOAT : VM_C_DOUBLE;
@@ -228,7 +244,7 @@ static void dec_fma(struct decoder *d) {
         return;
     }
     u32 s[3];
-    sources(d, t, 3, s);
+    if (t != PT_F32 || !mixed_sources(d, 2, s)) sources(d, t, 3, s);
     u32 to = dec_dst(d, dec_operand(d, 0), t);
     if (type_is_half(t) && m.rounding > 0) dec_unknown(d);
     if (t != PT_F32 && t != PT_F64 && !type_is_half(t)) dec_unknown(d);
@@ -384,14 +400,20 @@ static void dec_neg(struct decoder *d) {
 static void min_max(struct decoder *d, bool max) {
     dec_count(d, 3, 4);
     struct float_mods m = float_mods(d);
-    bool xorsign = dec_take(d, "xorsign");
-    if (xorsign && !dec_take(d, "abs")) dec_unknown(d);
+    bool xorsign = dec_take(d, "xorsign"), magnitudes = dec_take(d, "abs");
+    if (xorsign && !magnitudes) dec_unknown(d);
+    if (dec_take(d, "NaN")) m.nan = true;
     enum ptx_type t = dec_type(d);
     if (dec_take(d, "relu")) m.relu = true;
     int n_src = d->st->n - 1;
     u32 s[3];
-    if (n_src == 3 && t != PT_F32) dec_unknown(d);
+    if (n_src == 3 ? t != PT_F32 : magnitudes && !xorsign) dec_unknown(d);
     sources(d, t, n_src, s);
+    for (int i = 0; i < n_src && n_src == 3 && magnitudes; i++) {
+        u32 z = dec_temp(d, 4);
+        dec_pure(d, ROW_ABS_F32, 4, z, s[i], N, N);
+        s[i] = z;
+    }
     u32 to = dec_dst(d, dec_operand(d, 0), t);
     int n = ptx_type_bytes(t);
     if (t == PT_F32 || t == PT_F64 || type_is_half(t)) {
@@ -417,15 +439,23 @@ static void min_max(struct decoder *d, bool max) {
             dec_pure(d, op, 4, two, s[0], s[1], N)->fp = 0;
             s[0] = two, s[1] = s[2];
         }
-        if (xorsign) {
-            if (t == PT_F64) dec_unknown(d);
-            if (t != PT_F32) dec_fail(d, "the machine does not know .xorsign of halves");
-            u32 sign = dec_temp(d, 4), x = dec_temp(d, 4), y = dec_temp(d, 4), r = dec_temp(d, 4);
-            dec_pure(d, ROW_XORSIGN_F32, 4, sign, s[0], s[1], N);
-            dec_pure(d, ROW_ABS_F32, 4, x, s[0], N, N);
-            dec_pure(d, ROW_ABS_F32, 4, y, s[1], N, N);
-            dec_pure(d, op, 4, r, x, y, N)->fp = 0;
-            dec_row(d, ROW_SETSIGN_F32, 4, to, r, sign, N);
+        if (xorsign) { /* the smaller or larger magnitude, with the product's sign; NaN stays as it is */
+            if (t == PT_F64 || n_src == 3) dec_unknown(d);
+            bool half = type_is_half(t);
+            u32 x = dec_temp(d, n), y = dec_temp(d, n), sign = dec_temp(d, n), r = dec_temp(d, n);
+            int absolute = !half ? ROW_ABS_F32 : n == 2 ? ROW_ABS_F16 : ROW_ABS_F16X2;
+            if (half && m.ftz) {
+                for (int i = 0; i < 2; i++) {
+                    u32 z = dec_temp(d, n);
+                    dec_pure(d, n == 2 ? ROW_FTZ_F16 : ROW_FTZ_F16X2, n, z, s[i], N, N);
+                    s[i] = z;
+                }
+            }
+            dec_pure(d, BY_SIZE(XOR, n), n, sign, s[0], s[1], N);
+            dec_pure(d, absolute, n, x, s[0], N, N);
+            dec_pure(d, absolute, n, y, s[1], N, N);
+            dec_pure(d, op, n, r, x, y, N)->fp = 0;
+            dec_row(d, half ? BY_HALF(SETSIGN, t) : ROW_SETSIGN_F32, n, to, r, sign, N);
             return;
         }
         float_op(d, t, op, &m, to, s[0], s[1], N);
