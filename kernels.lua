@@ -42,7 +42,7 @@ kernel "linear" {
       end
     end
   end,
-  tune = { toks = { ["x86-64-v4"] = 8, ["x86-64-v3"] = 4, ["x86-64"] = 2 } },
+  tune = { toks = { ["x86-64-v4"] = 8, ["x86-64-v3"] = 4, ["x86-64"] = 2 }, rows = 1 },
   map = schedules.contract,
   bench = { { tok = 1, n = 5632, d = 2048, W = "q4_k", act = "q8" },
             { tok = 512, n = 5632, d = 2048, W = "q4_k", act = "q8" } },

@@ -31,6 +31,7 @@ static json_t *measure_shape(struct bench *b, const struct bench_options *o, int
     json_t *made = NULL, *result = NULL;
     bool ok = dsl_call(b->dsl, "shape", arg, &made, e);
     const json_t *spec = json_object_get(made, "spec");
+    b->compiler.tune_use = tune_use_of(json_integer_value(json_object_get(json_object_get(made, "run"), "tok")));
     ok = ok && compile_kernels(&b->compiler, &spec, NULL, 1, &kernel, e) &&
          case_open(&c, b->dsl, &b->target, spec, json_object_get(made, "run"), e) && case_use(&c, &kernel, e);
     if (ok) {
@@ -92,6 +93,7 @@ bool bench_kernel(const struct bench_options *o, struct err *e) {
     struct cache *cache = cache_open(NULL);
     b.compiler =
         (struct compiler){.dsl = b.dsl, .target = b.target, .n_threads = 1, .tune = tunedb_open(cache_dir(cache))};
+    b.compiler.tune_threads = ok ? pool_threads(b.pool) : 1;
     for (int64_t nth = 1; ok && (nth == 1 || nth <= n); nth++) {
         json_t *r = measure_shape(&b, o, nth, e);
         ok = r != NULL;

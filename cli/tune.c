@@ -47,7 +47,7 @@ static int64_t bench_shapes(struct dsl *d, const char *kernel) {
     return n;
 }
 
-/* Shapes that differ in their run-time sizes alone share code, and so a sweep. */
+/* Shapes of one use that differ in their run-time sizes alone share code, and so a sweep. */
 static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
     const char *kernel = o->kernels.items[0];
     int64_t n = bench_shapes(d, kernel);
@@ -60,11 +60,15 @@ static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sw
         if (!ok) return false;
         json_t *spec = json_object_get(made, "spec"), *sizes = json_object_get(made, "run");
         struct sweep *s = NULL;
-        for (size_t i = 0; i < list->n && !s; i++)
-            if (json_equal(list->items[i].spec, spec) && list->items[i].n_runs < SWEEP_MAX_RUNS) s = &list->items[i];
+        enum tune_use use = tune_use_of(json_integer_value(json_object_get(sizes, "tok")));
+        for (size_t i = 0; i < list->n && !s; i++) {
+            struct sweep *known = &list->items[i];
+            if (known->use == use && known->n_runs < SWEEP_MAX_RUNS && json_equal(known->spec, spec)) s = known;
+        }
         if (!s) {
             s = add_sweep(list, kernel);
             s->spec = json_incref(spec);
+            s->use = use;
             struct buf label = {0};
             buf_puts(&label, json_string_value(json_object_get(made, "label")));
             s->label = label.data;
@@ -126,20 +130,24 @@ static bool model_sweeps(const struct tune_options *o, struct dsl *d, struct swe
     int64_t prompt = ctx > 0 && ctx < o->prompt ? ctx : o->prompt;
     for (size_t i = 0; i < json_array_size(kernels); i++) {
         json_t *spec = json_array_get(kernels, i);
-        struct sweep *s = add_sweep(list, json_string_value(json_object_get(spec, "name")));
         bool body = false;
-        s->launches = 0;
+        int64_t n_launches = 0;
         for (size_t l = 0; l < json_array_size(launches); l++) {
             const json_t *launch = json_array_get(launches, l);
             if (json_integer_value(json_object_get(launch, "kernel")) != (json_int_t)i) continue;
-            s->launches++;
+            n_launches++;
             body = body || !json_is_true(json_object_get(launch, "head"));
         }
-        s->spec = json_incref(spec);
-        s->label = label_of(spec);
-        s->runs[s->n_runs++] = run_sizes(1, prompt - 1);
         /* What follows the last layer sees the wanted tokens alone. */
-        if (body && prompt > 1) s->runs[s->n_runs++] = run_sizes(prompt, 0);
+        for (enum tune_use use = 0; use <= USE_TOKEN; use++) {
+            if (use == USE_PROMPT && (!body || prompt == 1)) continue;
+            struct sweep *s = add_sweep(list, json_string_value(json_object_get(spec, "name")));
+            s->spec = json_incref(spec);
+            s->use = use;
+            s->launches = n_launches;
+            s->label = label_of(spec);
+            s->runs[s->n_runs++] = use == USE_TOKEN ? run_sizes(1, prompt - 1) : run_sizes(prompt, 0);
+        }
     }
     if (ok) qsort(list->items, list->n, sizeof *list->items, most_launches_first);
     json_decref(plan);
@@ -158,21 +166,22 @@ static json_t *sweep_json(const struct sweep *s) {
         json_t *ms = json_array();
         for (size_t r = 0; r < s->n_runs; r++)
             json_array_append_new(ms, c->run_ms[r] > 0 ? json_real(c->run_ms[r]) : json_null());
-        json_array_append_new(candidates, json_pack("{s:O, s:s, s:o, s:o}", "tune", c->tune, "outcome", c->outcome,
-                                                    "ms", c->ms > 0 ? json_real(c->ms) : json_null(), "run_ms", ms));
+        json_array_append_new(candidates, json_pack("{s:O, s:s, s:f, s:o, s:o}", "tune", c->tune, "outcome", c->outcome,
+                                                    "predicted_ms", c->predicted_ms, "ms",
+                                                    c->ms > 0 ? json_real(c->ms) : json_null(), "run_ms", ms));
     }
     const struct sweep_candidate *best = &s->candidates[s->best], *fallback = &s->candidates[0];
-    return json_pack("{s:s, s:s, s:I, s:o, s:O, s:O, s:f, s:f, s:f, s:f, s:o}", "kernel", s->name, "shape", s->label,
-                     "launches", (json_int_t)s->launches, "runs", runs, "best", best->tune, "default", fallback->tune,
-                     "best_ms", best->ms, "default_ms", fallback->ms, "speedup", fallback->ms / best->ms, "limit_ms",
-                     s->limit_ms, "candidates", candidates);
+    return json_pack("{s:s, s:s, s:s, s:I, s:o, s:O, s:O, s:f, s:f, s:f, s:f, s:o}", "kernel", s->name, "shape",
+                     s->label, "use", tune_use_names[s->use], "launches", (json_int_t)s->launches, "runs", runs, "best",
+                     best->tune, "default", fallback->tune, "best_ms", best->ms, "default_ms", fallback->ms, "speedup",
+                     fallback->ms / best->ms, "limit_ms", s->limit_ms, "candidates", candidates);
 }
 
 static void count(const struct sweeps *list, size_t *measured, size_t *fixed, size_t *unreached) {
     *measured = *fixed = *unreached = 0;
     for (size_t i = 0; i < list->n; i++) {
         const struct sweep *s = &list->items[i];
-        ++*(s->measured ? measured : s->n == 0 ? fixed : unreached);
+        ++*(s->measured ? measured : s->reached ? fixed : unreached);
     }
 }
 
@@ -196,11 +205,12 @@ static bool report(const struct tune_options *o, const struct tuner *t, const st
         const struct sweep_candidate *best = &s->candidates[s->best], *fallback = &s->candidates[0];
         tune_text(best->tune, &line);
         if (s->best == 0) buf_puts(&line, " (the default)");
-        printf("%s %s\n  %s: %.4f ms, %.2f times the default's speed, %.0f %% of the limit\n", s->name, s->label,
-               line.data, best->ms, fallback->ms / best->ms, 100 * s->limit_ms / best->ms);
+        printf("%s %s, %s\n  %s: %.4f ms, %.2f times the default's speed, %.0f %% of the limit\n", s->name, s->label,
+               s->use == USE_TOKEN ? "one token" : "a prompt", line.data, best->ms, fallback->ms / best->ms,
+               100 * s->limit_ms / best->ms);
         buf_free(&line);
     }
-    printf("%zu of %zu kernels tuned", measured, list->n);
+    printf("%zu of %zu kernels and uses tuned", measured, list->n);
     if (fixed) printf(", %zu have nothing to tune", fixed);
     if (unreached) printf(", %zu not reached within --budget %g", unreached, o->budget);
     putchar('\n');
@@ -227,7 +237,7 @@ static bool find_target(const char *name, struct target *out, struct err *e) {
 
 static bool run(const void *opts, struct err *e) {
     const struct tune_options *o = opts;
-    struct tuner t = {.deadline = now_s() + o->budget, .terminal = isatty(STDERR_FILENO)};
+    struct tuner t = {.terminal = isatty(STDERR_FILENO)};
     struct sweeps list = {0};
     bool ok = find_target(o->target, &t.target, e) && dsl_open(&t.dsl, e) &&
               (o->engine.model ? model_sweeps : kernel_sweeps)(o, t.dsl, &list, e);
@@ -235,6 +245,7 @@ static bool run(const void *opts, struct err *e) {
     ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
          pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
          peaks_measure(t.pool, &t.target, NULL, &t.peaks, e);
+    t.deadline = now_s() + o->budget;
     for (size_t i = 0; i < list.n && ok; i++) ok = sweep_run(&t, &list.items[i], e);
     /* A busy machine shows its peaks only now and then: limits are by the best that was seen. */
     ok = ok && peaks_measure(t.pool, &t.target, NULL, &t.peaks, e);
@@ -252,8 +263,8 @@ static bool run(const void *opts, struct err *e) {
 
 #define AT(field) .offset = offsetof(struct tune_options, field)
 static const struct option options[] = {
-    {"budget", 0, OPTION_FLOAT, "SECONDS", "begin nothing new after this time", AT(budget), .floats = {0, 1e6},
-     .unit = "seconds", .fallback = "120"},
+    {"budget", 0, OPTION_FLOAT, "SECONDS", "begin nothing new after this time of measuring", AT(budget),
+     .floats = {0, 1e6}, .unit = "seconds", .fallback = "120"},
     {"target", 0, OPTION_STRING, "NAME", "the code to tune: native, x86-64, x86-64-v3, x86-64-v4 or x86-64-v4-vnni",
      AT(target), .fallback = "native"},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},

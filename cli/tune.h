@@ -21,23 +21,26 @@ struct tuner {
 
 enum { SWEEP_MAX_RUNS = 4 };
 
-/* A kernel and the launches to be fast at. */
+/* A kernel and the launches of one use to be fast at. */
 struct sweep {
     char *name;                   /* of the kernel */
     char *label;                  /* sizes and formats, for people */
     json_t *spec;                 /* for dsl/main.lua's `lower`, without tunables */
     json_t *runs[SWEEP_MAX_RUNS]; /* {"tok", "pos", "key", "ctx", "npages"} */
     size_t n_runs;
+    enum tune_use use;
     int64_t launches; /* of it in a model's step; 1 for a kernel by itself */
-    /* What sweep_run found; n is 0 where the kernel has no tunables or time ran out before. */
+    /* What sweep_run found; n is 0 where there is nothing to choose from or time ran out before. */
     struct sweep_candidate {
         json_t *tune;
-        double run_ms[SWEEP_MAX_RUNS]; /* the least of all measurements; 0: not measured */
-        double ms;                     /* their geometric mean; 0: not measured to the end */
-        const char *outcome;           /* as in runtime/tunedb.h; "untried" where time ran out */
-    } * candidates;                    /* the default first */
+        double run_slots[SWEEP_MAX_RUNS]; /* dsl/cost.lua */
+        double predicted_ms;              /* by those, their bytes and the machine's peaks */
+        double run_ms[SWEEP_MAX_RUNS];    /* the least of all measurements; 0: not measured */
+        double ms;                        /* their geometric mean; 0: not measured to the end */
+        const char *outcome;              /* as in runtime/tunedb.h; "untried" where the sweep ended before */
+    } * candidates;                       /* the default first, then as they are expected to rank */
     size_t n, best;
-    bool measured;
+    bool reached, measured; /* measured: reached within the budget, and there was something to tune */
     double run_bytes[SWEEP_MAX_RUNS], run_ops[SWEEP_MAX_RUNS]; /* a launch */
     double limit_ms; /* what the machine allows: the geometric mean over the launches */
 };
@@ -48,7 +51,7 @@ struct sweep {
 bool sweep_run(struct tuner *t, struct sweep *s, struct err *e);
 void sweep_free(struct sweep *s);
 
-/* Works out limit_ms from the tuner's peaks, as they are known by now. */
+/* Works out limit_ms and predictions from the tuner's peaks, as they are known by now. */
 void sweep_limit(const struct tuner *t, struct sweep *s);
 
 /* "heads=2,toks=4", appended. */

@@ -1,9 +1,10 @@
-/* tune_sweep: finds the fastest tunables of one kernel.
+/* tune_sweep: finds the fastest tunables of one kernel for one use.
  *
- * First each candidate in turn, from the default outwards: compiled in a process of its own, compared with the default
- * bit by bit, measured shortly, dropped over three times the best. Then the finalists and the default in alternation,
- * since machines change speed while one measures; only what is then faster than the default by its least time, and in
- * most rounds, replaces it.
+ * First the default, then each candidate in the order that the machine's limits predict (dsl/cost.lua): compiled in a
+ * process of its own, compared with the default bit by bit, measured shortly, dropped over three times the best. The
+ * sweep ends early once several in a row were no better than the best so far: what follows is expected to be worse.
+ * Then the finalists and the default in alternation, since machines change speed while one measures; only what is then
+ * faster than the default by its least time, and in most rounds, replaces it.
  */
 #include "cli/kernel_case.h"
 #include "cli/tune.h"
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_BATCH = 8, SHORT_REPEATS = 2, FINALISTS = 3, ROUNDS = 20, PART = 4 };
+enum { MAX_BATCH = 8, SHORT_REPEATS = 2, FINALISTS = 3, ROUNDS = 20, PART = 4, PATIENCE = 10 };
 static const double SLOW = 3;      /* times the best of a launch: not measured further */
 static const double CLEARLY = .98; /* of the default's time: noise is of this order */
 
@@ -23,7 +24,7 @@ struct work {
     struct kernel_case cases[SWEEP_MAX_RUNS];
     struct kernel *kernels;          /* by candidate; zeroed where there is no code */
     int64_t repeats[SWEEP_MAX_RUNS]; /* launches in one measurement */
-    size_t n_tried;
+    size_t n_tried, n_since_best;
 };
 
 void tune_text(const json_t *tune, struct buf *out) {
@@ -51,7 +52,10 @@ void sweep_free(struct sweep *s) {
 }
 
 static bool list_candidates(struct tuner *t, struct sweep *s, struct err *e) {
-    json_t *arg = json_pack("{s:O, s:o}", "spec", s->spec, "target", compile_target(&t->target, false)), *list = NULL;
+    json_t *runs = json_array(), *list = NULL;
+    for (size_t r = 0; r < s->n_runs; r++) json_array_append(runs, s->runs[r]);
+    json_t *arg = json_pack("{s:O, s:o, s:o, s:f}", "spec", s->spec, "target", compile_target(&t->target, false),
+                            "runs", runs, "dots", t->peaks.int8_ops_per_s / (4 * t->peaks.f32_ops_per_s));
     bool ok = dsl_call(t->dsl, "candidates", arg, &list, e);
     json_decref(arg);
     size_t n = json_array_size(list);
@@ -59,8 +63,11 @@ static bool list_candidates(struct tuner *t, struct sweep *s, struct err *e) {
         s->candidates = mem_new(n * sizeof *s->candidates);
         s->n = n;
         for (size_t i = 0; i < n; i++) {
-            s->candidates[i].tune = json_incref(json_array_get(list, i));
-            s->candidates[i].outcome = "untried";
+            const json_t *from = json_array_get(list, i), *slots = json_object_get(from, "slots");
+            struct sweep_candidate *x = &s->candidates[i];
+            x->tune = json_incref(json_object_get(from, "tune"));
+            x->outcome = "untried";
+            for (size_t r = 0; r < s->n_runs; r++) x->run_slots[r] = json_number_value(json_array_get(slots, r));
         }
     }
     json_decref(list);
@@ -113,7 +120,7 @@ static void show(const struct work *w) {
     if (!w->t->terminal || !(s->candidates[0].ms > 0)) return;
     struct buf line = {0};
     const struct sweep_candidate *b = &s->candidates[s->best];
-    buf_printf(&line, "%s: %zu of %zu tried, best ", s->name, w->n_tried, s->n);
+    buf_printf(&line, "%s, %s: %zu of %zu tried, best ", s->name, tune_use_names[s->use], w->n_tried, s->n);
     tune_text(b->tune, &line);
     buf_printf(&line, " %.4g ms, %.2f times the default's speed, %.0f %% of the limit", b->ms,
                s->candidates[0].ms / b->ms, 100 * s->limit_ms / b->ms);
@@ -210,14 +217,21 @@ void sweep_limit(const struct tuner *t, struct sweep *s) {
     for (size_t r = 0; r < s->n_runs; r++)
         limits[r] = fmax(s->run_bytes[r] / t->peaks.read_bytes_per_s, s->run_ops[r] / peak) * 1e3;
     s->limit_ms = geometric_mean(limits, s->n_runs);
+    double slots_per_s = t->peaks.f32_ops_per_s / (2 * t->target.lanes);
+    for (size_t i = 0; i < s->n; i++) {
+        for (size_t r = 0; r < s->n_runs; r++)
+            limits[r] =
+                fmax(s->run_bytes[r] / t->peaks.read_bytes_per_s, s->candidates[i].run_slots[r] / slots_per_s) * 1e3;
+        s->candidates[i].predicted_ms = geometric_mean(limits, s->n_runs);
+    }
 }
 
 static bool store(struct work *w, struct err *e) {
     struct sweep *s = w->s;
     struct compiler c = {.dsl = w->t->dsl, .target = w->t->target, .cache = w->t->cache, .n_threads = 1};
-    struct buf bucket = {0};
+    struct buf tokens = {0};
     for (size_t r = 0; r < s->n_runs; r++)
-        buf_printf(&bucket, "%s%lld", r ? "," : "", (long long)json_integer_value(json_object_get(s->runs[r], "tok")));
+        buf_printf(&tokens, "%s%lld", r ? "," : "", (long long)json_integer_value(json_object_get(s->runs[r], "tok")));
     char *key = compile_key(&c, s->spec);
     struct tune_entry *entries = mem_new(s->n * sizeof *entries);
     size_t n = 0, best = 0;
@@ -230,7 +244,9 @@ static bool store(struct work *w, struct err *e) {
     struct tune_result result = {.key = key,
                                  .kernel = s->name,
                                  .target = w->t->target.name,
-                                 .bucket = bucket.data,
+                                 .n_threads = pool_threads(w->t->pool),
+                                 .use = s->use,
+                                 .tokens = tokens.data,
                                  .entries = entries,
                                  .n = n,
                                  .best = best,
@@ -248,7 +264,7 @@ static bool store(struct work *w, struct err *e) {
     }
     mem_free(entries);
     mem_free(key);
-    buf_free(&bucket);
+    buf_free(&tokens);
     return ok;
 }
 
@@ -262,13 +278,16 @@ static bool sweep(struct work *w, struct err *e) {
     sweep_limit(w->t, s);
     size_t batch = (size_t)pool_threads(w->t->pool);
     if (batch > MAX_BATCH) batch = MAX_BATCH;
-    for (size_t from = 0; from < s->n && (from == 0 || now_s() < w->t->deadline); from += batch) {
+    for (size_t from = 0; from < s->n && (from == 0 || (now_s() < w->t->deadline && w->n_since_best < PATIENCE));
+         from += batch) {
         size_t n = s->n - from < batch ? s->n - from : batch;
         if (!compile_batch(w, from, n, e)) return false;
         for (size_t i = from; i < from + n; i++) {
             if (w->kernels[i].n_phases > 0 && !try_candidate(w, i, e)) return false;
             w->n_tried++;
+            size_t best = s->best;
             choose(s);
+            w->n_since_best = s->best == best ? w->n_since_best + 1 : 0;
             show(w);
         }
     }
@@ -279,8 +298,10 @@ static bool sweep(struct work *w, struct err *e) {
 }
 
 bool sweep_run(struct tuner *t, struct sweep *s, struct err *e) {
+    s->reached = now_s() < t->deadline;
+    if (!s->reached) return true;
     if (!list_candidates(t, s, e)) return false;
-    if (s->n == 0 || now_s() >= t->deadline) return true;
+    if (s->n == 0) return true;
     struct work *w = mem_new(sizeof *w);
     w->t = t;
     w->s = s;

@@ -272,7 +272,7 @@ local MAX_TUNED = 64
 -- How many instances of an axis the tunable `name` asks for: the specification's choice before the kernel's default.
 function X:tunable(name, v, ax, sizes)
   local default = tune_value(v or 1, self, sizes)
-  self.tunables[name] = self.tunables[name] or { default = default, extent = ax.static }
+  self.tunables[name] = self.tunables[name] or { default = default, extent = ax.static, axis = ax.var.axis }
   local chosen = self.chosen[name]
   if chosen == nil then return default end
   if math.type(chosen) ~= "integer" or chosen < 1 or chosen > MAX_TUNED then
@@ -633,7 +633,7 @@ end
 --         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
 -- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
---           ws = bytes a token, tunables = {name -> {default, extent = of its axis, where known}} }
+--           ws = bytes a token, tunables = {name -> {default, axis, extent = of that axis, where known}} }
 local function trace_spec(spec, x, layout, opts)
   local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
   if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end

@@ -115,11 +115,14 @@ function M.lower(arg)
   return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws }
 end
 
--- {spec, target} -> what `kgen tune` tries, the default first: see dsl/tunables.lua
+-- {spec, target, runs = {sizes, …}, dots} -> what `kgen tune` tries, the default first, each with the slots of its runs:
+-- see dsl/tunables.lua
 function M.candidates(arg)
   local spec = graph.resolve(arg.spec)
-  spec.tune = nil
-  return tunables.candidates(lower.kernel(spec, arg.target).tunables)
+  return tunables.candidates(function(tune)
+    spec.tune = tune
+    return lower.kernel(spec, arg.target)
+  end, arg)
 end
 
 -- {fmt, lanes, words}

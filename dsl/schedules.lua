@@ -7,7 +7,7 @@
 local S = {}
 
 -- Row-parallel products: tiles of rows are the tasks; a tile of tokens shares each weight load.
-S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks" }, rows_across = true }
+S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks", row = "rows" }, rows_across = true }
 
 -- Token by token, elements across the lanes.
 S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }

@@ -339,12 +339,26 @@ char *compile_key(const struct compiler *c, const json_t *spec) {
     return key_of(c, &c->target, spec, NULL);
 }
 
-/* The specification with the tunables that were found for it; NULL: none were, or it has some. A new reference. */
-static json_t *tuned(const struct compiler *c, const json_t *spec) {
+/* The tunables that were found for a specification that has none; NULL: none were. A new reference. */
+static json_t *choice_for(const struct compiler *c, const json_t *spec, enum tune_use use) {
     if (!c->tune || !spec || json_object_get(spec, "tune")) return NULL;
     char *key = compile_key(c, spec);
-    json_t *tune = tunedb_find(c->tune, key);
+    json_t *tune = tunedb_find(c->tune, key, c->tune_threads, use);
     mem_free(key);
+    return tune;
+}
+
+bool compile_uses_differ(const struct compiler *c, const json_t *spec) {
+    json_t *token = choice_for(c, spec, USE_TOKEN), *prompt = choice_for(c, spec, USE_PROMPT);
+    bool differ = token != prompt && !json_equal(token, prompt);
+    json_decref(token);
+    json_decref(prompt);
+    return differ;
+}
+
+/* The specification with the tunables that were found for it; NULL: none were. A new reference. */
+static json_t *tuned(const struct compiler *c, const json_t *spec) {
+    json_t *tune = choice_for(c, spec, c->tune_use);
     if (!tune) return NULL;
     json_t *with = json_copy((json_t *)spec);
     json_object_set_new(with, "tune", tune);

@@ -52,6 +52,8 @@ struct compiler {
     const struct bundle *from; /* nothing is compiled, all code is in here; NULL */
     struct bundle *into;       /* all code is put in here too; NULL */
     const char *host;          /* target of what runs on the processor beside a GPU; NULL: native */
+    int tune_threads;    /* that will run the code, and what for */
+    enum tune_use tune_use;
     size_t n_compiled, n_cached, n_tuned;
     double seconds; /* spent here, wall clock */
 };
@@ -62,6 +64,9 @@ struct compiler {
 bool compile_kernels(struct compiler *c, const json_t *const *specs, const char *const *pack_fmts, size_t n,
                      struct kernel *out, struct err *e);
 void kernel_free(struct kernel *k); /* accepts a zeroed one */
+
+/* Whether the tune database has other choices for tokens one at a time than for several. */
+bool compile_uses_differ(const struct compiler *c, const json_t *spec);
 
 /* What a specification's code is kept under, in the cache and, for its tunables, in the tune database: the caller
  * mem_free()s it. */

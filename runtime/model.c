@@ -190,6 +190,21 @@ static void list_formats(struct model *m) {
     }
 }
 
+/* Kernels for single tokens, where the tune database has other choices for them. */
+static bool compile_ones(struct model *m, struct err *e) {
+    const json_t *list = json_object_get(m->plan, "kernels");
+    m->ones = mem_new((m->n_plan_kernels + 1) * sizeof *m->ones);
+    m->compiler.tune_use = USE_TOKEN;
+    bool ok = true;
+    for (size_t i = 0; i < m->n_plan_kernels && ok; i++) {
+        const json_t *spec = json_array_get(list, i);
+        if (m->gpu || !compile_uses_differ(&m->compiler, spec)) continue;
+        ok = compile_kernels(&m->compiler, &spec, NULL, 1, &m->ones[i], e);
+        if (m->ones[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->ones[i].ws_per_tok;
+    }
+    return ok;
+}
+
 static bool compile(struct model *m, int64_t top_k, struct err *e) {
     const json_t *list = json_object_get(m->plan, "kernels");
     size_t n = json_array_size(list);
@@ -215,8 +230,12 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
     mem_free(specs);
     mem_free(packs);
     if (!ok) return false;
-    for (size_t i = 0; i < m->n_all_launches; i++)
-        m->launches[i].kernel = &m->kernels[integer(m->launches[i].plan, "kernel")];
+    if (!compile_ones(m, e)) return false;
+    for (size_t i = 0; i < m->n_all_launches; i++) {
+        int64_t k = integer(m->launches[i].plan, "kernel");
+        m->launches[i].kernel = &m->kernels[k];
+        m->launches[i].one = m->ones[k].code ? &m->ones[k] : &m->kernels[k];
+    }
     for (size_t i = 0; i < m->n_kernels; i++)
         if (m->kernels[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->kernels[i].ws_per_tok;
     return true;
@@ -265,7 +284,7 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     m->compiler.dsl = m->dsl;
     m->compiler.dump = o->dump;
     m->compiler.cache = m->cache;
-    m->compiler.n_threads = o->n_threads ? o->n_threads : processors();
+    m->compiler.n_threads = m->compiler.tune_threads = o->n_threads ? o->n_threads : processors();
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
     bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, m->compiler.target.ptx, &m->plan, e) && plan_sizes(m, e));
     if (ok) {
@@ -303,6 +322,8 @@ void model_close(struct model *m) {
     for (size_t i = 0; i < m->n_kernels && m->loaded; i++) cuda_kernel_free(m->gpu, m->loaded[i]);
     mem_free(m->loaded);
     for (size_t i = 0; i < m->n_kernels && m->kernels; i++) kernel_free(&m->kernels[i]);
+    for (size_t i = 0; i < m->n_plan_kernels && m->ones; i++) kernel_free(&m->ones[i]);
+    mem_free(m->ones);
     weights_free(m);
     cuda_close(m->gpu);
     mem_free(m->kernels);

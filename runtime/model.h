@@ -53,7 +53,8 @@ struct tensor {
 };
 
 struct launch {
-    const struct kernel *kernel;
+    const struct kernel *kernel; /* for any number of tokens */
+    const struct kernel *one;    /* for a single one, with the same results: where that is tuned by itself */
     const int32_t *binding; /* tensor index per parameter t1, t2, … */
     size_t n_binding;
     bool head;
@@ -80,6 +81,7 @@ struct model {
     struct select_round rounds[SELECT_ROUNDS]; /* on a GPU: how the top_k largest logits are found */
     size_t n_rounds;
     int64_t top_k; /* 0: there are no rounds */
+    struct kernel *ones; /* [n_plan_kernels]: see struct launch; zeroed where there is none */
     struct launch *launches;
     size_t n_launches, first_head;          /* of a batch of tokens */
     size_t n_all_launches, first_lone_head; /* on a GPU, those of one token come behind; else none do */

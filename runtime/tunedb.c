@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { VERSION = 1, BUSY_MS = 10000, LARGEST_TUNABLE = 64, MOST_TUNABLES = 16 };
+enum { VERSION = 2, BUSY_MS = 10000, LARGEST_TUNABLE = 64, MOST_TUNABLES = 16 };
 
 struct tunedb {
     sqlite3 *sql;
@@ -17,14 +17,16 @@ struct tunedb {
     struct stat id; /* of the file when it was opened: what is moved aside must still be that one */
 };
 
+const char *const tune_use_names[] = {[USE_PROMPT] = "prompt", [USE_TOKEN] = "token"};
+
 static const char schema[] =
     "CREATE TABLE IF NOT EXISTS choice("
-    "  key TEXT NOT NULL, bucket TEXT NOT NULL, n_runs INTEGER NOT NULL, kernel TEXT NOT NULL, target TEXT NOT NULL,"
-    "  tune TEXT NOT NULL, ms REAL NOT NULL, default_ms REAL NOT NULL, at INTEGER NOT NULL,"
-    "  PRIMARY KEY(key, bucket)) WITHOUT ROWID;"
+    "  key TEXT NOT NULL, threads INTEGER NOT NULL, use TEXT NOT NULL, tokens TEXT NOT NULL, kernel TEXT NOT NULL,"
+    "  target TEXT NOT NULL, tune TEXT NOT NULL, ms REAL NOT NULL, default_ms REAL NOT NULL, at INTEGER NOT NULL,"
+    "  PRIMARY KEY(key, threads, use)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS log("
-    "  key TEXT NOT NULL, bucket TEXT NOT NULL, kernel TEXT NOT NULL, target TEXT NOT NULL, tune TEXT NOT NULL,"
-    "  ms REAL NOT NULL, outcome TEXT NOT NULL, at INTEGER NOT NULL);";
+    "  key TEXT NOT NULL, threads INTEGER NOT NULL, use TEXT NOT NULL, tokens TEXT NOT NULL, kernel TEXT NOT NULL,"
+    "  target TEXT NOT NULL, tune TEXT NOT NULL, ms REAL NOT NULL, outcome TEXT NOT NULL, at INTEGER NOT NULL);";
 
 static bool warned;
 #define warn(...) warn_once(&warned, __VA_ARGS__)
@@ -119,11 +121,15 @@ static int prepare_file(sqlite3 *sql, int *version) {
         if (tries) usleep(50000);
         rc = execute(sql, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;");
     }
-    if (rc == SQLITE_OK) rc = version_of(sql, version);
-    if (rc != SQLITE_OK || *version > VERSION) return rc;
-    if ((rc = execute(sql, "BEGIN IMMEDIATE")) != SQLITE_OK) return rc;
-    rc = execute(sql, schema);
-    if (rc == SQLITE_OK) rc = execute(sql, "PRAGMA user_version=1");
+    if (rc != SQLITE_OK || (rc = execute(sql, "BEGIN IMMEDIATE")) != SQLITE_OK) return rc;
+    /* Known only now: another process may have made the file meanwhile. */
+    rc = version_of(sql, version);
+    bool current = rc == SQLITE_OK && *version >= VERSION;
+    /* What an earlier version found says nothing about uses and threads. */
+    if (rc == SQLITE_OK && !current) rc = execute(sql, "DROP TABLE IF EXISTS choice; DROP TABLE IF EXISTS log;");
+    if (current) return execute(sql, "COMMIT");
+    if (rc == SQLITE_OK) rc = execute(sql, schema);
+    if (rc == SQLITE_OK) rc = execute(sql, "PRAGMA user_version=2");
     if (rc == SQLITE_OK) rc = execute(sql, "COMMIT");
     if (rc != SQLITE_OK) execute(sql, "ROLLBACK");
     return rc;
@@ -169,13 +175,15 @@ static json_t *tunables(const char *text) {
     return NULL;
 }
 
-json_t *tunedb_find(struct tunedb *db, const char *key) {
-    static const char query[] = "SELECT tune FROM choice WHERE key = ?1 ORDER BY n_runs DESC, at DESC LIMIT 1";
+json_t *tunedb_find(struct tunedb *db, const char *key, int n_threads, enum tune_use use) {
+    static const char query[] = "SELECT tune FROM choice WHERE key = ?1 AND threads = ?2 AND use = ?3";
     if (!db || !db->sql) return NULL;
     sqlite3_stmt *s = NULL;
     json_t *tune = NULL;
     int rc = sqlite3_prepare_v2(db->sql, query, -1, &s, NULL);
     if (rc == SQLITE_OK) rc = sqlite3_bind_text(s, 1, key, -1, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_int(s, 2, n_threads);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_text(s, 3, tune_use_names[use], -1, SQLITE_STATIC);
     if (rc == SQLITE_OK && (rc = sqlite3_step(s)) == SQLITE_ROW)
         tune = tunables((const char *)sqlite3_column_text(s, 0));
     sqlite3_finalize(s);
@@ -194,22 +202,20 @@ static int insert(sqlite3 *sql, const char *text, const struct tune_result *r, c
     sqlite3_stmt *s = NULL;
     int rc = sqlite3_prepare_v2(sql, text, -1, &s, NULL);
     char *tune = json_dumps(x->tune, JSON_COMPACT | JSON_SORT_KEYS);
-    int64_t n_runs = 1;
-    for (const char *p = r->bucket; *p; p++) n_runs += *p == ',';
     if (rc == SQLITE_OK) {
         sqlite3_bind_text(s, 1, r->key, -1, SQLITE_STATIC);
-        sqlite3_bind_text(s, 2, r->bucket, -1, SQLITE_STATIC);
+        sqlite3_bind_text(s, 2, r->tokens, -1, SQLITE_STATIC);
         sqlite3_bind_text(s, 3, r->kernel, -1, SQLITE_STATIC);
         sqlite3_bind_text(s, 4, r->target, -1, SQLITE_STATIC);
         sqlite3_bind_text(s, 5, tune, -1, SQLITE_STATIC);
         sqlite3_bind_double(s, 6, x->ms);
         sqlite3_bind_int64(s, 7, (int64_t)time(NULL));
-        if (choice) {
-            sqlite3_bind_int64(s, 8, n_runs);
-            sqlite3_bind_double(s, 9, r->entries[r->fallback].ms);
-        } else {
-            sqlite3_bind_text(s, 8, x->outcome, -1, SQLITE_STATIC);
-        }
+        sqlite3_bind_int(s, 8, r->n_threads);
+        sqlite3_bind_text(s, 9, tune_use_names[r->use], -1, SQLITE_STATIC);
+        if (choice)
+            sqlite3_bind_double(s, 10, r->entries[r->fallback].ms);
+        else
+            sqlite3_bind_text(s, 10, x->outcome, -1, SQLITE_STATIC);
         rc = sqlite3_step(s);
     }
     sqlite3_finalize(s);
@@ -223,12 +229,13 @@ bool tunedb_put(struct tunedb *db, const struct tune_result *r, struct err *e) {
     for (size_t i = 0; i < r->n && rc == SQLITE_OK; i++)
         rc = insert(
             db->sql,
-            "INSERT INTO log(key, bucket, kernel, target, tune, ms, at, outcome) VALUES(?1,?2,?3,?4,?5,?6,?7,?8)", r,
-            &r->entries[i], false);
+            "INSERT INTO log(key, tokens, kernel, target, tune, ms, at, threads, use, outcome)"
+            " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
+            r, &r->entries[i], false);
     if (rc == SQLITE_OK)
         rc = insert(db->sql,
-                    "INSERT OR REPLACE INTO choice(key, bucket, kernel, target, tune, ms, at, n_runs, default_ms)"
-                    " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9)",
+                    "INSERT OR REPLACE INTO choice(key, tokens, kernel, target, tune, ms, at, threads, use, default_ms)"
+                    " VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)",
                     r, &r->entries[r->best], true);
     if (rc == SQLITE_OK) rc = execute(db->sql, "COMMIT");
     if (rc == SQLITE_OK) return true;

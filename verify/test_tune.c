@@ -45,13 +45,15 @@ static struct tunedb *create(void) {
 }
 
 /* A sweep of two candidates, toks = 8 the default and `toks` the choice. */
-static bool try_put(struct tunedb *db, const char *key, const char *bucket, int toks, struct err *e) {
+static bool try_put(struct tunedb *db, const char *key, enum tune_use use, int toks, struct err *e) {
     json_t *fallback = json_pack("{s:i}", "toks", 8), *best = json_pack("{s:i}", "toks", toks);
     struct tune_entry entries[] = {{fallback, 2.0, "default"}, {best, 1.0, "measured"}};
     struct tune_result r = {.key = key,
                             .kernel = "k",
                             .target = "native",
-                            .bucket = bucket,
+                            .n_threads = 1,
+                            .use = use,
+                            .tokens = "7",
                             .entries = entries,
                             .n = 2,
                             .best = 1,
@@ -62,14 +64,14 @@ static bool try_put(struct tunedb *db, const char *key, const char *bucket, int 
     return ok;
 }
 
-static void put(struct tunedb *db, const char *key, const char *bucket, int toks) {
+static void put(struct tunedb *db, const char *key, enum tune_use use, int toks) {
     struct err e;
-    if (!try_put(db, key, bucket, toks, &e)) fail_msg("%s", e.msg);
+    if (!try_put(db, key, use, toks, &e)) fail_msg("%s", e.msg);
 }
 
 /* The choice for a key; -1: none. */
 static int found(struct tunedb *db, const char *key) {
-    json_t *tune = tunedb_find(db, key);
+    json_t *tune = tunedb_find(db, key, 1, USE_PROMPT);
     int toks = tune ? (int)json_integer_value(json_object_get(tune, "toks")) : -1;
     json_decref(tune);
     return toks;
@@ -103,8 +105,8 @@ static void choice_is_found_again(void **state) {
     (void)state;
     struct tunedb *db = create();
     assert_int_equal(found(db, "a"), -1);
-    put(db, "a", "1,512", 4);
-    put(db, "b", "1,512", 6);
+    put(db, "a", USE_PROMPT, 4);
+    put(db, "b", USE_PROMPT, 6);
     tunedb_close(db);
     db = tunedb_open(dir);
     assert_non_null(db);
@@ -115,32 +117,50 @@ static void choice_is_found_again(void **state) {
     assert_int_equal(ask("SELECT count(*) FROM log WHERE outcome = 'default'"), 2); /* losers too */
 }
 
-static void later_sweep_replaces_and_more_runs_win(void **state) {
+static void later_sweep_replaces_for_its_use_and_threads(void **state) {
     (void)state;
     struct tunedb *db = create();
-    put(db, "a", "1", 2);
-    put(db, "a", "1", 3);
+    put(db, "a", USE_PROMPT, 2);
+    put(db, "a", USE_PROMPT, 3);
     assert_int_equal(found(db, "a"), 3);
-    put(db, "a", "1,512", 4);
-    put(db, "a", "512", 5);
-    assert_int_equal(found(db, "a"), 4);
+    put(db, "a", USE_TOKEN, 4);
+    assert_int_equal(found(db, "a"), 3);
+    json_t *token = tunedb_find(db, "a", 1, USE_TOKEN);
+    assert_int_equal(json_integer_value(json_object_get(token, "toks")), 4);
+    json_decref(token);
+    assert_null(tunedb_find(db, "a", 2, USE_PROMPT));
     tunedb_close(db);
-    assert_int_equal(ask("SELECT count(*) FROM choice"), 3);
-    assert_int_equal(ask("SELECT count(*) FROM log"), 8);
+    assert_int_equal(ask("SELECT count(*) FROM choice"), 2);
+    assert_int_equal(ask("SELECT count(*) FROM log"), 6);
+}
+
+/* Version 1 had one choice for all uses and any number of threads. */
+static void earlier_version_begins_anew(void **state) {
+    (void)state;
+    execute("CREATE TABLE choice(key TEXT, bucket TEXT, n_runs INTEGER, kernel TEXT, target TEXT, tune TEXT, ms REAL,"
+            " default_ms REAL, at INTEGER, PRIMARY KEY(key, bucket)) WITHOUT ROWID;"
+            "CREATE TABLE log(key TEXT); PRAGMA user_version=1;"
+            "INSERT INTO choice VALUES('a', '1', 1, 'k', 't', '{\"toks\":3}', 1, 1, 1);");
+    assert_null(tunedb_open(dir));
+    struct tunedb *db = create();
+    assert_int_equal(found(db, "a"), -1);
+    put(db, "a", USE_PROMPT, 5);
+    assert_int_equal(found(db, "a"), 5);
+    tunedb_close(db);
 }
 
 static void absent_database_is_not_made_by_reading(void **state) {
     (void)state;
     assert_null(tunedb_open(dir));
     assert_null(tunedb_open(NULL));
-    assert_null(tunedb_find(NULL, "a"));
+    assert_null(tunedb_find(NULL, "a", 1, USE_PROMPT));
     assert_int_equal(access(path_of("tune.db"), F_OK), -1);
 }
 
 static void what_is_no_tunable_is_no_choice(void **state) {
     (void)state;
     struct tunedb *db = create();
-    put(db, "a", "1", 4);
+    put(db, "a", USE_PROMPT, 4);
     static const char *const bad[] = {"{\"toks\":0}",
                                       "{\"toks\":65}",
                                       "{\"toks\":-1}",
@@ -166,9 +186,9 @@ static void what_is_no_tunable_is_no_choice(void **state) {
 static void later_version_is_left_alone(void **state) {
     (void)state;
     struct tunedb *db = create();
-    put(db, "a", "1", 4);
+    put(db, "a", USE_PROMPT, 4);
     tunedb_close(db);
-    execute("PRAGMA user_version=2");
+    execute("PRAGMA user_version=3");
     assert_null(tunedb_open(dir));
     struct err e;
     assert_false(tunedb_create(dir, &db, &e));
@@ -190,7 +210,7 @@ static void damaged_file_is_moved_aside(void **state) {
     for (int i = 0; i < 3000; i++) fputs("no database ", f);
     fclose(f);
     struct tunedb *db = create(); /* a writer begins anew */
-    put(db, "a", "1", 4);
+    put(db, "a", USE_PROMPT, 4);
     assert_int_equal(found(db, "a"), 4);
     tunedb_close(db);
     assert_int_equal(intact(), 1);
@@ -203,7 +223,7 @@ static void any_damage_gives_the_choice_or_none(void **state) {
     char key[32];
     for (int i = 0; i < 60; i++) {
         snprintf(key, sizeof key, "key%d", i);
-        put(db, key, "1", 1 + i);
+        put(db, key, USE_PROMPT, 1 + i);
     }
     tunedb_close(db);
     struct buf whole = {0};
@@ -231,7 +251,7 @@ static void any_damage_gives_the_choice_or_none(void **state) {
     assert_true(lost > 0);
     unlink(path_of("tune.db"));
     db = create();
-    put(db, "a", "1", 4);
+    put(db, "a", USE_PROMPT, 4);
     tunedb_close(db);
     buf_free(&whole);
 }
@@ -249,7 +269,7 @@ static void two_writers_lose_nothing(void **state) {
             for (int i = 0; i < EACH && ok; i++) {
                 char key[32];
                 snprintf(key, sizeof key, "%d.%d", w, i);
-                ok = try_put(db, key, "1", 1 + w, &e);
+                ok = try_put(db, key, USE_PROMPT, 1 + w, &e);
             }
             tunedb_close(db);
             if (!ok) fprintf(stderr, "%s\n", e.msg);
@@ -286,7 +306,7 @@ static void killed_writer_leaves_every_result_it_reported(void **state) {
             for (;;) {
                 char key[32];
                 snprintf(key, sizeof key, "%d", *reported);
-                if (!try_put(db, key, "1", 1 + *reported % 64, &e)) _exit(1);
+                if (!try_put(db, key, USE_PROMPT, 1 + *reported % 64, &e)) _exit(1);
                 ++*reported;
             }
         }
@@ -377,7 +397,7 @@ static void open_machine(struct machine *m) {
     *m = (struct machine){0};
     if (!dsl_open(&m->dsl, &e) || !target_find("native", &m->c.target, &e)) fail_msg("%s", e.msg);
     m->c.dsl = m->dsl;
-    m->c.n_threads = 1;
+    m->c.n_threads = m->c.tune_threads = 1;
 }
 
 static json_t *make(struct machine *m, const char *kernel, const char *shape) {
@@ -412,7 +432,7 @@ static void tuned_choice_is_compiled_and_gives_the_same_bits(void **state) {
 
     struct tunedb *db = create();
     char *key = compile_key(&m.c, spec);
-    put(db, key, "1,512", 3);
+    put(db, key, USE_PROMPT, 3);
     m.c.cache = cache_open(dir);
     m.c.tune = db;
     struct kernel tuned = compile(&m, spec);
@@ -455,6 +475,32 @@ static void tuned_choice_is_compiled_and_gives_the_same_bits(void **state) {
     dsl_close(m.dsl);
 }
 
+/* A kernel for single tokens is another one only where that was chosen. */
+static void uses_have_kernels_of_their_own(void **state) {
+    (void)state;
+    struct machine m;
+    open_machine(&m);
+    json_t *made = make(&m, "linear", "tok=1,n=64,d=128,W=q4_1");
+    const json_t *spec = json_object_get(made, "spec");
+    struct tunedb *db = create();
+    char *key = compile_key(&m.c, spec);
+    assert_false(compile_uses_differ(&m.c, spec));
+    m.c.tune = db;
+    assert_false(compile_uses_differ(&m.c, spec));
+    put(db, key, USE_PROMPT, 3);
+    assert_true(compile_uses_differ(&m.c, spec));
+    put(db, key, USE_TOKEN, 3);
+    assert_false(compile_uses_differ(&m.c, spec));
+    put(db, key, USE_TOKEN, 2);
+    assert_true(compile_uses_differ(&m.c, spec));
+    m.c.tune_threads = 2;
+    assert_false(compile_uses_differ(&m.c, spec));
+    mem_free(key);
+    json_decref(made);
+    tunedb_close(db);
+    dsl_close(m.dsl);
+}
+
 /* Odd numbers of tokens, so that whole tiles and rests are both there. */
 static void no_candidate_changes_a_bit(void **state) {
     (void)state;
@@ -473,7 +519,8 @@ static void no_candidate_changes_a_bit(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *made = make(&m, cases[i].kernel, cases[i].shape), *list = NULL;
         const json_t *spec = json_object_get(made, "spec");
-        json_t *arg = json_pack("{s:O, s:o}", "spec", spec, "target", compile_target(&m.c.target, false));
+        json_t *arg = json_pack("{s:O, s:o, s:[O], s:f}", "spec", spec, "target", compile_target(&m.c.target, false),
+                                "runs", json_object_get(made, "run"), "dots", 1.0);
         struct err e;
         if (!dsl_call(m.dsl, "candidates", arg, &list, &e)) fail_msg("%s", e.msg);
         assert_true(json_array_size(list) >= cases[i].least && json_array_size(list) <= 50);
@@ -481,8 +528,8 @@ static void no_candidate_changes_a_bit(void **state) {
         struct buf want = launch(m.dsl, &m.c.target, made, &k);
         kernel_free(&k);
         assert_true(want.len > 0);
-        for (size_t n = 0; n < json_array_size(list) && n < 9; n++) {
-            json_t *tune = json_array_get(list, n), *with = with_tune(spec, tune);
+        for (size_t n = 0; n < json_array_size(list) && n < 12; n++) {
+            json_t *tune = json_object_get(json_array_get(list, n), "tune"), *with = with_tune(spec, tune);
             k = compile(&m, with);
             struct buf got = launch(m.dsl, &m.c.target, made, &k);
             if (got.len != want.len || memcmp(got.data, want.data, want.len) != 0)
@@ -524,7 +571,8 @@ int main(void) {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, fresh_dir, remove_dir)
     const struct CMUnitTest tests[] = {
         TEST(choice_is_found_again),
-        TEST(later_sweep_replaces_and_more_runs_win),
+        TEST(later_sweep_replaces_for_its_use_and_threads),
+        TEST(earlier_version_begins_anew),
         TEST(absent_database_is_not_made_by_reading),
         TEST(what_is_no_tunable_is_no_choice),
         TEST(later_version_is_left_alone),
@@ -533,6 +581,7 @@ int main(void) {
         TEST(two_writers_lose_nothing),
         TEST(killed_writer_leaves_every_result_it_reported),
         TEST(tuned_choice_is_compiled_and_gives_the_same_bits),
+        TEST(uses_have_kernels_of_their_own),
         TEST(no_candidate_changes_a_bit),
         TEST(tunables_out_of_range_are_refused),
     };

@@ -40,7 +40,11 @@ run tune linear --gpu; [ $status_of = 2 ]; ok "no_gpu"
 run tune nosuch; [ $status_of = 1 ] && grep -q "no kernel 'nosuch'" "$tmp/err"; ok "unknown_kernel"
 run tune linear --target sm_90; [ $status_of = 1 ] && grep -q 'cannot run its code' "$tmp/err"; ok "target_of_another_machine"
 run tune linear --budget nan; [ $status_of = 2 ]; ok "budget_is_a_number"
-run tune add --budget 5; [ $status_of = 0 ] && grep -q '1 have nothing to tune' "$tmp/out"; ok "kernel_without_tunables"
+run tune add --budget 5; [ $status_of = 0 ] && grep -q '2 have nothing to tune' "$tmp/out"; ok "kernel_without_tunables"
+run tune linear --shape n=64,d=64,W=q4_1,tok=1 --budget 20 --json
+[ "$(json 'sorted(set(s["use"] for s in d["sweeps"]))')" = "['token']" ] &&
+    [ "$(sql 'SELECT group_concat(DISTINCT use) FROM choice')" = token ]; ok "one_token_is_a_use_of_its_own"
+rm -f "$KGEN_CACHE_DIR"/tune.db*
 run tune linear --budget 0; [ $status_of = 0 ] && grep -q 'not reached within --budget 0' "$tmp/out"; ok "no_time"
 
 # ---- One kernel ----
@@ -48,10 +52,12 @@ run tune "${small[@]}" --json --report "$tmp/r.html"
 [ $status_of = 0 ] && [ ! -s "$tmp/err" ]; ok "quiet_without_a_terminal"
 [ "$(json 'len(d["sweeps"]), d["sweeps"][0]["kernel"]')" = "(1, 'linear')" ]; ok "json"
 [ "$(json '(lambda s: s["best"] in [c["tune"] for c in s["candidates"]] and s["best_ms"] <= s["default_ms"]
-    and s["candidates"][0]["tune"] == s["default"] and all(c["outcome"] in ("default", "measured", "slow")
+    and s["candidates"][0]["tune"] == s["default"] and s["use"] == "prompt"
+    and [c["predicted_ms"] for c in s["candidates"][1:]] == sorted(c["predicted_ms"] for c in s["candidates"][1:])
+    and all(c["outcome"] in ("default", "measured", "slow", "untried")
     for c in s["candidates"]))(d["sweeps"][0])')" = True ]; ok "best_is_a_candidate_no_slower_than_the_default"
-[ "$(json 'len(d["sweeps"][0]["candidates"])')" = "$(sql 'SELECT count(*) FROM log')" ]; ok "losers_are_in_the_log"
-best=$(json 'json.dumps(d["sweeps"][0]["best"], separators=(",", ":"))')
+[ "$(json 'sum(c["outcome"] != "untried" for c in d["sweeps"][0]["candidates"])')" = "$(sql 'SELECT count(*) FROM log')" ]; ok "losers_are_in_the_log"
+best=$(json 'json.dumps(d["sweeps"][0]["best"], separators=(",", ":"), sort_keys=True)')
 [ "$(sql 'SELECT tune FROM choice')" = "$best" ]; ok "best_is_kept"
 python3 - "$tmp/r.html" >"$tmp/out" 2>"$tmp/err" <<'P'
 import re, sys, xml.etree.ElementTree as tree
@@ -89,17 +95,22 @@ if [ -f "$smol" ]; then
     rm -rf "$KGEN_CACHE_DIR"
     KGEN_CACHE_DIR=$tmp/plain run perplexity -m $smol -p "$text" --json; cp "$tmp/out" "$tmp/untuned"
     run tune -m $smol --budget 6 -p 16; [ $status_of = 0 ] && intact 1; ok "model"
-    # Choices far from the defaults, so that they cannot be the same code.
+    # Choices far from the defaults, and others for one token than for a prompt, so that they cannot be the same code.
     python3 - "$KGEN_CACHE_DIR/tune.db" <<'P'
 import json, sqlite3, sys
 c = sqlite3.connect(sys.argv[1])
 for key, tune in c.execute("SELECT key, tune FROM choice").fetchall():
-    c.execute("UPDATE choice SET tune = ? WHERE key = ?", (json.dumps({k: 1 for k in json.loads(tune)}), key))
+    for use, toks in ("token", 1), ("prompt", 2):
+        c.execute("UPDATE choice SET tune = ? WHERE key = ? AND use = ?",
+                  (json.dumps({k: toks if k == "toks" else 1 for k in json.loads(tune)}), key, use))
 c.commit()
 P
     rm -f "$KGEN_CACHE_DIR"/*.kobj
     run perplexity -m $smol -p "$text" --json
     [ $status_of = 0 ] && [ -s "$tmp/untuned" ] && cmp -s "$tmp/out" "$tmp/untuned"; ok "tuned_model_gives_the_same_bits"
+    # Prompts with one kind of kernel, single tokens with the other.
+    KGEN_CACHE_DIR=$tmp/plain run run -m $smol --raw -p "$text" -n 8 --act f32 --json; before=$(json 'd["ids"]')
+    run run -m $smol --raw -p "$text" -n 8 --act f32 --json; [ "$(json 'd["ids"]')" = "$before" ]; ok "tuned_model_writes_the_same"
     # A choice is part of its object's name: as many names are new as there are choices.
     new=$(comm -23 <(cd "$KGEN_CACHE_DIR" && ls -- *.kobj | sort) <(cd "$tmp/plain" && ls -- *.kobj | sort) | wc -l)
     [ "$new" -ge 1 ] && [ "$new" = "$(sql 'SELECT count(*) FROM choice')" ]; ok "every_choice_is_used"
