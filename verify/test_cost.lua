@@ -92,7 +92,7 @@ main.open(list, function(path)
   local f <close> = assert(io.open(path))
   return f:read("a")
 end)
-local target = { class = "x86-64-v4", lanes = 16, pack_lanes = 16, vregs = 32 }
+local target = { class = "x86-64-v4", lanes = 16, pack_lanes = 16, pack_words = 1, vregs = 32, team = 0 }
 local function linear(tune, tok)
   local made = main.shape { kernel = "linear", shape = ("tok=%d,n=256,d=512,W=q4_k,act=q8"):format(tok), nth = 1 }
   made.spec.tune = tune
