@@ -21,6 +21,7 @@ static bool check(const void *opts, struct err *e) {
         return err_set(e, ERR_USAGE, "missing what to measure: -m MODEL, --synthetic NAME:TYPE or --kernel NAME");
     if (subjects > 1) return err_set(e, ERR_USAGE, "-m or --bundle, --synthetic and --kernel exclude each other");
     if (o->save && !o->synthetic) return err_set(e, ERR_USAGE, "--save belongs to --synthetic NAME:TYPE");
+    if (o->svg && o->kernel) return err_set(e, ERR_USAGE, "--svg belongs to a model");
     if (o->shape && !o->kernel) return err_set(e, ERR_USAGE, "--shape belongs to --kernel NAME");
     if (!o->kernel && !o->save && o->prompt == 0 && o->generate == 0)
         return err_set(e, ERR_USAGE, "-p 0 -n 0 leaves nothing to measure");
@@ -46,6 +47,7 @@ static const struct option options[] = {
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
     {"synthetic", 0, OPTION_STRING, "NAME:TYPE", "measure random weights of a known model's shape, made in memory",
      AT(synthetic)},
+    {"svg", 0, OPTION_STRING, "FILE", "draw what --profile finds as a roofline", AT(svg)},
     {"save", 0, OPTION_STRING, "FILE", "write the synthetic model to this GGUF file", AT(save)},
     {0},
 };
@@ -65,7 +67,9 @@ const struct command command_bench = {
     .details =
         "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
         "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
-        "machine, measured in the same run. --synthetic takes one of tinyllama-1.1b, qwen2-0.5b, phi-2-like and "
+        "machine, measured in the same run. --profile times each kernel of one prompt and of single tokens: bytes, "
+        "operations and the part of what those peaks allow, the layers, and the barriers. --synthetic takes one of "
+        "tinyllama-1.1b, qwen2-0.5b, phi-2-like and "
         "llama-7b, "
         "with -tiny for two layers of them, and a type: f16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, "
         "q6_k, "

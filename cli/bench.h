@@ -9,6 +9,7 @@ struct bench_options {
     int64_t prompt, generate, repeats, depth; /* tokens, tokens, times, tokens already in the cache */
     const char *kernel, *shape;
     const char *synthetic, *save; /* NAME:TYPE, FILE.gguf */
+    const char *svg;              /* FILE.svg: a roofline of the profiles */
     struct report_options report;
 };
 

@@ -8,8 +8,13 @@
 
 #include <string.h>
 
+/* What --profile looks at. */
+enum { PROFILE_PROMPT, PROFILE_TOKENS, N_PROFILES };
+
 struct bench {
     const struct bench_options *options;
+    struct profile profiles[N_PROFILES];
+    char titles[N_PROFILES][64];
     struct model *model;
     struct session *session;
     struct ref_rng rng;
@@ -101,6 +106,11 @@ static bool report(struct bench *b, double *pp, double *tg, const struct peaks *
         json_object_del(model, "peak_bytes"); /* measuring the memory's speed took most of it */
         json_object_update(result, model);
         json_decref(model);
+        json_t *profiles = json_array();
+        for (int i = 0; i < N_PROFILES; i++)
+            if (b->profiles[i].model) json_array_append_new(profiles, profile_json(&b->profiles[i], b->titles[i]));
+        if (json_array_size(profiles)) json_object_set(result, "profile", profiles);
+        json_decref(profiles);
         return json_print(result, e);
     }
     if (n_pp)
@@ -110,25 +120,29 @@ static bool report(struct bench *b, double *pp, double *tg, const struct peaks *
     return true;
 }
 
-static bool profiled(struct bench *b, int64_t n, bool one_by_one, struct err *e) {
+/* Times each launch of n tokens. The costs of single tokens are those of the middle one. */
+static bool profiled(struct bench *b, int which, int64_t n, const struct peaks *peaks, struct err *e) {
+    struct profile *p = &b->profiles[which];
+    bool one_by_one = which == PROFILE_TOKENS;
     if (n == 0) return true;
-    char title[64];
-    struct profile p = {0};
-    double speed;
-    snprintf(title, sizeof title, one_by_one ? "one token (%lld of them)" : "a prompt of %lld tokens", (long long)n);
+    snprintf(b->titles[which], sizeof b->titles[which],
+             one_by_one ? "one token (%lld of them)" : "a prompt of %lld tokens", (long long)n);
     session_rewind(b->session, 0);
-    bool ok = b->options->depth == 0 || append(b, b->options->depth, false, e);
-    profile_begin(&p, b->model, b->session);
-    double start = now_s();
-    ok = ok && append(b, n, one_by_one, e);
-    speed = (double)n / (now_s() - start);
-    profile_end(&p);
-    if (ok) {
-        profile_print(&p, title, stderr);
-        fprintf(stderr, "  %.1f tok/s while being timed\n", speed);
-    }
-    profile_free(&p);
-    return ok;
+    if (b->options->depth && !append(b, b->options->depth, false, e)) return false;
+    profile_begin(p, b->model, b->session);
+    bool ok = append(b, n, one_by_one, e);
+    profile_end(p);
+    if (!ok) return false;
+    int64_t tok = n / (int64_t)p->times.n_evals;
+    return profile_costs(p, tok, b->options->depth + (n - tok) / 2, peaks, e);
+}
+
+static bool profile_all(struct bench *b, const struct peaks *peaks, struct err *e) {
+    const struct bench_options *o = b->options;
+    if (!profiled(b, PROFILE_PROMPT, o->prompt, peaks, e) || !profiled(b, PROFILE_TOKENS, o->generate, peaks, e))
+        return false;
+    for (int i = 0; i < N_PROFILES && !o->report.json; i++) profile_print(&b->profiles[i], b->titles[i], stderr);
+    return !o->svg || roofline_write(b->profiles, N_PROFILES, peaks, o->svg, e);
 }
 
 static bool measure_model(const struct bench_options *o, struct err *e) {
@@ -145,8 +159,9 @@ static bool measure_model(const struct bench_options *o, struct err *e) {
          measure(&b, o->prompt, false, pp, &progress, e) && measure(&b, o->generate, true, tg, &progress, e) &&
          peaks_measure(b.model->pool, &b.model->compiler.target, b.model->bundle, &peaks, e);
     progress_end(&progress);
+    if (o->engine.profile || o->svg) ok = ok && profile_all(&b, &peaks, e);
     ok = ok && report(&b, pp, tg, &peaks, e);
-    if (o->engine.profile) ok = ok && profiled(&b, o->prompt, false, e) && profiled(&b, o->generate, true, e);
+    for (int i = 0; i < N_PROFILES; i++) profile_free(&b.profiles[i]);
     mem_free(speeds);
     mem_free(b.ids);
     session_close(b.session);

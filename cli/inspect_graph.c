@@ -1,6 +1,7 @@
 /* inspect_graph: which kernels a model runs, layer by layer, before and after fusion. */
 #include "cli/cli.h"
 #include "cli/inspect.h"
+#include "cli/profile.h"
 #include "runtime/model.h"
 
 #include <stdlib.h>
@@ -9,12 +10,6 @@
 static const char *string(const json_t *o, const char *key) {
     const char *s = json_string_value(json_object_get(o, key));
     return s ? s : "";
-}
-
-/* The layer that a tensor belongs to: "blk.12.attn_q.weight" and the cache "k12" to 12; -1 to none. */
-static int layer_of(const char *name, bool cache) {
-    if (cache && (*name == 'k' || *name == 'v')) return (int)strtol(name + 1, NULL, 10);
-    return strncmp(name, "blk.", 4) == 0 ? (int)strtol(name + 4, NULL, 10) : -1;
 }
 
 /* "attn_q q4_1[576,576]" */
@@ -47,7 +42,7 @@ static json_t *launches_json(const json_t *plan) {
             const json_t *t = json_array_get(tensors, (size_t)json_integer_value(json_array_get(ids, k)));
             const char *kind = string(t, "kind");
             bool weight = strcmp(kind, "weight") == 0, cache = strcmp(kind, "cache") == 0;
-            if (weight || cache) own = layer_of(string(t, "name"), cache);
+            if (weight || cache) own = tensor_layer(string(t, "name"), cache);
             if (!weight) continue;
             struct buf text = {0};
             describe_weight(t, &text);

@@ -14,15 +14,20 @@ struct peaks {
     double read_bytes_per_s; /* from memory: a buffer larger than the caches */
     double int8_ops_per_s;   /* dot products of bytes, a multiplication and an addition being two operations */
     double f32_ops_per_s;    /* multiply-adds, likewise */
+    double bf16_ops_per_s;   /* dot products of bfloat16 pairs, likewise; 0: this processor has none */
 };
 
 /* Measures with all threads of the pool, about half a second. Called again, *p keeps the larger of each. */
-bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p, struct err *e);
+bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p,
+                   struct err *e);
 
 /* Adds the code for that to a bundle; `from` above is such a one, or NULL: compile it. */
 bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e);
 
-/* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s"} */
+/* Of these, what a kernel's arithmetic is held against: int8 where its activations are, or those of a step of it. */
+double peaks_ops_per_s(const struct peaks *p, const json_t *spec);
+
+/* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s", "bf16_ops_per_s"} */
 json_t *peaks_json(const struct peaks *p);
 
 #endif

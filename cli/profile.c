@@ -1,6 +1,8 @@
 #include "cli/profile.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 void profile_begin(struct profile *p, const struct model *m, struct session *s) {
     p->model = m;
@@ -15,6 +17,7 @@ void profile_end(struct profile *p) {
 
 void profile_free(struct profile *p) {
     mem_free(p->times.seconds);
+    mem_free(p->kernels);
     *p = (struct profile){0};
 }
 
@@ -30,10 +33,51 @@ uint64_t launch_weight_bytes(const struct model *m, const struct launch *l) {
     return bytes;
 }
 
+/* ---- What launches cost -------------------------------------------------------------------------------------------
+ */
+
+static double number(const json_t *o, const char *key) {
+    return json_number_value(json_object_get(o, key));
+}
+
+bool profile_costs(struct profile *p, int64_t tok, int64_t pos, const struct peaks *peaks, struct err *e) {
+    const struct model *m = p->model;
+    const json_t *specs = json_object_get(m->plan, "kernels");
+    enum { PAGE = 256 }; /* dsl/access.lua */
+    if (!m->dsl || m->bundle) return true;
+    p->tok = tok;
+    p->pos = pos;
+    p->kernels = mem_new((m->n_plan_kernels + 1) * sizeof *p->kernels);
+    for (size_t k = 0; k < m->n_plan_kernels; k++) {
+        json_t *spec = json_array_get(specs, k), *costs = NULL;
+        bool head = true; /* what follows the last layer sees the last token alone */
+        for (size_t i = 0; i < m->n_all_launches; i++)
+            head = head && (m->launches[i].kernel != &m->kernels[k] || m->launches[i].head);
+        int64_t key = pos + tok;
+        json_t *arg = json_pack("{s:O, s:{s:I, s:I, s:I, s:I, s:I}, s:i, s:i}", "spec", spec, "run", "tok",
+                                (json_int_t)(head ? 1 : tok), "pos", (json_int_t)pos, "key", (json_int_t)key, "ctx",
+                                (json_int_t)key, "npages", (json_int_t)((key + PAGE - 1) / PAGE), "lanes",
+                                (int)m->compiler.target.pack_lanes, "words", (int)m->compiler.target.pack_words);
+        bool ok = dsl_call(m->dsl, "case", arg, &costs, e);
+        json_decref(arg);
+        if (!ok) return false;
+        struct profile_kernel *x = &p->kernels[k];
+        x->bytes = number(costs, "bytes");
+        x->ops = number(costs, "ops");
+        x->limit_s = fmax(x->bytes / peaks->read_bytes_per_s, x->ops / peaks_ops_per_s(peaks, spec));
+        json_decref(costs);
+    }
+    return true;
+}
+
+/* ---- By kernel, by layer ------------------------------------------------------------------------------------------
+ */
+
 struct row {
     const struct kernel *kernel;
-    double seconds;
-    uint64_t bytes;
+    const struct profile_kernel *cost; /* NULL: not known */
+    double seconds;                    /* an evaluation */
+    uint64_t weights;
     size_t n_launches;
 };
 
@@ -42,25 +86,144 @@ static int by_time(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
+/* The kernels that are launched, by time. *rows: the caller frees them. */
+static size_t rows_of(const struct profile *p, struct row **rows, double *total) {
+    const struct model *m = p->model;
+    double n = (double)p->times.n_evals;
+    size_t used = 0;
+    *rows = mem_new((m->n_kernels + 1) * sizeof **rows);
+    *total = 0;
+    for (size_t i = 0; i < m->n_all_launches; i++) {
+        if (p->times.seconds[i] == 0) continue; /* launches for another number of tokens */
+        size_t k = (size_t)(m->launches[i].kernel - m->kernels);
+        struct row *r = &(*rows)[k];
+        r->kernel = m->launches[i].kernel;
+        r->cost = p->kernels && k < m->n_plan_kernels ? &p->kernels[k] : NULL;
+        r->seconds += p->times.seconds[i] / n;
+        r->weights += launch_weight_bytes(m, &m->launches[i]);
+        r->n_launches++;
+        *total += p->times.seconds[i] / n;
+    }
+    qsort(*rows, m->n_kernels, sizeof **rows, by_time);
+    while (used < m->n_kernels && (*rows)[used].kernel) used++;
+    return used;
+}
+
+int tensor_layer(const char *name, bool cache) {
+    if (cache && (*name == 'k' || *name == 'v')) return (int)strtol(name + 1, NULL, 10);
+    return strncmp(name, "blk.", 4) == 0 ? (int)strtol(name + 4, NULL, 10) : -1;
+}
+
+struct layer {
+    int number; /* -1: before or after them */
+    size_t n_launches, n_barriers;
+    double seconds; /* an evaluation */
+};
+
+/* Layers in order of their first launch; what has no tensor of the file, such as adding, belongs to the layer it stands
+ * in. *layers: the caller frees them. */
+static size_t layers_of(const struct profile *p, struct layer **layers) {
+    const struct model *m = p->model;
+    size_t n = 0;
+    int now = -1;
+    *layers = mem_new((m->n_all_launches + 1) * sizeof **layers);
+    for (size_t i = 0; i < m->n_all_launches; i++) {
+        const struct launch *l = &m->launches[i];
+        if (p->times.seconds[i] == 0) continue;
+        for (size_t k = 0; k < l->n_binding; k++) {
+            const struct tensor *t = &m->tensors[l->binding[k]];
+            if (t->kind == TENSOR_WEIGHT || t->kind == TENSOR_CACHE)
+                now = tensor_layer(t->name, t->kind == TENSOR_CACHE);
+        }
+        size_t at = 0;
+        while (at < n && (*layers)[at].number != now) at++;
+        struct layer *x = &(*layers)[at];
+        if (at == n) *x = (struct layer){.number = now}, n++;
+        x->n_launches++;
+        x->n_barriers += l->kernel->n_phases;
+        x->seconds += p->times.seconds[i] / (double)p->times.n_evals;
+    }
+    return n;
+}
+
+static void print_layers(const struct profile *p, FILE *f) {
+    struct layer *layers, outside = {0};
+    size_t n = layers_of(p, &layers), n_inside = 0, launches = 0, barriers = 0;
+    double sum = 0, least = INFINITY, most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct layer *x = &layers[i];
+        if (x->number < 0) {
+            outside = *x;
+            continue;
+        }
+        n_inside++;
+        sum += x->seconds;
+        least = fmin(least, x->seconds);
+        most = fmax(most, x->seconds);
+        launches += x->n_launches;
+        barriers += x->n_barriers;
+    }
+    if (n_inside)
+        fprintf(f, "  %9.4f ms a layer (%.4f … %.4f in %zu layers), %.3g launches and %.3g barriers in each\n",
+                sum / (double)n_inside * 1e3, least * 1e3, most * 1e3, n_inside, (double)launches / (double)n_inside,
+                (double)barriers / (double)n_inside);
+    if (outside.n_launches)
+        fprintf(f, "  %9.4f ms before and after them, %zu launches and %zu barriers\n", outside.seconds * 1e3,
+                outside.n_launches, outside.n_barriers);
+    mem_free(layers);
+}
+
 void profile_print(const struct profile *p, const char *title, FILE *f) {
     const struct model *m = p->model;
     if (!m || p->times.n_evals == 0) return;
-    double n = (double)p->times.n_evals, total = 0;
-    struct row *rows = mem_new((m->n_kernels + 1) * sizeof *rows);
-    for (size_t i = 0; i < m->n_all_launches; i++) {
-        struct row *r = &rows[m->launches[i].kernel - m->kernels];
-        r->kernel = m->launches[i].kernel;
-        r->seconds += p->times.seconds[i];
-        r->bytes += launch_weight_bytes(m, &m->launches[i]);
-        r->n_launches++;
-        total += p->times.seconds[i];
+    double total;
+    struct row *rows;
+    size_t n = rows_of(p, &rows, &total);
+    fprintf(f, "%s: %.3f ms each, %llu evaluations\n", title, total * 1e3, (unsigned long long)p->times.n_evals);
+    fprintf(f, "  %9s %6s %9s %8s %s %s\n", "ms", "share", "launches", "GB/s", p->kernels ? "   Gop/s of limit " : "",
+            "kernel");
+    for (size_t i = 0; i < n; i++) {
+        const struct row *r = &rows[i];
+        double launches = (double)r->n_launches;
+        /* Without costs, the weights alone. */
+        double bytes = r->cost ? r->cost->bytes * launches : (double)r->weights;
+        fprintf(f, "  %9.4f %5.1f%% %9zu %8.1f ", r->seconds * 1e3, 100 * r->seconds / total, r->n_launches,
+                bytes / r->seconds / 1e9);
+        if (r->cost)
+            fprintf(f, "%8.1f %6.0f%%  ", r->cost->ops * launches / r->seconds / 1e9,
+                    100 * r->cost->limit_s * launches / r->seconds);
+        fprintf(f, " %s\n", r->kernel->name);
     }
-    qsort(rows, m->n_kernels, sizeof *rows, by_time);
-    fprintf(f, "%s: %.3f ms each, %llu evaluations\n", title, total / n * 1e3, (unsigned long long)p->times.n_evals);
-    fprintf(f, "  %9s %6s %9s %8s  %s\n", "ms", "share", "launches", "GB/s", "kernel");
-    for (size_t i = 0; i < m->n_kernels && rows[i].kernel; i++)
-        fprintf(f, "  %9.4f %5.1f%% %9zu %8.1f  %s\n", rows[i].seconds / n * 1e3, 100 * rows[i].seconds / total,
-                rows[i].n_launches, (double)rows[i].bytes * n / rows[i].seconds / 1e9, rows[i].kernel->name);
-    fprintf(f, "  %zu launches, %.0f barriers each\n", m->n_launches, (double)p->times.n_barriers / n);
+    print_layers(p, f);
+    fprintf(f, "  %zu launches, %.0f barriers each\n", m->n_launches,
+            (double)p->times.n_barriers / (double)p->times.n_evals);
     mem_free(rows);
+}
+
+json_t *profile_json(const struct profile *p, const char *title) {
+    double total;
+    struct row *rows;
+    struct layer *layers;
+    size_t n = rows_of(p, &rows, &total), n_layers = layers_of(p, &layers);
+    json_t *kernels = json_array(), *by_layer = json_array();
+    for (size_t i = 0; i < n; i++) {
+        const struct row *r = &rows[i];
+        json_t *x = json_pack("{s:s, s:I, s:f}", "kernel", r->kernel->name, "launches", (json_int_t)r->n_launches, "ms",
+                              r->seconds * 1e3);
+        double launches = (double)r->n_launches;
+        if (r->cost)
+            json_object_update_new(x,
+                                   json_pack("{s:f, s:f, s:f}", "bytes", r->cost->bytes * launches, "ops",
+                                             r->cost->ops * launches, "limit_ms", r->cost->limit_s * launches * 1e3));
+        json_array_append_new(kernels, x);
+    }
+    for (size_t i = 0; i < n_layers; i++)
+        json_array_append_new(by_layer, json_pack("{s:i, s:I, s:I, s:f}", "layer", layers[i].number, "launches",
+                                                  (json_int_t)layers[i].n_launches, "barriers",
+                                                  (json_int_t)layers[i].n_barriers, "ms", layers[i].seconds * 1e3));
+    mem_free(rows);
+    mem_free(layers);
+    return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:o}", "title", title, "tok", (json_int_t)p->tok, "pos",
+                     (json_int_t)p->pos, "evaluations", (json_int_t)p->times.n_evals, "ms", total * 1e3, "barriers",
+                     (double)p->times.n_barriers / (double)p->times.n_evals, "kernels", kernels, "layers", by_layer);
 }

@@ -209,10 +209,7 @@ static bool final_rounds(struct work *w, struct err *e) {
 
 /* No launch can be faster than its bytes come from memory or its operations are done. */
 void sweep_limit(const struct tuner *t, struct sweep *s) {
-    /* A kernel's activation format, or that of a step of a composed one. */
-    char *text = json_dumps(s->spec, JSON_COMPACT);
-    double peak = text && strstr(text, "\"q8\"") ? t->peaks.int8_ops_per_s : t->peaks.f32_ops_per_s;
-    free(text);
+    double peak = peaks_ops_per_s(&t->peaks, s->spec);
     double limits[SWEEP_MAX_RUNS];
     for (size_t r = 0; r < s->n_runs; r++)
         limits[r] = fmax(s->run_bytes[r] / t->peaks.read_bytes_per_s, s->run_ops[r] / peak) * 1e3;

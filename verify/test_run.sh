@@ -197,6 +197,35 @@ kg bench -m $smol -p 8 -n 3 -r 2 -d 4 --json
     at_least "$(field bytes_per_token)" 9e7 && at_least "$(field ops_per_token)" 2e8; ok "bench_model"
 kg bench -m $smol -p 0 -n 2 -r 1 --json; [ "$(field pp)" = '[]' ]; ok "bench_without_a_prompt"
 kg bench -m $smol -p 4 -n 2 -r 1 --profile; [ $status_of = 0 ] && [ "$(grep -c 'barriers each' "$tmp/err")" = 2 ]; ok "bench_profile"
+kg bench -m $smol -p 16 -n 3 -d 4 -r 1 --profile --svg "$tmp/roof.svg" --json
+python3 - "$tmp/out" "$tmp/roof.svg" >"$tmp/profile" 2>&1 <<'P'
+import json, sys, xml.etree.ElementTree as tree
+d = json.load(open(sys.argv[1]))
+prompt, token = d["profile"]
+assert (prompt["tok"], prompt["pos"], prompt["evaluations"]) == (16, 4, 1), prompt
+assert (token["tok"], token["pos"], token["evaluations"]) == (1, 5, 3), token
+for p in prompt, token:
+    assert abs(sum(k["ms"] for k in p["kernels"]) - p["ms"]) < 1e-6 * p["ms"]
+    assert abs(sum(l["ms"] for l in p["layers"]) - p["ms"]) < 1e-6 * p["ms"]
+    layers = [l for l in p["layers"] if l["layer"] >= 0]
+    assert [l["layer"] for l in layers] == list(range(30)) and all(l["launches"] >= 6 for l in layers)
+    assert sum(l["barriers"] for l in p["layers"]) == p["barriers"]
+    # Costs by hand: gate, up and the product of both, 576 x 1536 weights each, two operations a weight and token.
+    ffn = [k for k in p["kernels"] if "silu_mul" in k["kernel"]]
+    assert len(ffn) == 1 and ffn[0]["launches"] == 30
+    assert 1 <= ffn[0]["ops"] / (30 * 2 * 2 * 576 * 1536 * p["tok"]) < 1.02, ffn
+    weights = 30 * 2 * 576 * 1536 * 20 / 32
+    assert weights <= ffn[0]["bytes"] < 1.2 * weights, ffn
+    # No launch is faster than its limit, but for weights that stay in the caches.
+    assert all(k["limit_ms"] < 3 * k["ms"] for k in p["kernels"])
+assert d["peaks"]["bf16_ops_per_s"] >= 0
+drawing = tree.parse(sys.argv[2]).getroot()
+kinds = [e.get("class") for e in drawing.iter() if e.get("class")]
+assert kinds.count("prompt") >= 6 and kinds.count("token") >= 6 and kinds.count("roof") >= 3, kinds
+P
+ok "bench_profile_adds_up_and_is_drawn"
+kg bench --kernel add --svg x; says 2 '--svg belongs to a model'
+ok "bench_svg_of_a_kernel"
 kg bench -m $smol -p 9000 -n 0; says 1 'at most 8192'; ok "bench_beyond_the_context"
 kg inspect --graph $smol; [ $status_of = 0 ] && grep -q '^graph of the family llama: 483 kernels' "$tmp/out" && grep -q '^fused into' "$tmp/out" &&
     grep -qE '^  layer 0 … 2[0-9]' "$tmp/out"; ok "inspect_graph"
