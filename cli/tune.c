@@ -220,6 +220,26 @@ static bool report(const struct tune_options *o, const struct tuner *t, const st
 /* ---- Command ------------------------------------------------------------------------------------------------------
  */
 
+/* What has no choice yet comes first: a sweep that was cut short goes on where it was. */
+static void unknown_first(const struct tuner *t, struct sweeps *list) {
+    struct compiler c = {.dsl = t->dsl, .target = t->target};
+    struct sweep *known = mem_new((list->n + 1) * sizeof *known);
+    size_t n_known = 0, n = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        struct sweep *s = &list->items[i];
+        char *key = compile_key(&c, s->spec);
+        json_t *choice = tunedb_find(t->db, key, pool_threads(t->pool), s->use);
+        if (choice)
+            known[n_known++] = *s;
+        else
+            list->items[n++] = *s;
+        json_decref(choice);
+        mem_free(key);
+    }
+    for (size_t i = 0; i < n_known; i++) list->items[n + i] = known[i];
+    mem_free(known);
+}
+
 static bool check(const void *opts, struct err *e) {
     const struct tune_options *o = opts;
     if (!o->engine.model == !o->kernels.n) return err_set(e, ERR_USAGE, "expected a KERNEL or -m MODEL");
@@ -245,6 +265,7 @@ static bool run(const void *opts, struct err *e) {
     ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
          pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
          peaks_measure(t.pool, &t.target, NULL, &t.peaks, e);
+    if (ok) unknown_first(&t, &list);
     t.deadline = now_s() + o->budget;
     for (size_t i = 0; i < list.n && ok; i++) ok = sweep_run(&t, &list.items[i], e);
     /* A busy machine shows its peaks only now and then: limits are by the best that was seen. */
