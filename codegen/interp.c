@@ -217,6 +217,44 @@ static bool run_dot4(const struct interp *in, const struct ir_op *op, uint64_t *
     return true;
 }
 
+/* f16 or bf16, element e of a word */
+static double half_of(uint64_t word, unsigned e, bool bf16) {
+    uint32_t h = (uint32_t)(word >> 16 * e) & 0xffff;
+    return to_f(bf16 ? h << 16 : f32_bits_from_f16((uint16_t)h));
+}
+
+/* The row of A at word a with the row of B at word b: one word's products. */
+static bool mma_word(const struct interp *in, const struct ir_op *op, uint64_t a, uint64_t b, int64_t *isum,
+                     double *fsum) {
+    const struct ir_mma_shape *s = &ir_mma_shapes[op->imm];
+    for (unsigned e = 0; e < s->per; e++) {
+        if (s->acc == IR_F32) {
+            bool bf16 = op->imm == IR_MMA_M16N8K16_BF16;
+            *fsum += half_of(a, e, bf16) * half_of(b, e, bf16);
+            continue;
+        }
+        int8_t sb = (int8_t)(b >> 8 * e);
+        if (sb == -128) return broken(in, op, "a byte of b is -128");
+        *isum += (int64_t)(a >> 8 * e & 255) * sb;
+    }
+    return true;
+}
+
+static bool run_mma(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    const uint64_t *c = lanes_of(in, op->args[0]), *a = lanes_of(in, op->args[1]), *b = lanes_of(in, op->args[2]);
+    const struct ir_mma_shape *s = &ir_mma_shapes[op->imm];
+    for (unsigned i = 0; i < s->m; i++)
+        for (unsigned j = 0; j < s->n; j++) {
+            unsigned at = ir_mma_lane_c(i, j);
+            int64_t isum = (int64_t)c[at];
+            double fsum = s->acc == IR_F32 ? (double)to_f(c[at]) : 0;
+            for (unsigned w = 0; w < s->k / s->per; w++)
+                if (!mma_word(in, op, a[ir_mma_lane_a(s, i, w)], b[ir_mma_lane_b(j, w)], &isum, &fsum)) return false;
+            r[at] = s->acc == IR_F32 ? from_f((float)fsum) : (uint32_t)isum;
+        }
+    return true;
+}
+
 static void run_reduce(const struct interp *in, const struct ir_op *op, uint64_t *r) {
     struct ir_type t = in->f->values[op->args[0]].type;
     unsigned width = ir_scalar_bits(t.scalar);
@@ -265,6 +303,38 @@ static bool run_store(const struct interp *in, const struct ir_op *op) {
     unsigned bytes = ir_scalar_bits(t.scalar) / 8, stride = op->stride ? op->stride : bytes;
     for (unsigned l = 0; l < t.lanes; l++)
         if (!m || m[l]) memcpy(p + (size_t)l * stride, &v[l], bytes);
+    return true;
+}
+
+/* gather, scatter: the address of lane l, `base` being the first operand of the address */
+static bool lane_address(const struct interp *in, const struct ir_op *op, int base, unsigned l, uint8_t **out) {
+    uint64_t p = *lanes_of(in, op->args[base]) + *lanes_of(in, op->args[base + 1]) + (uint64_t)op->imm;
+    p += (uint64_t)(int64_t)(int32_t)lanes_of(in, op->args[base + 2])[l];
+    if (p % op->align)
+        return broken(in, op, "lane %u's address ...%03" PRIx64 " is not aligned to %u", l, p & 0xfff, op->align);
+    *out = (uint8_t *)(uintptr_t)p;
+    return true;
+}
+
+static bool run_gather(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    for (unsigned l = 0; l < op->type.lanes; l++) {
+        uint8_t *p;
+        if (!lane_address(in, op, 0, l, &p)) return false;
+        r[l] = 0;
+        memcpy(&r[l], p, ir_scalar_bits(op->type.scalar) / 8);
+    }
+    return true;
+}
+
+static bool run_scatter(const struct interp *in, const struct ir_op *op) {
+    const uint64_t *v = lanes_of(in, op->args[0]), *m = lanes_of(in, op->args[1]);
+    struct ir_type t = in->f->values[op->args[0]].type;
+    for (unsigned l = 0; l < t.lanes; l++) {
+        uint8_t *p;
+        if (!m[l]) continue;
+        if (!lane_address(in, op, 2, l, &p)) return false;
+        memcpy(p, &v[l], ir_scalar_bits(t.scalar) / 8);
+    }
     return true;
 }
 
@@ -341,12 +411,16 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
         return true;
     case IR_DOT4:
         return run_dot4(in, op, r);
+    case IR_MMA:
+        return run_mma(in, op, r);
     case IR_HSUM:
     case IR_HMAX:
         run_reduce(in, op, r);
         return true;
     case IR_LOAD:
         return run_load(in, op, r);
+    case IR_GATHER:
+        return run_gather(in, op, r);
     default:
         break;
     }
@@ -438,6 +512,9 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
         case IR_STORE:
         case IR_STOREM:
             ok = run_store(in, op);
+            break;
+        case IR_SCATTER:
+            ok = run_scatter(in, op);
             break;
         case IR_FOR:
             ok = op->split ? run_split(in, op) : run_for(in, op);

@@ -8,6 +8,12 @@ const struct ir_op_info ir_op_info[IR_N_OPS] = {
 #undef X
 };
 
+const struct ir_mma_shape ir_mma_shapes[IR_N_MMA] = {
+#define X(NAME, text, m, n, k, per, acc) [IR_MMA_##NAME] = {text, m, n, k, per, acc},
+    IR_MMA_SHAPES(X)
+#undef X
+};
+
 unsigned ir_scalar_bits(enum ir_scalar s) {
     static const uint8_t bits[IR_N_SCALARS] = {[IR_I1] = 1,   [IR_I8] = 8,   [IR_I16] = 16, [IR_I32] = 32,
                                                [IR_I64] = 64, [IR_F16] = 16, [IR_F32] = 32, [IR_PTR] = 64};

@@ -14,7 +14,7 @@
 
 /* Limits: what the parser accepts and the verifier enforces. They bound time and memory on hostile text. */
 enum {
-    IR_MAX_LANES = 64,
+    IR_MAX_LANES = 128,
     IR_MAX_DEPTH = 64,      /* nested for/if */
     IR_MAX_CARRIES = 512,   /* of one for */
     IR_MAX_OPS = 1 << 18,   /* of one module */
@@ -30,7 +30,7 @@ enum {
 
 enum ir_scalar { IR_NONE, IR_I1, IR_I8, IR_I16, IR_I32, IR_I64, IR_F16, IR_F32, IR_PTR, IR_N_SCALARS };
 
-/* lanes is 1 for a scalar, a power of two from 2 to 64 for a vector. {IR_NONE, 0} is "no result". */
+/* lanes is 1 for a scalar, a power of two from 2 to 128 for a vector. {IR_NONE, 0} is "no result". */
 struct ir_type {
     uint8_t scalar, lanes;
 };
@@ -43,6 +43,7 @@ enum ir_imm {
     IMM_CONST, /* a constant; imm holds the bits, zero-extended */
     IMM_STACK, /* BYTES align A */
     IMM_UMAX,  /* umax=M */
+    IMM_MMA,   /* a shape's name; imm is its row in ir_mma_shapes */
     IMM_MEM,   /* C align A, stride N where lanes are not neighbours, and inv for a load */
     IMM_FOR,
 };
@@ -51,8 +52,8 @@ enum ir_effect {
     EFF_PURE,  /* depends on its operands only and cannot trap: may be merged, moved, dropped */
     EFF_TRAP,  /* as pure, but traps on a bad operand: may be merged and dropped, never moved to where it did not run */
     EFF_ALLOC, /* stack, shared: fresh each time, so never merged */
-    EFF_READ,  /* load: as trap when `inv` */
-    EFF_WRITE, /* store, storem */
+    EFF_READ,  /* load, gather: as trap when `inv` */
+    EFF_WRITE, /* store, storem, scatter */
     EFF_CTRL,  /* for, if, yield */
 };
 
@@ -81,10 +82,13 @@ enum ir_rule {
     RULE_NARROW,  /* integer to a narrower integer */
     RULE_BITCAST, /* no ptr; equal total bits */
     RULE_DOT4,    /* all T = i32xN, 1 <= umax <= 255 */
+    RULE_MMA,     /* T and c: the shape's accumulators; a and b: its words */
     RULE_REDUCE,  /* T = operand's scalar: i8..i64, f32 */
     RULE_LOAD,    /* T not i1; ptr, i64 */
     RULE_STORE,   /* value not i1; ptr, i64 */
     RULE_STOREM,  /* vector value, i1 mask of its lanes, ptr, i64 */
+    RULE_GATHER,  /* T a vector, not i1; ptr, i64, i32 of T's lanes */
+    RULE_SCATTER, /* vector value, i1 mask, ptr, i64, i32 of its lanes */
     RULE_FOR,     /* i64 bounds, carries */
     RULE_IF,      /* scalar i1 */
     RULE_YIELD,   /* the carries' types, last in its block */
@@ -148,14 +152,51 @@ enum ir_rule {
     X(TRUNC, "trunc", 1, IMM_NONE, RULE_NARROW, EFF_PURE)                                                              \
     X(BITCAST, "bitcast", 1, IMM_NONE, RULE_BITCAST, EFF_PURE)                                                         \
     X(DOT4, "dot4", 3, IMM_UMAX, RULE_DOT4, EFF_PURE)                                                                  \
+    X(MMA, "mma", 3, IMM_MMA, RULE_MMA, EFF_PURE)                                                                      \
     X(HSUM, "hsum", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \
     X(HMAX, "hmax", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \
     X(LOAD, "load", 2, IMM_MEM, RULE_LOAD, EFF_READ)                                                                   \
+    X(GATHER, "gather", 3, IMM_MEM, RULE_GATHER, EFF_READ)                                                             \
     X(STORE, "store", 3, IMM_MEM, RULE_STORE, EFF_WRITE)                                                               \
     X(STOREM, "storem", 4, IMM_MEM, RULE_STOREM, EFF_WRITE)                                                            \
+    X(SCATTER, "scatter", 5, IMM_MEM, RULE_SCATTER, EFF_WRITE)                                                         \
     X(FOR, "for", -1, IMM_FOR, RULE_FOR, EFF_CTRL)                                                                     \
     X(IF, "if", 1, IMM_NONE, RULE_IF, EFF_CTRL)                                                                        \
     X(YIELD, "yield", -1, IMM_NONE, RULE_YIELD, EFF_CTRL)
+
+/* Products of matrix tiles (mma): C[m][n] += A[m][k] . B[n][k]. A 32-bit word of A or B holds `per` elements adjacent
+ * in k, the first lowest. Which lane holds what (docs/ir.md): rows go in eights, four words or two pairs of columns
+ * beside each other, so that 32 lanes are what a warp's threads hold in one register of mma.sync (PTX ISA, "Warp-level
+ * matrix instructions"). X(enumerator, text, m, n, k, per, scalar of C) */
+#define IR_MMA_SHAPES(X)                                                                                               \
+    X(M16N8K32_U8S8, "m16n8k32.u8s8", 16, 8, 32, 4, IR_I32)                                                            \
+    X(M16N8K16_U8S8, "m16n8k16.u8s8", 16, 8, 16, 4, IR_I32)                                                            \
+    X(M16N8K16_F16, "m16n8k16.f16", 16, 8, 16, 2, IR_F32)                                                              \
+    X(M16N8K16_BF16, "m16n8k16.bf16", 16, 8, 16, 2, IR_F32)
+
+enum ir_mma {
+#define X(NAME, ...) IR_MMA_##NAME,
+    IR_MMA_SHAPES(X)
+#undef X
+        IR_N_MMA
+};
+
+struct ir_mma_shape {
+    const char *name;
+    uint8_t m, n, k, per, acc; /* acc: enum ir_scalar */
+};
+extern const struct ir_mma_shape ir_mma_shapes[IR_N_MMA];
+
+/* The lanes that hold C[i][j], and word w (of k / per) of row i of A and of row j of B. */
+static inline unsigned ir_mma_lane_c(unsigned i, unsigned j) {
+    return 32 * (i / 8 * 2 + j % 2) + 4 * (i % 8) + j / 2;
+}
+static inline unsigned ir_mma_lane_a(const struct ir_mma_shape *s, unsigned i, unsigned w) {
+    return 32 * (i / 8 + w / 4 * (s->m / 8)) + 4 * (i % 8) + w % 4;
+}
+static inline unsigned ir_mma_lane_b(unsigned j, unsigned w) {
+    return 32 * (w / 4) + 4 * j + w % 4;
+}
 
 enum ir_opcode {
 #define X(NAME, ...) IR_##NAME,
@@ -183,9 +224,10 @@ struct ir_value_info {
 
 /* Operands, per opcode:
  *   load: base, offset          store: value, base, offset          storem: value, mask, base, offset
+ *   gather: base, offset, lanes' offsets                            scatter: value, mask, base, offset, lanes' offsets
  *   for: lo, hi, init...        if: condition                       yield: one value per carry
  *   everything else: as written.
- * results: one value, none (store, storem, if, yield), or a for's carries' last values.
+ * results: one value, none (store, storem, scatter, if, yield), or a for's carries' last values.
  * inner (for only): the index, then the carries, as seen by the body.
  * A split for with carries has a second block, merge; pair: the states of two parts as seen by it, the lower one's
  * first. */

@@ -256,7 +256,7 @@ static bool expect_type(struct parser *ps, struct ir_type *t) {
         *t = ir_type_of(names[i].s, lanes);
         return true;
     }
-    return expected(ps, "a type (i1 i8 i16 i32 i64 f16 f32 ptr, but for ptr with xN, N a power of two from 2 to 64)");
+    return expected(ps, "a type (i1 i8 i16 i32 i64 f16 f32 ptr, but for ptr with xN, N a power of two from 2 to 128)");
 }
 
 /* Rounds m * 2^e (m != 0, sticky: plus something below) to the nearest float of `mbits` stored mantissa bits and least
@@ -368,6 +368,15 @@ static bool parse_lanes(struct parser *ps, struct ir_op *op) {
     return true;
 }
 
+static bool expect_shape(struct parser *ps, int64_t *out) {
+    for (int i = 0; i < IR_N_MMA; i++)
+        if (accept_word(ps, ir_mma_shapes[i].name)) {
+            *out = i;
+            return true;
+        }
+    return expected(ps, "a shape such as m16n8k32.u8s8");
+}
+
 static bool parse_immediate(struct parser *ps, struct ir_op *op) {
     switch (ir_op_info[op->code].imm) {
     case IMM_NONE:
@@ -383,17 +392,19 @@ static bool parse_immediate(struct parser *ps, struct ir_op *op) {
         return expect_int(ps, "the number of bytes", 1, IR_MAX_STACK, &op->imm) && expect_align(ps, &op->align);
     case IMM_UMAX:
         return expect_word(ps, "umax") && expect_char(ps, '=') && expect_int(ps, "umax", 1, 255, &op->imm);
+    case IMM_MMA:
+        return expect_shape(ps, &op->imm);
     case IMM_MEM:
         if (!expect_char(ps, ',') ||
             !expect_int(ps, "the constant offset", -(__int128)IR_MAX_OFFSET, IR_MAX_OFFSET, &op->imm) ||
             !expect_align(ps, &op->align))
             return false;
-        if (accept_word(ps, "stride")) {
+        if (op->code != IR_GATHER && op->code != IR_SCATTER && accept_word(ps, "stride")) {
             int64_t stride;
             if (!expect_int(ps, "the stride of the lanes", 1, IR_MAX_ALIGN, &stride)) return false;
             op->stride = (uint32_t)stride;
         }
-        op->inv = op->code == IR_LOAD && accept_word(ps, "inv");
+        op->inv = ir_op_info[op->code].effect == EFF_READ && accept_word(ps, "inv");
         return true;
     }
     return false;

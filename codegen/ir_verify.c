@@ -171,6 +171,30 @@ static bool check_memory(struct verifier *v, uint32_t base) {
     return want_arg(v, base, type_ptr) && want_arg(v, base + 1, type_i64);
 }
 
+/* gather and scatter: base, offset and the lanes' offsets from operand `base` on, for values of type t */
+static bool check_lanes_memory(struct verifier *v, struct ir_type t, uint32_t base) {
+    if (t.scalar == IR_I1) return fail(v, "i1 has no form in memory: use select and i8");
+    if (v->op->imm < -IR_MAX_OFFSET || v->op->imm > IR_MAX_OFFSET)
+        return fail(v, "the constant offset is out of range");
+    return want_arg(v, base, type_ptr) && want_arg(v, base + 1, type_i64) &&
+           want_arg(v, base + 2, ir_type_of(IR_I32, t.lanes));
+}
+
+static bool check_scatter(struct verifier *v) {
+    struct ir_type t = arg_type(v, 0);
+    if (t.lanes < 2) return wrong_operand(v, 0, "a vector");
+    return want_arg(v, 1, ir_type_of(IR_I1, t.lanes)) && check_lanes_memory(v, t, 2);
+}
+
+static bool check_mma(struct verifier *v) {
+    if (v->op->imm < 0 || v->op->imm >= IR_N_MMA) return fail(v, "there is no such shape");
+    const struct ir_mma_shape *s = &ir_mma_shapes[v->op->imm];
+    struct ir_type c = ir_type_of((enum ir_scalar)s->acc, s->m * s->n);
+    if (!ir_type_eq(v->op->type, c)) return wrong_result(v, "the shape's accumulators");
+    return want_arg(v, 0, c) && want_arg(v, 1, ir_type_of(IR_I32, s->m * s->k / s->per)) &&
+           want_arg(v, 2, ir_type_of(IR_I32, s->n * s->k / s->per));
+}
+
 static bool check_rule(struct verifier *v) {
     const struct ir_op *op = v->op;
     struct ir_type t = op->type;
@@ -229,6 +253,8 @@ static bool check_rule(struct verifier *v) {
     case RULE_DOT4:
         if (op->imm < 1 || op->imm > 255) return fail(v, "umax must be from 1 to 255, found %" PRId64, op->imm);
         return t.scalar == IR_I32 && t.lanes > 1 ? want_all(v, t) : wrong_result(v, "a vector of i32");
+    case RULE_MMA:
+        return check_mma(v);
     case RULE_REDUCE: {
         struct ir_type a = arg_type(v, 0);
         if (t.lanes != 1 || !(number || t.scalar == IR_F32)) return wrong_result(v, "a scalar number");
@@ -240,6 +266,10 @@ static bool check_rule(struct verifier *v) {
         return check_memory(v, 1);
     case RULE_STOREM:
         return check_memory(v, 2);
+    case RULE_GATHER:
+        return t.lanes > 1 ? check_lanes_memory(v, t, 0) : wrong_result(v, "a vector");
+    case RULE_SCATTER:
+        return check_scatter(v);
     case RULE_FOR:
         return check_for(v);
     case RULE_IF:
@@ -256,7 +286,7 @@ static bool check_attributes(struct verifier *v) {
     if ((imm == IMM_MEM || imm == IMM_STACK) &&
         (!op->align || op->align > IR_MAX_ALIGN || (op->align & (op->align - 1))))
         return fail(v, "the alignment must be a power of two up to %d, found %" PRIu32, IR_MAX_ALIGN, op->align);
-    if (op->inv && op->code != IR_LOAD) return fail(v, "only a load can be inv");
+    if (op->inv && ir_op_info[op->code].effect != EFF_READ) return fail(v, "only a load or gather can be inv");
     if (imm == IMM_CONST && (uint64_t)op->imm & ~ir_mask(ir_scalar_bits(op->type.scalar)))
         return fail(v, "the constant does not fit its type");
     if (imm == IMM_K && (op->imm < 0 || op->imm > IR_MAX_INDEX)) return fail(v, "the index is out of range");

@@ -135,7 +135,7 @@ bool llvm_compile(const struct ir_module *m, const struct target *t, enum codege
                   struct err *e) {
     if (!llvm_open(e)) return false;
     if (t->ptx) {
-        if (!ptx_check(m, e)) return false;
+        if (!ptx_check(m, t, e)) return false;
         if (stage == STAGE_OBJ) stage = STAGE_ASM; /* what a driver loads is text */
     }
     for (const struct ir_func *f = m->first; f && !t->ptx; f = f->next)

@@ -21,7 +21,8 @@ LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t) {
     default:
         s = LLVMIntTypeInContext(em->ctx, ir_scalar_bits(t.scalar));
     }
-    return t.lanes > 1 && !em->ptx ? LLVMVectorType(s, t.lanes) : s;
+    unsigned n = em->ptx ? (t.lanes + PTX_LANES - 1) / PTX_LANES : t.lanes; /* a warp's thread holds every 32nd lane */
+    return n > 1 ? LLVMVectorType(s, n) : s;
 }
 
 static LLVMValueRef lane_const(struct emitter *em, struct ir_type t, uint64_t bits) {
@@ -37,7 +38,8 @@ static LLVMValueRef vector_const(struct emitter *em, struct ir_type t, const uin
 }
 
 LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits) {
-    if (t.lanes == 1 || em->ptx) return lane_const(em, t, bits);
+    if (em->ptx) t.lanes = (uint8_t)((t.lanes + PTX_LANES - 1) / PTX_LANES);
+    if (t.lanes == 1) return lane_const(em, t, bits);
     uint64_t all[IR_MAX_LANES];
     for (unsigned i = 0; i < t.lanes; i++) all[i] = bits;
     return vector_const(em, t, all);
@@ -60,7 +62,7 @@ static LLVMValueRef call_on(struct emitter *em, const char *name, LLVMValueRef a
 
 /* ---- lanes ---- */
 
-static LLVMValueRef shuffle2(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n) {
+LLVMValueRef llvm_shuffle(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n) {
     LLVMValueRef mask[IR_MAX_LANES];
     for (unsigned i = 0; i < n; i++) mask[i] = LLVMConstInt(LLVMInt32TypeInContext(em->ctx), index[i], 0);
     return LLVMBuildShuffleVector(em->b, a, b, LLVMConstVector(mask, n), "");
@@ -69,13 +71,13 @@ static LLVMValueRef shuffle2(struct emitter *em, LLVMValueRef a, LLVMValueRef b,
 LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n) {
     unsigned have = LLVMGetVectorSize(LLVMTypeOf(v)), index[IR_MAX_LANES];
     for (unsigned i = 0; i < n; i++) index[i] = first + i < have ? first + i : have; /* `have`: a lane of the zeros */
-    return shuffle2(em, v, LLVMConstNull(LLVMTypeOf(v)), index, n);
+    return llvm_shuffle(em, v, LLVMConstNull(LLVMTypeOf(v)), index, n);
 }
 
 static LLVMValueRef concat(struct emitter *em, LLVMValueRef a, LLVMValueRef b, unsigned half) {
     unsigned index[IR_MAX_LANES];
     for (unsigned i = 0; i < 2 * half; i++) index[i] = i;
-    return shuffle2(em, a, b, index, 2 * half);
+    return llvm_shuffle(em, a, b, index, 2 * half);
 }
 
 static LLVMValueRef i32_const(struct emitter *em, unsigned k) {
@@ -89,7 +91,7 @@ static LLVMValueRef insert(struct emitter *em, LLVMValueRef vec, LLVMValueRef la
 static LLVMValueRef splat(struct emitter *em, LLVMValueRef lane, struct ir_type t) {
     LLVMValueRef one = insert(em, LLVMGetPoison(llvm_type(em, t)), lane, 0);
     unsigned index[IR_MAX_LANES] = {0};
-    return shuffle2(em, one, LLVMGetPoison(llvm_type(em, t)), index, t.lanes);
+    return llvm_shuffle(em, one, LLVMGetPoison(llvm_type(em, t)), index, t.lanes);
 }
 
 static LLVMValueRef emit_iota(struct emitter *em, struct ir_type t) {
@@ -106,7 +108,7 @@ static LLVMValueRef emit_concat(struct emitter *em, LLVMValueRef a, LLVMValueRef
 static LLVMValueRef emit_shuffle(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
     unsigned index[IR_MAX_LANES];
     for (unsigned i = 0; i < op->type.lanes; i++) index[i] = op->lanes[i];
-    return shuffle2(em, v, LLVMGetPoison(LLVMTypeOf(v)), index, op->type.lanes);
+    return llvm_shuffle(em, v, LLVMGetPoison(LLVMTypeOf(v)), index, op->type.lanes);
 }
 
 /* ---- arithmetic ---- */
@@ -139,13 +141,14 @@ static LLVMValueRef emit_reduce(struct emitter *em, LLVMValueRef v, struct ir_ty
     return v;
 }
 
-/* dot4 in registers the target's instruction is declared for: a longer vector in parts, a shorter one padded. */
-static LLVMValueRef emit_dot4(struct emitter *em, LLVMValueRef *a, const struct ir_op *op) {
-    unsigned n = op->type.lanes, width;
-    const struct dot4_impl *impl = target_dot4(em->target, (unsigned)op->imm, &width);
+/* A longer vector in parts, a shorter one padded. */
+LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, unsigned umax) {
+    unsigned width;
+    const struct dot4_impl *impl = target_dot4(em->target, umax, &width);
     if (n < 4) {
-        for (int i = 0; i < 3; i++) a[i] = llvm_lanes(em, a[i], 0, 4);
-        return llvm_lanes(em, impl->emit(em, a[0], a[1], a[2], 4), 0, n);
+        LLVMValueRef v[3];
+        for (int i = 0; i < 3; i++) v[i] = llvm_lanes(em, a[i], 0, 4);
+        return llvm_lanes(em, impl->emit(em, v[0], v[1], v[2], 4), 0, n);
     }
     if (n <= width) return impl->emit(em, a[0], a[1], a[2], n);
     LLVMValueRef part[IR_MAX_LANES];
@@ -158,12 +161,12 @@ static LLVMValueRef emit_dot4(struct emitter *em, LLVMValueRef *a, const struct 
     return part[0];
 }
 
-static LLVMValueRef emit_fma(struct emitter *em, LLVMValueRef *a) {
+LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a) {
     if (em->target->fma) return llvm_call(em, "llvm.fma", LLVMTypeOf(a[0]), 3, a);
     return LLVMBuildFAdd(em->b, LLVMBuildFMul(em->b, a[0], a[1], ""), a[2], "");
 }
 
-static LLVMValueRef emit_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t) {
     if (!(em->target->features & FEAT_AVX2)) return x86_soft_fpext(em, v, t);
     LLVMTypeRef half = LLVMHalfTypeInContext(em->ctx);
     v = LLVMBuildBitCast(em->b, v, t.lanes > 1 ? LLVMVectorType(half, t.lanes) : half, "");
@@ -209,15 +212,44 @@ static void emit_store(struct emitter *em, const struct ir_op *op) {
     LLVMSetAlignment(s, op->align);
 }
 
+static LLVMValueRef masked_call(struct emitter *em, const char *name, LLVMTypeRef *overload, unsigned n,
+                                LLVMValueRef *args, unsigned pointer, uint32_t align) {
+    unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, overload, 2);
+    LLVMValueRef call = LLVMBuildCall2(em->b, LLVMGlobalGetValueType(f), f, args, n, "");
+    unsigned kind = LLVMGetEnumAttributeKindForName("align", strlen("align"));
+    LLVMAddCallSiteAttribute(call, pointer, LLVMCreateEnumAttribute(em->ctx, kind, align));
+    return call;
+}
+
 static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef args[3] = {em->values[op->args[0]], address(em, op->args[2], op->args[3], op->imm),
                             em->values[op->args[1]]};
     LLVMTypeRef overload[2] = {LLVMTypeOf(args[0]), LLVMTypeOf(args[1])};
-    unsigned id = LLVMLookupIntrinsicID("llvm.masked.store", strlen("llvm.masked.store"));
-    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, overload, 2);
-    LLVMValueRef call = LLVMBuildCall2(em->b, LLVMGlobalGetValueType(f), f, args, 3, "");
-    unsigned kind = LLVMGetEnumAttributeKindForName("align", strlen("align"));
-    LLVMAddCallSiteAttribute(call, 2, LLVMCreateEnumAttribute(em->ctx, kind, op->align));
+    masked_call(em, "llvm.masked.store", overload, 3, args, 2, op->align);
+}
+
+/* A pointer a lane: base, offset and the lanes' offsets stand from operand `base` on. */
+static LLVMValueRef lane_addresses(struct emitter *em, const struct ir_op *op, int base) {
+    LLVMValueRef at = em->values[op->args[base + 2]];
+    LLVMTypeRef wide = LLVMVectorType(LLVMInt64TypeInContext(em->ctx), LLVMGetVectorSize(LLVMTypeOf(at)));
+    return llvm_byte_offset(em, address(em, op->args[base], op->args[base + 1], op->imm),
+                            LLVMBuildSExt(em->b, at, wide, ""));
+}
+
+static LLVMValueRef emit_gather(struct emitter *em, const struct ir_op *op) {
+    LLVMTypeRef type = llvm_type(em, op->type), flags = llvm_type(em, ir_type_of(IR_I1, op->type.lanes));
+    LLVMValueRef args[3] = {lane_addresses(em, op, 0), LLVMConstAllOnes(flags), LLVMGetPoison(type)};
+    LLVMTypeRef overload[2] = {type, LLVMTypeOf(args[0])};
+    LLVMValueRef v = masked_call(em, "llvm.masked.gather", overload, 3, args, 1, op->align);
+    if (op->inv) llvm_mark_invariant(em, v);
+    return v;
+}
+
+static void emit_scatter(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef args[3] = {em->values[op->args[0]], lane_addresses(em, op, 2), em->values[op->args[1]]};
+    LLVMTypeRef overload[2] = {LLVMTypeOf(args[0]), LLVMTypeOf(args[1])};
+    masked_call(em, "llvm.masked.scatter", overload, 3, args, 2, op->align);
 }
 
 /* args[K] and dims[K]: the arrays do not change while the function runs. */
@@ -385,7 +417,7 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_FMAX:
         return choose(em, LLVMRealOGT, a[0], a[1]);
     case IR_FMA:
-        return emit_fma(em, a);
+        return llvm_fma(em, a);
     case IR_FNEG:
         return LLVMBuildFNeg(b, a[0], "");
     case IR_FABS:
@@ -395,7 +427,7 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_FRINT:
         return emit_frint(em, a[0], t);
     case IR_FPEXT:
-        return emit_fpext(em, a[0], t);
+        return llvm_fpext(em, a[0], t);
     case IR_FPTRUNC:
         return emit_fptrunc(em, a[0], t);
     case IR_SITOFP:
@@ -411,12 +443,16 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_BITCAST:
         return llvm_bitcast(em, a[0], t);
     case IR_DOT4:
-        return emit_dot4(em, a, op);
+        return llvm_dot4(em, a, t.lanes, (unsigned)op->imm);
+    case IR_MMA:
+        return llvm_soft_mma(em, op, a);
     case IR_HSUM:
     case IR_HMAX:
         return emit_reduce(em, a[0], em->f->values[op->args[0]].type, op->code == IR_HSUM);
     case IR_LOAD:
         return emit_load(em, op);
+    case IR_GATHER:
+        return emit_gather(em, op);
     default:
         bug("flat IR operation %d has no value", op->code);
     }
@@ -427,12 +463,15 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
         switch (op->code) {
         case IR_STORE:
         case IR_STOREM:
+        case IR_SCATTER:
             if (em->ptx)
                 ptx_store(em, op);
             else if (op->code == IR_STORE)
                 emit_store(em, op);
-            else
+            else if (op->code == IR_STOREM)
                 emit_masked_store(em, op);
+            else
+                emit_scatter(em, op);
             break;
         case IR_FOR:
             emit_for(em, op);

@@ -36,6 +36,15 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b);
 
 /* The lanes first, first+1, ... of v; lanes outside v are zero. */
 LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n);
+LLVMValueRef llvm_shuffle(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n);
+LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t); /* t: f32 */
+
+/* dot4 of n lanes in registers the target's instruction is declared for. */
+LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, unsigned umax);
+LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a);
+
+/* mma for targets without a matrix unit: shuffles and dot4, or shuffles and fma in order of k. */
+LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
 
 /* Conversions without F16C: the integer steps of codegen/f16.h on vectors or scalars. */
 LLVMValueRef x86_soft_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);

@@ -67,6 +67,8 @@ static bool crosses_threads(const struct ir_func *f, const struct ir_op *op) {
     case IR_HMAX:
     case IR_STORE:
     case IR_STOREM:
+    case IR_SCATTER:
+    case IR_MMA:
         return true;
     case IR_BITCAST:
         return f->values[op->args[0]].type.lanes != op->type.lanes;
@@ -100,14 +102,31 @@ static bool check_in_split(const struct ir_func *f, const struct ir_op *op, cons
     return true;
 }
 
-static bool check_block(const struct ir_func *f, const struct ir_block *b, const struct ir_op *split, uint64_t *shared,
-                        struct err *e) {
+static unsigned widest(const struct ir_func *f, const struct ir_op *op) {
+    unsigned n = op->type.lanes;
+    for (uint32_t i = 0; i < op->n_args; i++)
+        if (f->values[op->args[i]].type.lanes > n) n = f->values[op->args[i]].type.lanes;
+    return n;
+}
+
+/* Moves whole registers of a long vector, or none. */
+static bool whole_registers(const struct ir_op *op) {
+    if (op->code == IR_SLICE) return op->imm % PTX_LANES == 0 && op->type.lanes >= PTX_LANES;
+    return op->code == IR_CONCAT || op->code == IR_CONST || op->code == IR_MMA;
+}
+
+static bool check_block(const struct ir_func *f, const struct ir_block *b, const struct target *t,
+                        const struct ir_op *split, uint64_t *shared, struct err *e) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
-        if (op->type.lanes > PTX_LANES)
+        unsigned lanes = widest(f, op);
+        if (lanes > PTX_LANES && !whole_registers(op))
             return err_set(e, ERR_UNSUPPORTED,
                            "flat IR line %" PRIu32 ", func @%s, %s: a vector of %u lanes; a warp has %d: lower it for "
                            "32 lanes or fewer",
-                           op->line, f->name, ir_op_info[op->code].name, op->type.lanes, PTX_LANES);
+                           op->line, f->name, ir_op_info[op->code].name, lanes, PTX_LANES);
+        if (op->code == IR_MMA && !(t->features & FEAT_MMA))
+            return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: %s has no mma %s", op->line,
+                           f->name, t->name, ir_mma_shapes[op->imm].name);
         if ((op->code == IR_STACK || op->code == IR_SHARED) && (*shared += shared_bytes(op)) > MAX_SHARED)
             return err_set(e, ERR_UNSUPPORTED,
                            "flat IR line %" PRIu32 ", func @%s: %d warps and what they share take %" PRIu64
@@ -120,15 +139,15 @@ static bool check_block(const struct ir_func *f, const struct ir_block *b, const
                 return err_set(e, ERR_UNSUPPORTED,
                                "flat IR line %" PRIu32 ", func @%s: a loop carries a pointer; carry an offset",
                                op->line, f->name);
-        if (op->body && !check_block(f, op->body, op->split ? op : split, shared, e)) return false;
+        if (op->body && !check_block(f, op->body, t, op->split ? op : split, shared, e)) return false;
     }
     return true;
 }
 
-bool ptx_check(const struct ir_module *m, struct err *e) {
+bool ptx_check(const struct ir_module *m, const struct target *t, struct err *e) {
     for (const struct ir_func *f = m->first; f; f = f->next) {
         uint64_t shared = scratch_bytes(f, f->body);
-        if (!check_block(f, f->body, NULL, &shared, e)) return false;
+        if (!check_block(f, f->body, t, NULL, &shared, e)) return false;
     }
     return true;
 }
@@ -219,13 +238,39 @@ static LLVMValueRef shuffle(struct emitter *em, LLVMValueRef v, const struct ir_
     return exchange(em, "idx", v, at);
 }
 
+/* Element k of v, a register of a long vector. */
+static LLVMValueRef element(struct emitter *em, LLVMValueRef v, unsigned k) {
+    return LLVMBuildExtractElement(em->b, v, k32(em, k), "");
+}
+
+/* The registers of two operands, one behind the other. */
+static LLVMValueRef join(struct emitter *em, LLVMValueRef *a, struct ir_type t) {
+    unsigned half = t.lanes / PTX_LANES / 2;
+    LLVMValueRef v = LLVMGetPoison(llvm_type(em, t));
+    for (unsigned k = 0; k < 2 * half; k++) {
+        LLVMValueRef x = half == 1 ? a[k] : element(em, a[k / half], k % half);
+        v = LLVMBuildInsertElement(em->b, v, x, k32(em, k), "");
+    }
+    return v;
+}
+
+static LLVMValueRef registers(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
+    unsigned first = (unsigned)op->imm / PTX_LANES, n = op->type.lanes / PTX_LANES;
+    LLVMValueRef r = n > 1 ? LLVMGetPoison(llvm_type(em, op->type)) : NULL;
+    for (unsigned k = 0; k < n; k++)
+        r = n > 1 ? LLVMBuildInsertElement(em->b, r, element(em, v, first + k), k32(em, k), "") : element(em, v, first);
+    return r;
+}
+
 static LLVMValueRef concat(struct emitter *em, LLVMValueRef *a, struct ir_type t) {
+    if (t.lanes > PTX_LANES) return join(em, a, t);
     LLVMValueRef bit = LLVMBuildAnd(em->b, em->ptx->lane, k32(em, t.lanes / 2), "");
     LLVMValueRef low = LLVMBuildICmp(em->b, LLVMIntEQ, bit, k32(em, 0), "");
     return LLVMBuildSelect(em->b, low, a[0], a[1], "");
 }
 
 static LLVMValueRef slice(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
+    if (op->type.lanes >= PTX_LANES) return registers(em, v, op);
     LLVMValueRef at = LLVMBuildAdd(em->b, lane_of(em, op->type.lanes), k32(em, (uint32_t)op->imm), "");
     return exchange(em, "idx", v, at);
 }
@@ -256,10 +301,45 @@ static LLVMValueRef bitcast(struct emitter *em, LLVMValueRef v, struct ir_type f
     return LLVMBuildBitCast(em->b, r, llvm_type(em, to), "");
 }
 
+/* mma.sync on the words and accumulators that the lanes are made for (docs/ir.md), each as the intrinsic's type. */
+static LLVMValueRef mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a) {
+    static const char *const names[IR_N_MMA] = {
+        [IR_MMA_M16N8K32_U8S8] = "llvm.nvvm.mma.m16n8k32.row.col.u8.s8",
+        [IR_MMA_M16N8K16_U8S8] = "llvm.nvvm.mma.m16n8k16.row.col.u8.s8",
+        [IR_MMA_M16N8K16_F16] = "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
+        [IR_MMA_M16N8K16_BF16] = "llvm.nvvm.mma.m16n8k16.row.col.bf16",
+    };
+    unsigned id = LLVMLookupIntrinsicID(names[op->imm], strlen(names[op->imm])), n = 0;
+    if (!id) bug("LLVM has no intrinsic %s", names[op->imm]);
+    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, NULL, 0), args[12], r;
+    LLVMTypeRef type = LLVMGlobalGetValueType(f), types[12];
+    LLVMGetParamTypes(type, types);
+    for (unsigned i = 0; i < 3; i++) {
+        LLVMValueRef v = a[(i + 1) % 3]; /* A, B, C */
+        bool vector = LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind;
+        for (unsigned k = 0; k < (vector ? LLVMGetVectorSize(LLVMTypeOf(v)) : 1); k++, n++)
+            args[n] = LLVMBuildBitCast(em->b, vector ? element(em, v, k) : v, types[n], "");
+    }
+    LLVMValueRef all = LLVMBuildCall2(em->b, type, f, args, n, "");
+    r = LLVMGetPoison(llvm_type(em, op->type));
+    for (unsigned k = 0; k < op->type.lanes / PTX_LANES; k++)
+        r = LLVMBuildInsertElement(em->b, r, LLVMBuildExtractValue(em->b, all, k, ""), k32(em, k), "");
+    return r;
+}
+
 /* ---- barriers ---- */
 
+static bool reads(const struct ir_op *op) {
+    return ir_op_info[op->code].effect == EFF_READ;
+}
+
+/* Which operand is the base of the address. */
+static uint32_t base_operand(const struct ir_op *op) {
+    return reads(op) ? 0 : op->code == IR_STORE ? 1 : 2;
+}
+
 static unsigned memory_of(const struct emitter *em, const struct ir_op *op) {
-    ir_value base = op->args[op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2];
+    ir_value base = op->args[base_operand(op)];
     enum ir_opcode made = em->f->values[base].def->code;
     if (made == IR_STACK) return MEM_STACK;
     if (made == IR_SHARED) return MEM_SHARED;
@@ -275,20 +355,26 @@ struct place {
 };
 
 static struct place place_of(const struct emitter *em, const struct ir_op *op) {
-    uint32_t first = op->code == IR_LOAD ? 0 : op->code == IR_STORE ? 1 : 2;
-    struct ir_type t = op->code == IR_LOAD ? op->type : em->f->values[op->args[0]].type;
+    uint32_t first = base_operand(op);
+    struct ir_type t = reads(op) ? op->type : em->f->values[op->args[0]].type;
     return (struct place){op->args[first], op->args[first + 1], op->imm, ir_scalar_bits(t.scalar) / 8 * t.lanes, t};
+}
+
+/* Lanes at offsets of their own: where they go is not known here. */
+static bool by_lane(const struct ir_op *op) {
+    return op->code == IR_GATHER || op->code == IR_SCATTER;
 }
 
 /* May a thread other than the one that did `a` meet its bytes in `b`? Both lie behind the same definitions of their
  * operands: pending operations are dropped at the edges of loops. */
 static bool meets(const struct emitter *em, const struct ir_op *a, const struct ir_op *b) {
-    if (a->code == IR_LOAD && b->code == IR_LOAD) return false;
+    if (reads(a) && reads(b)) return false;
     if (!(memory_of(em, a) & memory_of(em, b))) return false;
+    if (by_lane(a) || by_lane(b)) return true;
     struct place x = place_of(em, a), y = place_of(em, b);
     if (x.base != y.base || x.off != y.off) return true;
     if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c) return false;
-    bool both_stores = a->code != IR_LOAD && b->code != IR_LOAD;
+    bool both_stores = !reads(a) && !reads(b);
     /* A team's stores are its first warp's, its loads all warps'. */
     bool same_threads = x.type.lanes == PTX_LANES && (!em->ptx->team || memory_of(em, a) == MEM_STACK);
     return !(x.c == y.c && ir_type_eq(x.type, y.type) && a->stride == b->stride && (both_stores || same_threads));
@@ -315,7 +401,7 @@ static void forget_pending(struct emitter *em) {
     struct ptx *p = em->ptx;
     for (unsigned i = 0; i < p->n_pending; i++) {
         unsigned memory = memory_of(em, p->pending[i]);
-        if (p->pending[i]->code == IR_LOAD)
+        if (reads(p->pending[i]))
             p->read |= memory;
         else
             p->written |= memory;
@@ -325,7 +411,7 @@ static void forget_pending(struct emitter *em) {
 
 static void order(struct emitter *em, const struct ir_op *op) {
     struct ptx *p = em->ptx;
-    unsigned memory = memory_of(em, op), known = p->written | (op->code != IR_LOAD ? p->read : 0);
+    unsigned memory = memory_of(em, op), known = p->written | (reads(op) ? 0 : p->read);
     unsigned wait = known & memory;
     for (unsigned i = 0; i < p->n_pending; i++)
         if (meets(em, p->pending[i], op)) wait |= memory;
@@ -338,8 +424,8 @@ static void order(struct emitter *em, const struct ir_op *op) {
 static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned *read, unsigned *written) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
         if (op->body) note_accesses(em, op->body, read, written);
-        bool store = op->code == IR_STORE || op->code == IR_STOREM;
-        if (!store && (op->code != IR_LOAD || op->inv)) continue;
+        bool store = ir_op_info[op->code].effect == EFF_WRITE;
+        if (!store && (!reads(op) || op->inv)) continue;
         *(store ? written : read) |= memory_of(em, op);
     }
 }
@@ -377,6 +463,14 @@ static LLVMValueRef address(struct emitter *em, const struct ir_op *op, ir_value
     return c ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)c, 1)) : p;
 }
 
+/* gather and scatter: each lane's own offset instead of its place in the row. */
+static LLVMValueRef lane_address(struct emitter *em, const struct ir_op *op) {
+    uint32_t base = base_operand(op);
+    LLVMValueRef p = llvm_byte_offset(em, em->values[op->args[base]], em->values[op->args[base + 1]]);
+    p = llvm_byte_offset(em, p, LLVMBuildSExt(em->b, em->values[op->args[base + 2]], i64_type(em), ""));
+    return op->imm ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)op->imm, 1)) : p;
+}
+
 static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
     unsigned stride = lane_stride(op, t), bytes = stride & -stride;
     return t.lanes > 1 && op->align > bytes ? bytes : op->align;
@@ -384,18 +478,20 @@ static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
 
 static LLVMValueRef load(struct emitter *em, const struct ir_op *op) {
     if (!op->inv) order(em, op);
-    LLVMValueRef p = address(em, op, op->args[0], op->args[1], op->imm, op->type);
+    LLVMValueRef p = by_lane(op) ? lane_address(em, op) : address(em, op, op->args[0], op->args[1], op->imm, op->type);
     LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), p, "");
-    LLVMSetAlignment(v, lane_align(op, op->type));
+    LLVMSetAlignment(v, by_lane(op) ? op->align : lane_align(op, op->type));
     if (op->inv) llvm_mark_invariant(em, v);
     return v;
 }
 
 void ptx_store(struct emitter *em, const struct ir_op *op) {
     order(em, op);
-    bool masked = op->code == IR_STOREM;
+    bool masked = op->code != IR_STORE;
     struct place at = place_of(em, op);
-    LLVMValueRef p = address(em, op, at.base, at.off, at.c, at.type), on = masked ? em->values[op->args[1]] : NULL;
+    LLVMValueRef p = by_lane(op) ? lane_address(em, op) : address(em, op, at.base, at.off, at.c, at.type);
+    LLVMValueRef on = masked ? em->values[op->args[1]] : NULL;
+    if (on && LLVMIsAConstantInt(on) && LLVMConstIntGetZExtValue(on)) on = NULL;
     LLVMValueRef first = NULL; /* of the copies of a lane, the first stores */
     if (em->ptx->team && !em->ptx->split && memory_of(em, op) != MEM_STACK)
         first = LLVMBuildICmp(em->b, LLVMIntULT, em->ptx->tid, k32(em, at.type.lanes), "");
@@ -409,7 +505,7 @@ void ptx_store(struct emitter *em, const struct ir_op *op) {
         LLVMBuildCondBr(em->b, on, then, done);
         LLVMPositionBuilderAtEnd(em->b, then);
     }
-    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p), lane_align(op, at.type));
+    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p), by_lane(op) ? op->align : lane_align(op, at.type));
     if (!on) return;
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
@@ -515,7 +611,10 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
                                 llvm_type(em, t), "");
     case IR_FRINT:
         return llvm_call(em, "llvm.rint", LLVMTypeOf(a[0]), 1, a);
+    case IR_MMA:
+        return mma(em, op, a);
     case IR_LOAD:
+    case IR_GATHER:
         return load(em, op);
     default:
         return NULL;

@@ -2,7 +2,8 @@
  *
  * A function becomes a kernel; docs/ptx.md has the mapping and the parameter block. A vector of N lanes is one value a
  * thread; where N < 32 the vector is repeated 32 / N times across the warp, so that no thread ever holds anything else
- * and a reduction needs no neutral element. A scalar is computed by all threads alike; control flow is uniform.
+ * and a reduction needs no neutral element; where N > 32, thread t holds the lanes t, t + 32, ... (operands of mma
+ * only). A scalar is computed by all threads alike; control flow is uniform.
  *
  * Threads of a warp may run apart between instructions that synchronize them, so a thread may see memory before another
  * has written it. The emission keeps the accesses since the last warp barrier and places one where the flat IR's order
@@ -13,8 +14,9 @@
 
 #include "codegen/llvm_internal.h"
 
-/* Refuses what has no form on a warp: vectors of 64 lanes, stacks beyond a block's shared memory. */
-bool ptx_check(const struct ir_module *m, struct err *e);
+/* Refuses what has no form on t's warps: mma without a matrix unit, long vectors outside of mma's surroundings, stacks
+ * beyond a block's shared memory. */
+bool ptx_check(const struct ir_module *m, const struct target *t, struct err *e);
 
 /* em->f as a kernel. */
 void ptx_func(struct emitter *em);
@@ -22,7 +24,7 @@ void ptx_func(struct emitter *em);
 /* The value of an operation that differs from other targets, NULL for one that does not. a: its first operands. */
 LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
 
-void ptx_store(struct emitter *em, const struct ir_op *op); /* store or storem */
+void ptx_store(struct emitter *em, const struct ir_op *op); /* store, storem or scatter */
 
 /* Around bodies: what a body's accesses mean for the barriers in it and behind it. */
 void ptx_enter_loop(struct emitter *em, const struct ir_op *op);

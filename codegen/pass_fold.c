@@ -274,12 +274,14 @@ static ir_value fold_op(struct fold *fo, struct ir_op *op) {
     case IR_SELECT:
         return fold_select(fo, op);
     case IR_LOAD:
+    case IR_GATHER:
         fold_address(fo, op, 0);
         return 0;
     case IR_STORE:
         fold_address(fo, op, 1);
         return 0;
     case IR_STOREM:
+    case IR_SCATTER:
         fold_address(fo, op, 2);
         return 0;
     default:

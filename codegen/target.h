@@ -16,6 +16,7 @@ enum target_feature {
     FEAT_VNNI = 1 << 3,    /* AVX512-VNNI */
     FEAT_AVXVNNI = 1 << 4, /* the VEX form, 128 and 256 bits */
     FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
+    FEAT_MMA = 1 << 6,     /* PTX: mma.sync of the shapes of ir_mma_shapes (sm_80 and later) */
 };
 
 /* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall

@@ -6,11 +6,13 @@
 /* One class: what results depend on (32 lanes, fused multiply-add) is the same from Turing on. The PTX version is the
  * least that knows the architecture, so that a driver as old as the card loads it. 128 registers a thread: PTX_BLOCKS.
  * Tiles of 8 rows with 4 words of each side by side: 16 bytes a load, 128 for the eight threads of a part. */
-#define GPU(NAME, PTX)                                                                                                 \
-    { NAME, "ptx", PTX_LANES, 8, 4, 128, FEAT_DP4A, true, NAME, PTX, NULL, true }
+#define WITH(NAME, PTX, FEATURES)                                                                                      \
+    { NAME, "ptx", PTX_LANES, 8, 4, 128, FEATURES, true, NAME, PTX, NULL, true }
+#define GPU(NAME, PTX) WITH(NAME, PTX, FEAT_DP4A | FEAT_MMA)
 static const struct target gpus[] = {
-    GPU("sm_75", "+ptx70"),  GPU("sm_80", "+ptx70"),   GPU("sm_86", "+ptx71"),  GPU("sm_89", "+ptx78"),
-    GPU("sm_90", "+ptx78"),  GPU("sm_90a", "+ptx80"),  GPU("sm_100", "+ptx86"), GPU("sm_100a", "+ptx86"),
+    WITH("sm_75", "+ptx70", FEAT_DP4A),
+    GPU("sm_80", "+ptx70"),  GPU("sm_86", "+ptx71"),  GPU("sm_89", "+ptx78"),   GPU("sm_90", "+ptx78"),
+    GPU("sm_90a", "+ptx80"), GPU("sm_100", "+ptx86"), GPU("sm_100a", "+ptx86"),
     GPU("sm_103", "+ptx88"), GPU("sm_103a", "+ptx88"), GPU("sm_120", "+ptx87"), GPU("sm_120a", "+ptx87"),
     GPU("sm_121", "+ptx88"), GPU("sm_121a", "+ptx88"),
 };

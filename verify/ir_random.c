@@ -1,5 +1,8 @@
 #include "verify/ir_random.h"
 
+#include "codegen/f16.h"
+#include "codegen/ir.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -208,4 +211,57 @@ void ir_random(uint64_t seed, struct buf *out) {
     keep(&m, MASK, define(&m, MASK, "ile %%%d, %%%d", m.pool[VEC][0], m.pool[VEC][0]));
     while (m.budget > 0) statements(&m, 20);
     buf_puts(out, "end\n");
+}
+
+/* ---- products of tiles ---- */
+
+/* Lanes as registers of 32, gathered with the index %index and joined; returns the name of the whole. */
+static int gathered(struct buf *out, int *next, const char *type, unsigned lanes, unsigned at, int index) {
+    int part[4];
+    unsigned n = lanes / 32;
+    for (unsigned i = 0; i < n; i++) {
+        part[i] = (*next)++;
+        buf_printf(out, "%%%d:%sx32 = gather %%1, %%3, %%%d, %u align 4 inv\n", part[i], type, index, at + 128 * i);
+    }
+    for (unsigned have = 32; n > 1; n /= 2, have *= 2)
+        for (unsigned i = 0; i < n / 2; i++) {
+            buf_printf(out, "%%%d:%sx%u = concat %%%d, %%%d\n", *next, type, 2 * have, part[2 * i], part[2 * i + 1]);
+            part[i] = (*next)++;
+        }
+    return part[0];
+}
+
+void ir_mma_program(int shape, struct buf *out) {
+    const struct ir_mma_shape *s = &ir_mma_shapes[shape];
+    const char *acc = s->acc == IR_F32 ? "f32" : "i32";
+    unsigned n_c = s->m * s->n, n_a = s->m * s->k / s->per, n_b = s->n * s->k / s->per;
+    int next = 20;
+    buf_puts(out, "kgen-ir 1\nfunc @mma\n%1:ptr = arg 0\n%2:ptr = arg 1\n%3:i64 = const 0\n%4:i32x32 = iota\n"
+                  "%5:i32x32 = const 4\n%6:i32x32 = mul %4, %5\n%7:i32x32 = const 124\n%8:i32x32 = sub %7, %6\n"
+                  "%9:i32x32 = const 5\n%10:i1x32 = ine %4, %9\n%11:i1x32 = const 1\n");
+    int c = gathered(out, &next, acc, n_c, 0, 6), a = gathered(out, &next, "i32", n_a, 512, 8);
+    int b = gathered(out, &next, "i32", n_b, 1024, 6), r = next++;
+    buf_printf(out, "%%%d:%sx%u = mma %%%d, %%%d, %%%d %s\n", r, acc, n_c, c, a, b, s->name);
+    for (unsigned i = 0; i < n_c / 32; i++, next++)
+        buf_printf(out, "%%%d:%sx32 = slice %%%d, %u\nscatter %%%d, %%%d, %%2, %%3, %%8, %u align 4\n", next, acc, r,
+                   32 * i, next, i ? 11 : 10, 128 * i);
+    buf_puts(out, "end\n");
+}
+
+void ir_mma_operands(int shape, uint64_t seed, uint8_t *in) {
+    const struct ir_mma_shape *s = &ir_mma_shapes[shape];
+    struct maker m = {.seed = seed};
+    for (unsigned i = 0; i < 1280; i++) {
+        in[i] = (uint8_t)(roll(&m, 4) ? roll(&m, 256) : roll(&m, 2) ? 255 : 127);
+        if (i >= 1024 && in[i] == 128) in[i] = 129;
+    }
+    for (unsigned i = 0; s->acc == IR_F32 && i < 1280; i += i < 512 ? 4 : 2) {
+        uint32_t bits = f32_bits((float)((int)roll(&m, 65) - 32) / 4);
+        if (i < 512)
+            memcpy(in + i, &bits, 4);
+        else {
+            uint16_t h = shape == IR_MMA_M16N8K16_BF16 ? (uint16_t)(bits >> 16) : f16_from_f32_bits(bits);
+            memcpy(in + i, &h, 2);
+        }
+    }
 }

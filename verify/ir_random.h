@@ -12,4 +12,12 @@ enum { IR_RANDOM_BYTES = 4096 };
 /* Appends a module with func @random, which keeps every promise. */
 void ir_random(uint64_t seed, struct buf *out);
 
+/* Appends a module with func @mma: one product of tiles of shape `shape` (enum ir_mma), its operands gathered from arg
+ * 0 (c at byte 0, a at 512 with its lanes reversed, b at 1024), the result scattered to arg 1, the lanes of each
+ * register reversed, without lane 5. */
+void ir_mma_program(int shape, struct buf *out);
+
+/* Fills the 1280 bytes of arg 0: any codes, or halves whose sums of products are exact in any order. */
+void ir_mma_operands(int shape, uint64_t seed, uint8_t *in);
+
 #endif

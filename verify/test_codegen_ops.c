@@ -449,6 +449,39 @@ static void masked_stores_touch_their_lanes_only(void **state) {
     }
 }
 
+/* Every shape's soft form, with its operands gathered and its result scattered, against the interpreter. */
+static void matrix_tiles_match_the_interpreter(void **state) {
+    (void)state;
+    for (size_t k = 0; target_name(k); k++) {
+        struct target t = find(target_name(k));
+        for (int shape = 0; shape < IR_N_MMA; shape++) {
+            struct buf text = {0};
+            ir_mma_program(shape, &text);
+            struct buf object = compile(text.data, text.len, &t, STAGE_OBJ);
+            expect_no_undefined_symbols(&object, t.name);
+            struct ir_module *m;
+            struct err e;
+            if (!ir_parse(text.data, text.len, &m, &e)) fail_msg("%s", e.msg);
+            if (target_runs_here(&t)) {
+                struct code *code = load(&object);
+                for (uint64_t round = 1; round <= 20; round++) {
+                    static _Alignas(64) uint8_t in[1280], want[512], got[512];
+                    ir_mma_operands(shape, round, in);
+                    memset(want, 0x11, sizeof want);
+                    memset(got, 0x11, sizeof got);
+                    if (!ir_run(m->first, (void *[]){in, want}, NULL, 0, 0, NULL, t.fma, &e)) fail_msg("%s", e.msg);
+                    code_symbol(code, "mma")((void *[]){in, got}, NULL, 0, 0, NULL);
+                    assert_memory_equal(want, got, sizeof want);
+                }
+                code_free(code);
+            }
+            ir_free(m);
+            buf_free(&object);
+            buf_free(&text);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_on_every_target),
@@ -457,6 +490,7 @@ int main(void) {
         cmocka_unit_test(dot4_picks_the_first_legal_row),
         cmocka_unit_test(random_programs_match_the_interpreter),
         cmocka_unit_test(masked_stores_touch_their_lanes_only),
+        cmocka_unit_test(matrix_tiles_match_the_interpreter),
     };
     return cmocka_run_group_tests_name("codegen_ops", tests, NULL, NULL);
 }

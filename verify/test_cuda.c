@@ -133,6 +133,45 @@ static void split_loops_match_the_interpreter(void **state) {
     cuda_free(gpu, dims);
 }
 
+/* mma.sync as the machine (or the GPU) lays out its fragments, against the interpreter's lanes. */
+static void matrix_tiles_match_the_interpreter(void **state) {
+    (void)state;
+    NEED_GPU();
+    enum { IN = 1280, OUT = 512 };
+    static _Alignas(64) uint8_t in[IN], want[OUT], got[OUT];
+    cuda_addr args[2], dims;
+    OK(cuda_alloc(gpu, IN, &args[0], e) && cuda_alloc(gpu, OUT, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
+    for (int shape = 0; shape < IR_N_MMA; shape++) {
+        struct buf text = {0};
+        struct ir_module *m;
+        struct kernel k;
+        struct cuda_kernel *loaded;
+        int64_t sizes[N_RUN_DIMS] = {0};
+        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+        ir_mma_program(shape, &text);
+        OK(ir_parse(text.data, text.len, &m, e));
+        make_kernel(&k, "mma", text.data, text.len, 1);
+        OK(cuda_kernel_new(gpu, &k, &loaded, e));
+        for (uint64_t round = 1; round <= 10; round++) {
+            ir_mma_operands(shape, round, in);
+            memset(want, 0x11, OUT);
+            OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, 1, NULL, true, e));
+            memset(got, 0x11, OUT);
+            OK(cuda_upload(gpu, args[0], in, IN, e) && cuda_upload(gpu, args[1], got, OUT, e));
+            OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], OUT, e));
+            if (memcmp(want, got, OUT) != 0)
+                fail_msg("%s, round %d\n%s", ir_mma_shapes[shape].name, (int)round, text.data);
+        }
+        cuda_kernel_free(gpu, loaded);
+        kernel_free(&k);
+        ir_free(m);
+        buf_free(&text);
+    }
+    cuda_free(gpu, args[0]);
+    cuda_free(gpu, args[1]);
+    cuda_free(gpu, dims);
+}
+
 /* Every kernel in its formats against the references, the interpreter's bits, and itself cut in pieces. */
 static void kernels_match_their_references(void **state) {
     (void)state;
@@ -306,6 +345,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(memory_that_is_not_there_is_foreseen),
         cmocka_unit_test(devices_that_are_not_there_are_errors),
         cmocka_unit_test(broken_code_names_its_kernel),
+        cmocka_unit_test(matrix_tiles_match_the_interpreter),
         cmocka_unit_test(kernels_match_their_references),
         cmocka_unit_test(faults_are_reported_by_who_waits),
     };

@@ -138,7 +138,7 @@ static const struct bad_case bad[] = {
     {"%9:i32x4 = add %3, %3 %3", "expected the end of the line, found `%3`"},
     {"%9:i32x4 = add %3", "expected `,`, found the end of the line"},
     {"%9:i32x3 = add %3, %3", "expected a type"},
-    {"%9:i32x128 = add %3, %3", "expected a type"},
+    {"%9:i32x256 = add %3, %3", "expected a type"},
     {"%9:i32x1 = add %3, %3", "expected a type"},
     {"%9:ptrx2 = add %3, %3", "expected a type"},
     {"%9:i33 = add %3, %3", "expected a type"},
@@ -175,8 +175,9 @@ static const struct bad_case bad[] = {
     {"%9:i32x4 = dot4 %3, %3, %3 umax=256", "from 1 to 255"},
     {"%9:i32x4 = dot4 %3, %3, %3 umax=0", "from 1 to 255"},
     {"%9:i32x4 = dot4 %3, %3, %3", "expected `umax`"},
+    {"%9:i32x4 = mma %3, %3, %3 m8n8k4.f64", "expected a shape such as m16n8k32.u8s8, found `m8n8k4.f64`"},
     {"%9:i32x4 = shuffle %3, 0 1 2", "expected a lane number"},
-    {"%9:i32x4 = shuffle %3, 0 1 2 64", "from 0 to 63"},
+    {"%9:i32x4 = shuffle %3, 0 1 2 128", "from 0 to 127"},
     {"%9:i32 = shuffle %3, 0", "must be a vector"},
     {"for %9 = %2 to %2 step 0\nend", "the step must be from 1"},
     {"for %9 = %2 to %2 step -1\nend", "the step must be from 1"},
@@ -252,6 +253,15 @@ static const struct bad_case bad[] = {
     {"%9:f32x4 = load %1, %3, 0 align 4", "operand 2 must be i64, found i32x4"},
     {"%9:i1x4 = load %1, %2, 0 align 4", "i1 has no form in memory"},
     {"store %5, %1, %2, 0 align 4", "i1 has no form in memory"},
+    {"%9:i32x4 = mma %3, %3, %3 m16n8k32.u8s8", "the result must be the shape's accumulators, found i32x4"},
+    {"%9:f32x128 = const 0x0p+0\n%10:f32x128 = mma %9, %3, %3 m16n8k16.f16", "operand 2 must be i32x128, found i32x4"},
+    {"%9:i32x128 = const 0\n%10:i32x128 = mma %9, %9, %9 m16n8k16.u8s8", "operand 2 must be i32x64, found i32x128"},
+    {"%9:f32x4 = gather %1, %2, %4, 0 align 4", "operand 3 must be i32x4, found f32x4"},
+    {"%9:f32 = gather %1, %2, %3, 0 align 4", "the result must be a vector, found f32"},
+    {"%9:i1x4 = gather %1, %2, %3, 0 align 4", "i1 has no form in memory"},
+    {"scatter %4, %3, %1, %2, %3, 0 align 4", "operand 2 must be i1x4"},
+    {"scatter %4, %5, %1, %2, %4, 0 align 4", "operand 5 must be i32x4"},
+    {"scatter %8, %5, %1, %2, %3, 0 align 4", "operand 1 must be a vector"},
     {"storem %8, %7, %1, %2, 0 align 4", "operand 1 must be a vector"},
     {"storem %4, %3, %1, %2, 0 align 4", "operand 2 must be i1x4"},
     {"for %9 = %8 to %2 step 1\nend", "operand 1 must be i64"},
@@ -421,6 +431,11 @@ static const struct meaning_case meanings[] = {
      "for %5 = %2 to %3 step 1 split 8\n%6:i64 = mul %5, %3\n%7:i32 = trunc %5\nstore %7, %1, %6, 0 align 4\nend\n"
      "%8:i32x2 = load %1, %2, 4 align 4 stride 8\n%9:i32 = hsum %8",
      "i32", 4},
+    /* A's words are their lanes' numbers, B's are 1: row 9, column 5 of C is lane 102; row 9 of A is the lanes 36 to 39
+     * and 100 to 103. */
+    {"%1:i32x128 = iota\n%5:i32x64 = const 1\n"
+     "%6:i32x128 = const 100\n%7:i32x128 = mma %6, %1, %5 m16n8k32.u8s8\n%9:i32 = extract %7, 102",
+     "i32", 100 + 36 + 37 + 38 + 39 + 100 + 101 + 102 + 103},
 };
 
 static uint64_t run_meaning(const struct meaning_case *c, bool optimized) {
@@ -497,6 +512,10 @@ static void broken_promises_are_named(void **state) {
         {"%9:i32x4 = const 128\n%10:i32x4 = dot4 %9, %9, %9 umax=255", "a byte of s is -128"},
         {"%9:f32 = const 0x1p+31\n%10:i32 = fptosi %9", "2.14748e+09 is not an i32"},
         {"%9:f32 = const nan\n%10:f32 = frint %9", "is not below 2^22"},
+        {"%9:i32x128 = const 128\n%10:i32x64 = const 128\n%11:i32x128 = mma %9, %9, %10 m16n8k32.u8s8",
+         "a byte of b is -128"},
+        {"%9:ptr = arg 0\n%10:i64 = const 0\n%11:i32x4 = iota\n%12:i8x4 = gather %9, %10, %11, 0 align 2",
+         "lane 1's address"},
         {"%9:ptr = arg 0\n%10:i64 = const 1\n%11:i32 = load %9, %10, 0 align 4", "not aligned to 4"},
     };
     _Alignas(64) char memory[64] = {0};

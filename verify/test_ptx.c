@@ -17,6 +17,7 @@
 
 #include "runtime/compile.h"
 #include "verify/codegen_help.h"
+#include "verify/ir_random.h"
 
 #define BUDGET "verify/data/ptx/budget.txt"
 
@@ -195,6 +196,28 @@ static void every_architecture_assembles(void **state) {
     assert_int_equal(n, 14);
 }
 
+/* Long vectors exist around mma only, and mma where there is a matrix unit only. */
+static void what_a_warp_cannot_do_is_refused(void **state) {
+    (void)state;
+    struct buf mma = {0}, out = {0};
+    struct err e;
+    ir_mma_program(0, &mma);
+    struct target old = find("sm_75"), t = find("sm_80");
+    assert_false(codegen_emit(mma.data, mma.len, &old, STAGE_ASM, NULL, &out, &e));
+    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.msg, "sm_75 has no mma m16n8k32.u8s8"));
+    struct buf ptx = compile(mma.data, mma.len, &t, STAGE_ASM);
+    expect(&ptx, "mma", NULL, "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", true);
+    check_text(&ptx, "mma", NULL);
+    static const char wide[] = "kgen-ir 1\nfunc @f\n%1:i32x64 = iota\n%3:i32x32 = slice %1, 0\n"
+                               "%4:ptr = arg 0\n%5:i64 = const 0\nstore %3, %4, %5, 0 align 4\nend\n";
+    assert_false(codegen_emit(wide, sizeof wide - 1, &t, STAGE_ASM, NULL, &out, &e));
+    assert_non_null(strstr(e.msg, "iota: a vector of 64 lanes; a warp has 32"));
+    buf_free(&ptx);
+    buf_free(&mma);
+    buf_free(&out);
+}
+
 /* ---- the budget: a line of "KERNEL.FORMAT[.many] ARCH registers spilled shared" for sm_80 and sm_90 ----
  * Other architectures assemble and spill no more than sm_90. */
 
@@ -274,6 +297,7 @@ int main(void) {
         cmocka_unit_test(quantized_products_use_dp4a_and_the_read_only_path),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),
+        cmocka_unit_test(what_a_warp_cannot_do_is_refused),
         cmocka_unit_test(kernels_stay_within_their_budget),
     };
     return cmocka_run_group_tests(tests, open_dsl, close_dsl);
