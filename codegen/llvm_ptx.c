@@ -729,6 +729,12 @@ static uint64_t max_arg(const struct ir_block *b) {
     return n;
 }
 
+static bool has_mma(const struct ir_block *b) {
+    for (const struct ir_op *op = b->first; op; op = op->next)
+        if (op->code == IR_MMA || (op->body && has_mma(op->body))) return true;
+    return false;
+}
+
 static void set_attribute(struct emitter *em, const char *key, int value) {
     char text[16];
     int n = snprintf(text, sizeof text, "%d", value);
@@ -742,7 +748,7 @@ static void set_attributes(struct emitter *em) {
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateTypeAttribute(em->ctx, byval, block));
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateEnumAttribute(em->ctx, align, 8));
     set_attribute(em, "nvvm.reqntid", PTX_THREADS);
-    set_attribute(em, "nvvm.minctasm", PTX_BLOCKS);
+    set_attribute(em, "nvvm.minctasm", has_mma(em->f->body) ? PTX_TILE_BLOCKS : PTX_BLOCKS);
 }
 
 /* Worker w of the grid (a warp; of a team function, a block) does the tasks [begin + w * per, begin + (w + 1) * per)

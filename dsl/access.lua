@@ -154,21 +154,45 @@ local function load_field(array, field, storage_bytes, off, lane)
   return E.cast("sitofp", "f32", wide)
 end
 
+-- The group of four elements at position e of a chunk: its number and nil, or the first one's number and the digit of the
+-- lane number that counts on from there.
+local function group_position(e)
+  local const, terms = E.terms_of(e)
+  local digit = next(terms)
+  local known = not digit or (digit.digit and terms[digit] == 4 and not next(terms, digit))
+  if not known then error({ kernel_error = "the position inside a block is not known at compile time" }) end
+  return const // 4, digit
+end
+
 -- The integer code words: a plane word of row r holding group g (elements 4g … 4g+3 of the chunk), as four bytes.
 local function plane_groups(array, r, k4) -- k4: index of the group's first element
   local L = array.packed
   local base, lane = packed_base(array, r, k4)
   base = chunk_base(array, base, k4)
-  local e = E.int_const(mod(k4, i(L.chunk)))
-  if not e then error({ kernel_error = "the position inside a block is not known at compile time" }) end
-  local g = e // 4
+  local first, digit = group_position(mod(k4, i(L.chunk)))
   local out
   for _, p in ipairs(L.planes) do
-    local s = p.slot[g]
+    local s = p.slot[first]
     local w = p.words[s.word + 1]
-    local word = ld(array.name, "i32", add(base, add(i(w.at), mul(lane, i(w.stride)))), true)
-    local v = s.shift >= p.shift and shr(word, s.shift - p.shift) or shl(word, p.shift - s.shift)
-    if p.width < 8 then v = and_mask(v, ((1 << p.width) - 1) * (0x01010101 << p.shift)) end
+    local at, stride, shift = i(w.at), i(w.stride // 4), nil -- stride: in words
+    if digit then
+      local words, strides, shifts = {}, {}, {}
+      for k = 0, digit.count - 1 do
+        local slot = p.slot[first + k]
+        local word = p.words[slot.word + 1]
+        words[k + 1], strides[k + 1], shifts[k + 1] = word.at, word.stride // 4, slot.shift
+      end
+      at, stride, shift = E.pick(digit, words), E.pick(digit, strides), E.pick(digit, shifts)
+      if E.int_const(shift) then shift = nil end
+    end
+    local v = ld(array.name, "i32", add(base, add(at, mul(mul(lane, stride), i(4)))), true)
+    local mask = (1 << p.width) - 1
+    if shift then
+      v = shl(and_mask(i32op("ilshr", v, E.node("lane32", "i32", { shift })), mask * 0x01010101), p.shift)
+    else
+      v = s.shift >= p.shift and shr(v, s.shift - p.shift) or shl(v, p.shift - s.shift)
+      if p.width < 8 then v = and_mask(v, mask * (0x01010101 << p.shift)) end
+    end
     out = out and i32op("ior", out, v) or v
   end
   return out

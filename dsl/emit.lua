@@ -10,7 +10,8 @@ local E = require "dsl.expr"
 local M = {}
 M.__index = M
 
--- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory.
+-- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory. in_step, where set: how many sums
+-- are continued together.
 function M.new(vregs, strided)
   return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, strided = strided }, M)
 end
@@ -100,20 +101,30 @@ end
 
 local function low_bit(x) return x == 0 and 64 or math.min(64, x & -x) end
 
--- Splits an address into constant, scalar part, and the lane's coefficient.
+local function has_digit(n)
+  for v in pairs(n.deps) do if v.digit then return true end end
+  return false
+end
+
+-- Splits an address into constant, scalar part, the lane's coefficient, what it is a multiple of, and, where digits of the
+-- lane number occur, the lanes' own offsets.
 local function address(off)
   local const, terms = E.terms_of(off)
-  local rest, lane, align = E.int(0), 0, low_bit(const)
+  local rest, lane, align, own = E.int(0), 0, low_bit(const), nil
   for a, c in pairs(terms) do
-    if a.op == "lane" then
+    if a.op == "lane" and not a.digit then
       lane = c
     else
-      if a.lane then return nil end
-      rest = E.iadd(rest, E.imul(a, E.int(c)))
+      if a.lane and not has_digit(a) then return nil end
+      if a.lane then
+        own = E.iadd(own or E.int(0), E.imul(a, E.int(c)))
+      else
+        rest = E.iadd(rest, E.imul(a, E.int(c)))
+      end
       align = math.min(align, low_bit(c))
     end
   end
-  return const, rest, lane, align
+  return const, rest, lane, align, own
 end
 M.address = address
 
@@ -128,16 +139,17 @@ local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frin
 
 -- Which operands must be emitted first.
 local function operands_of(n)
+  if n.op == "lane" then return {} end
   if n.op == "ld" or n.op == "sld" then
-    local _, rest = address(n.op == "ld" and n.args[1] or n.args[2])
+    local _, rest, _, _, own = address(n.op == "ld" and n.args[1] or n.args[2])
     if not rest then error({ kernel_error = "array '" .. tostring(n.imm):match("^[^|]*") ..
       "' is not contiguous along the lanes here; change the map or the layout", lanes = true }) end
     if n.op == "sld" then return { n.args[1], rest } end
-    return { rest }
+    return { rest, own }
   end
   if n.op == "lin" and n.lane then
-    local _, rest = address(n)
-    if rest then return { rest } end
+    local _, rest, _, _, own = address(n)
+    if rest and not own then return { rest } end
     return n.args
   end
   if n.op == "lin" and #n.args > 1 then return {} end
@@ -148,12 +160,30 @@ local emit_op = {}
 
 function emit_op.const(self, s, n) return def(self, s, n.ty == "bool" and "i1" or n.ty, "const %s", const_text(n)) end
 function emit_op.dim(self, s, n) return def(self, s, "i64", "dim %d", self.dim_index[n.imm]) end
-function emit_op.lane(self, s, n) return def(self, s, "i32x" .. n.imm, "iota") end
+function emit_op.lane(self, s, n)
+  local ty = "i32x" .. n.imm
+  local v = def(self, s, ty, "iota")
+  local d = n.digit
+  if d and d.by > 1 then v = def(self, s, ty, "udiv %s, %s", v, def(self, s, ty, "const %d", d.by)) end
+  if d and d.by * d.n < n.imm then v = def(self, s, ty, "urem %s, %s", v, def(self, s, ty, "const %d", d.n)) end
+  return v
+end
+
+function emit_op.pick(self, s, n)
+  local digit = n.args[1]
+  local ty = "i32x" .. n.lane
+  local v = def(self, s, ty, "const %d", n.values[1])
+  for k = 2, #n.values do
+    local here = def(self, s, "i1x" .. n.lane, "ieq %s, %s", operand(self, digit), def(self, s, ty, "const %d", k - 1))
+    v = def(self, s, ty, "select %s, %s, %s", here, def(self, s, ty, "const %d", n.values[k]), v)
+  end
+  return v
+end
 
 function emit_op.lin(self, s, n)
   if n.lane then
-    local const, rest, coef = address(n)
-    if const then
+    local const, rest, coef, _, own = address(n)
+    if const and not own then
       local base = def(self, s, "i32", "trunc %s", operand(self, rest))
       local L = "i32x" .. n.lane
       local v = def(self, s, L, "splat %s", base)
@@ -166,7 +196,8 @@ function emit_op.lin(self, s, n)
     local L = "i32x" .. n.lane
     local v = def(self, s, L, "const %d", n.const)
     for i, a in ipairs(n.args) do
-      local t = def(self, s, L, "mul %s, %s", operand(self, a, n.lane), def(self, s, L, "const %d", n.coefs[i]))
+      local t = operand(self, a, n.lane)
+      if n.coefs[i] ~= 1 then t = def(self, s, L, "mul %s, %s", t, def(self, s, L, "const %d", n.coefs[i])) end
       v = def(self, s, L, "add %s, %s", v, t)
     end
     return v
@@ -240,10 +271,41 @@ function emit_op.dot4(self, s, n)
     operand(self, n.args[3], L), n.imm)
 end
 
+-- A product of tiles: four registers of accumulators, then those of A and of B, each joined to one operand.
+function emit_op.mma(self, s, n)
+  local function join(first, last, ty)
+    local parts, lanes = {}, 32
+    for k = first, last do parts[#parts + 1] = operand(self, n.args[k], lanes) end
+    while #parts > 1 do
+      local pairs_of = {}
+      lanes = 2 * lanes
+      for k = 1, #parts, 2 do
+        pairs_of[#pairs_of + 1] = def(self, s, ty .. "x" .. lanes, "concat %s, %s", parts[k], parts[k + 1])
+      end
+      parts = pairs_of
+    end
+    return parts[1]
+  end
+  local n_a = (#n.args - 4) // 3 * 2
+  return def(self, s, n.ty .. "x128", "mma %s, %s, %s %s", join(1, 4, n.ty), join(5, 4 + n_a, "i32"),
+    join(5 + n_a, #n.args, "i32"), n.imm)
+end
+
+-- An index in lanes, which is an i32 there already, among 32-bit values.
+function emit_op.lane32(self, _, n) return operand(self, n.args[1]) end
+
+function emit_op.register(self, s, n)
+  return def(self, s, ir_type(n), "slice %s, %d", operand(self, n.args[1]), 32 * n.imm)
+end
+
 function emit_op.ld(self, s, n)
   local off = n.args[1]
-  local const, rest, lane, align = address(off)
+  local const, rest, lane, align, own = address(off)
   local ty, size = n.storage, sizes[n.storage]
+  if own then
+    return def(self, s, ty .. "x" .. n.lane, "gather %s, %s, %s, %d align %d%s", self.base(n.base, n),
+      operand(self, rest), operand(self, own), const, math.max(1, math.min(align, n.max_align or 64)), n.inv and " inv" or "")
+  end
   local stride = ""
   if n.lane then
     if lane ~= size then
@@ -550,10 +612,20 @@ function M:values(list)
       if g[1].op == "mat" then
         for j in ipairs(g) do self:values(ops[j]) end
       else
-        for i = 1, width do
-          local column = {}
-          for j in ipairs(g) do column[#column + 1] = ops[j][i] end
-          self:values(column)
+        local function columns(first, last, from, to)
+          for i = first, last do
+            local column = {}
+            for j = from, to do column[#column + 1] = ops[j][i] end
+            self:values(column)
+          end
+        end
+        -- Of a sum's next steps, what was added so far is computed for all, the rest a few at a time.
+        local few = g[1].op == "fma" and self.in_step or #g
+        if few < #g then columns(1, 1, 1, #g) end
+        for from = 1, #g, few do
+          local to = math.min(from + few - 1, #g)
+          columns(1, width, from, to)
+          if to < #g then for j = from, to do emit_one(self, g[j]) end end
         end
       end
       for _, n in ipairs(g) do emit_one(self, n) end
@@ -582,24 +654,25 @@ function M:stores(list)
   local vals, offs = {}, {}
   for i, st in ipairs(list) do
     vals[i] = st.value
-    local _, rest = address(st.off)
+    local _, rest, _, _, own = address(st.off)
     if not rest then
       error({ kernel_error = "a store is not contiguous along the lanes; change the map", lanes = true })
     end
     offs[#offs + 1] = rest
+    offs[#offs + 1] = own
     if st.mask then offs[#offs + 1] = st.mask end
   end
   self:force(vals)
   self:values(vals)
   self:values(offs)
   for _, st in ipairs(list) do
-    local const, rest, lane, align = address(st.off)
+    local const, rest, lane, align, own = address(st.off)
     local width = st.lanes or st.value.lane
     local ty = st.storage
     local stride = ""
-    if width and lane > sizes[ty] and self.strided then
+    if width and not own and lane > sizes[ty] and self.strided then
       stride = " stride " .. lane
-    elseif width and lane ~= sizes[ty] then
+    elseif width and not own and lane ~= sizes[ty] then
       error({ kernel_error = "a store to '" .. tostring(st.name) .. "' is not contiguous along the lanes; change the map",
         lanes = true })
     end
@@ -611,7 +684,10 @@ function M:stores(list)
     if ty == "i32" and from == "i64" and not width then v = def(self, s, vty, "trunc %s", v) end
     if (ty == "i8" or ty == "i16") and from == "i32" then v = def(self, s, vty, "trunc %s", v) end
     align = math.min(align, st.max_align or 64)
-    if st.mask then
+    if own then
+      line(s, "scatter %s, %s, %s, %s, %s, %d align %d", v, operand(self, st.mask, width), self.base(st.base),
+        operand(self, rest), operand(self, own), const, align)
+    elseif st.mask then
       line(s, "storem %s, %s, %s, %s, %d align %d%s", v, operand(self, st.mask, width), self.base(st.base),
         operand(self, rest), const, align, stride)
     else

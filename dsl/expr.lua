@@ -112,6 +112,16 @@ function E.lane_var(width)
   return v
 end
 
+-- A digit of the lane number of `width` lanes: (lane div by) mod n.
+function E.lane_digit(width, by, n)
+  local v = node("lane", "i64", { E.int(by), E.int(n) }, width)
+  if not v.digit then
+    v.deps = { [v] = true }
+    v.lane, v.count, v.digit = width, n, { by = by, n = n }
+  end
+  return v
+end
+
 -- Constants ---------------------------------------------------------------------------------------------------------
 
 function E.f32(x)
@@ -255,6 +265,22 @@ function E.imod(a, b)
     return E.iadd(E.imul(E.imod(coarse_q, E.int(c // g)), E.int(g)), fine)
   end
   return node("imod", "i64", { a, b })
+end
+
+-- The integer values[k + 1] where the digit of the lane number is k.
+function E.pick(digit, values)
+  local step, straight = values[2] - values[1], true
+  local bits = 0
+  for k, v in ipairs(values) do
+    straight = straight and v == values[1] + (k - 1) * step
+    bits = bits | v - values[1]
+  end
+  if straight then return E.iadd(E.int(values[1]), E.imul(digit, E.int(step))) end
+  local unit, imm = bits & -bits, {}
+  for k, v in ipairs(values) do imm[k] = (v - values[1]) // unit end
+  local n = node("pick", "i64", { digit }, table.concat(imm, ","))
+  n.values = imm
+  return E.iadd(E.int(values[1]), E.imul(n, E.int(unit)))
 end
 
 -- Floats and the rest -----------------------------------------------------------------------------------------------

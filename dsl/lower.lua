@@ -10,6 +10,7 @@ local access = require "dsl.access"
 local reduce = require "dsl.reduce"
 local formats = require "dsl.formats"
 local emit = require "dsl.emit"
+local tiles = require "dsl.tile"
 
 local M = {}
 
@@ -631,7 +632,8 @@ end
 
 -- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"},
 --         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
--- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor }
+-- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor,
+--           tiles = bool: the flat IR's mma }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
 --           ws = bytes a token, tunables = {name -> {default, axis, extent = of that axis, where known}} }
 local function trace_spec(spec, x, layout, opts)
@@ -704,7 +706,7 @@ end
 function M.kernel(spec, target, opts)
   local team = not target.serial and target.team ~= 0 and target.team or nil
   local x = setmetatable({ lanes = target.lanes, pack_lanes = target.pack_lanes, vregs = target.vregs, class = target.class,
-    serial = target.serial, team = team, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
+    serial = target.serial, team = team, tiles = team and target.tiles, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
     n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs, team ~= nil) }, X)
   local k, trace = trace_spec(spec, x, { lanes = target.pack_lanes, words = target.pack_words }, opts)
   local args = {}
@@ -808,7 +810,11 @@ function X:schedule(trace, phases)
       if by_phase[phase] then put(phase, self:joint_part(by_phase[phase], self:records_of(by_phase[phase]))) end
     end
   else
-    for _, g in ipairs(groups) do put(g.phase, self:store_part(g)) end
+    for _, g in ipairs(groups) do
+      local used = {}
+      for _, st in ipairs(g) do arrays_in(self, st.value, {}, used) end
+      put(g.phase, tiles.part(self, g, used) or self:store_part(g))
+    end
   end
   for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end
 end

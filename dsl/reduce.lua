@@ -12,6 +12,7 @@
 local E = require "dsl.expr"
 local access = require "dsl.access"
 local formats = require "dsl.formats"
+local in_tiles = require "dsl.tile"
 
 local M = {}
 
@@ -202,6 +203,7 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
     if s1 and s2 and s1 ~= s2 and g % 4 == 0 and not X.serial then
       local w, x = factors[1], factors[2]
       if s1 == "act" then w, x, o1, o2 = x, w, o2, o1 end
+      if X.tile then return E.cast("sitofp", "f32", in_tiles.dot(X, kvar, kbase, e0, g, w, x, o1, o2)) end
       local L = o1.packed
       local d = access.iconst(0)
       if L.bias > 0 then
@@ -225,6 +227,7 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       return nil, o, n
     end
   end
+  if X.tile then in_tiles.unfit() end
   local s = acc
   for e = e0, e0 + g - 1 do
     local f = {}
@@ -247,6 +250,9 @@ local function before(a, b)
   if a.op ~= b.op then return a.op < b.op end
   return tostring(a.imm) < tostring(b.imm)
 end
+
+-- Whether a factor belongs to the row and not to the token: in a tile both are lanes.
+local function row_side(X, v) return v.lane and (not X.tile or v.deps[X.tile.row]) end
 
 -- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
 local function contract(X, node, body, kvar, len)
@@ -308,7 +314,7 @@ local function contract(X, node, body, kvar, len)
           -- The record's own scale is part of its sum.
           if not (rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec) then
             local v = X:lower(E.subst(f, map))
-            if v.lane then
+            if row_side(X, v) then
               vec_side[#vec_side + 1] = v
             elseif o[1] > g and o[1] <= chunk then
               shared[#shared + 1], span = v, math.min(span, o[1])

@@ -125,9 +125,10 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
 }
 
 json_t *compile_target(const struct target *t, bool serial) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i}", "class", t->class_name, "lanes", (int)t->lanes,
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i, s:b}", "class", t->class_name, "lanes", (int)t->lanes,
                      "pack_lanes", (int)t->pack_lanes, "pack_words", (int)t->pack_words, "vregs", (int)t->n_vregs,
-                     "serial", serial, "team", t->ptx ? (int)PTX_THREADS : 0);
+                     "serial", serial, "team", t->ptx ? (int)PTX_THREADS : 0, "tiles",
+                     (t->features & FEAT_MMA) != 0);
 }
 
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta,

@@ -6,7 +6,7 @@
 #include "verify/parity_data.h"
 
 enum { PAGE = 256, TILE = 64 }; /* of the KV cache: dsl/access.lua */
-enum { TOK = 17 };              /* tokens of a launch that is also run in parts */
+enum { TOK = 17, MANY = 67 };   /* tokens of a launch that is also run in parts; a whole tile of a GPU and a rest */
 
 static const double NORM_EPS = 1e-5;
 
@@ -35,6 +35,13 @@ static int unit(const struct parity_shape *s, unsigned block) {
     return (int)block > activation ? (int)block : activation;
 }
 
+static struct parity_shape with_many(const struct parity_shape *base, int d, int n) {
+    struct parity_shape s = with(base, d, n);
+    s.runs[0].tok = MANY;
+    s.n_runs = 1;
+    return s;
+}
+
 /* Widths up to 576 and odd numbers of rows. */
 static size_t matrix_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     int least = unit(base, block);
@@ -47,12 +54,14 @@ static size_t matrix_shapes(const struct parity_shape *base, unsigned block, boo
         n = add_shape(list, n, with(base, 512, 100));
     } else if (least == 32) {
         n = add_shape(list, n, with(base, 96, 7));
+        n = add_shape(list, n, with_many(base, 64, 33));
         if (quick) return n;
         n = add_shape(list, n, with(base, 32, 1));
         n = add_shape(list, n, with(base, 64, 100));
         n = add_shape(list, n, with(base, 576, 33));
     } else {
         n = add_shape(list, n, with(base, 256, 7));
+        n = add_shape(list, n, with_many(base, 256, 33));
         if (quick) return n;
         n = add_shape(list, n, with(base, 512, 33));
         n = add_shape(list, n, with(base, 768, 1));

@@ -75,9 +75,9 @@ static void check_text(const struct buf *ptx, const char *kernel, const char *fo
     expect(ptx, kernel, format, ".reqntid 256", true);
 }
 
-static void quantized_products_use_dp4a_and_the_read_only_path(void **state) {
+static void quantized_products_use_integer_units_and_the_read_only_path(void **state) {
     (void)state;
-    struct target t = find("sm_80");
+    struct target t = find("sm_80"), old = find("sm_75");
     static const char *const formats[] = {"q4_0", "q4_1", "q4_k", "q5_k", "q6_k", "q8_0"};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         struct buf ptx = ptx_of("linear", formats[i], "act=q8", &t);
@@ -85,8 +85,19 @@ static void quantized_products_use_dp4a_and_the_read_only_path(void **state) {
         expect(&ptx, "linear", formats[i], "ld.global.nc.v4.b32", true); /* 16 bytes of codes */
         expect(&ptx, "linear", formats[i], "ld.shared.v", true);         /* of the activation, several */
         buf_free(&ptx);
+        ptx = ptx_of("linear", formats[i], "act=q8,tok=512", &old);
+        expect(&ptx, "linear", formats[i], "mma", false);
+        buf_free(&ptx);
+        ptx = ptx_of("linear", formats[i], "act=q8,tok=512", &t);
+        const char *shape = strcmp(formats[i], "q6_k") == 0 ? "m16n8k16" : "m16n8k32"; /* scales per 16, per 32 */
+        char product[64];
+        snprintf(product, sizeof product, "mma.sync.aligned.%s.row.col.s32.u8.s8.s32", shape);
+        expect(&ptx, "linear", formats[i], product, true);
+        expect(&ptx, "linear", formats[i], "dp4a", false);
+        buf_free(&ptx);
         ptx = ptx_of("linear", formats[i], "act=f32", &t);
         expect(&ptx, "linear", formats[i], "dp4a", false);
+        expect(&ptx, "linear", formats[i], "mma", false);
         expect(&ptx, "linear", formats[i], "fma.rn.f32", true);
         buf_free(&ptx);
     }
@@ -294,7 +305,7 @@ static void kernels_stay_within_their_budget(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_assembles),
-        cmocka_unit_test(quantized_products_use_dp4a_and_the_read_only_path),
+        cmocka_unit_test(quantized_products_use_integer_units_and_the_read_only_path),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),
         cmocka_unit_test(what_a_warp_cannot_do_is_refused),
