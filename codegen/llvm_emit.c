@@ -284,7 +284,8 @@ LLVMBasicBlockRef llvm_new_block(struct emitter *em) {
 static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef lo = em->values[op->args[0]], hi = em->values[op->args[1]];
     LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
-    if (em->ptx) ptx_enter_loop(em, op);
+    struct ptx_order order = {0};
+    if (em->ptx) order = ptx_enter_body(em, op);
     if (op->split) ptx_enter_split(em, op, &lo, &step);
     LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), enter = llvm_new_block(em), body = llvm_new_block(em);
     LLVMBasicBlockRef leave = llvm_new_block(em), done = llvm_new_block(em);
@@ -306,7 +307,7 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMPositionBuilderAtEnd(em->b, leave);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
-    if (em->ptx) ptx_leave_block(em, op->body);
+    if (em->ptx) ptx_leave_body(em, op, order);
     for (uint32_t i = 0; i < op->n_results; i++) {
         LLVMValueRef last = em->values[op->body->last->args[i]], init = em->values[op->args[i + 2]];
         LLVMAddIncoming(em->values[op->inner[i + 1]], &last, &latch, 1);
@@ -318,13 +319,15 @@ static void emit_for(struct emitter *em, const struct ir_op *op) {
 }
 
 static void emit_if(struct emitter *em, const struct ir_op *op) {
+    struct ptx_order order = {0};
+    if (em->ptx) order = ptx_enter_body(em, op);
     LLVMBasicBlockRef then = llvm_new_block(em), done = llvm_new_block(em);
     LLVMBuildCondBr(em->b, em->values[op->args[0]], then, done);
     LLVMPositionBuilderAtEnd(em->b, then);
     llvm_emit_block(em, op->body);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
-    if (em->ptx) ptx_leave_block(em, op->body);
+    if (em->ptx) ptx_leave_body(em, op, order);
 }
 
 static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {

@@ -430,21 +430,28 @@ static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned
     }
 }
 
-/* What must be ordered before the first trip is ordered before the loop, not in every trip. */
-void ptx_enter_loop(struct emitter *em, const struct ir_op *op) {
+/* What must be ordered before the first trip of a loop is ordered before the loop, not in every trip. */
+struct ptx_order ptx_enter_body(struct emitter *em, const struct ir_op *op) {
     struct ptx *p = em->ptx;
     unsigned read = 0, written = 0;
     forget_pending(em);
-    note_accesses(em, op->body, &read, &written);
-    unsigned wait = (p->written & (read | written)) | (p->read & written);
-    if (wait) barrier(em, wait);
+    if (op->code == IR_FOR) {
+        note_accesses(em, op->body, &read, &written);
+        unsigned wait = (p->written & (read | written)) | (p->read & written);
+        if (wait) barrier(em, wait);
+    }
+    struct ptx_order before = {p->read, p->written};
     p->read |= read;
     p->written |= written;
+    return before;
 }
 
-void ptx_leave_block(struct emitter *em, const struct ir_block *b) {
+/* Behind it the body may have run or not: a barrier in it says nothing of what was before. */
+void ptx_leave_body(struct emitter *em, const struct ir_op *op, struct ptx_order before) {
     forget_pending(em);
-    note_accesses(em, b, &em->ptx->read, &em->ptx->written);
+    note_accesses(em, op->body, &em->ptx->read, &em->ptx->written);
+    em->ptx->read |= before.read;
+    em->ptx->written |= before.written;
 }
 
 /* ---- memory ---- */
@@ -505,7 +512,8 @@ void ptx_store(struct emitter *em, const struct ir_op *op) {
         LLVMBuildCondBr(em->b, on, then, done);
         LLVMPositionBuilderAtEnd(em->b, then);
     }
-    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p), by_lane(op) ? op->align : lane_align(op, at.type));
+    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p),
+                     by_lane(op) ? op->align : lane_align(op, at.type));
     if (!on) return;
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);

@@ -26,9 +26,12 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
 
 void ptx_store(struct emitter *em, const struct ir_op *op); /* store, storem or scatter */
 
-/* Around bodies: what a body's accesses mean for the barriers in it and behind it. */
-void ptx_enter_loop(struct emitter *em, const struct ir_op *op);
-void ptx_leave_block(struct emitter *em, const struct ir_block *b);
+/* Around the bodies of for and if: the memories whose accesses no barrier has ordered yet. */
+struct ptx_order {
+    unsigned read, written;
+};
+struct ptx_order ptx_enter_body(struct emitter *em, const struct ir_op *op);
+void ptx_leave_body(struct emitter *em, const struct ir_op *op, struct ptx_order before);
 
 /* A split for: the part's first index and step instead of the loop's; behind it, its results merged in place. */
 void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step);

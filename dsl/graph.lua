@@ -246,7 +246,7 @@ local function composed(run, escapes, lone)
   flush()
   if lone then sizes.tok = 1 end
   return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars,
-           lone = lone or nil },
+           lone = lone },
     binding, table.concat(key, ";")
 end
 
@@ -471,9 +471,9 @@ function M.plan(arg)
     local offs = place(launches, b.tensors)
     return steps, offs
   end
-  local launches, offs = program(false)
+  local launches, offs = program(nil)
   local lone, lone_offs
-  if arg.lone then lone, lone_offs = program(true) end
+  if arg.lone and arg.lone ~= 0 then lone, lone_offs = program(arg.lone) end
   local plain = {}
   for id, t in ipairs(b.tensors) do
     plain[id] = { kind = t.kind, name = t.name, fmt = t.fmt, dims = t.dims, packed = t.packed or false, halves = t.halves or 0,

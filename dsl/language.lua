@@ -110,9 +110,10 @@ for _, op in ipairs { "__add", "__sub", "__mul", "__div", "__idiv", "__mod" } do
 -- Thrown (and caught by M.trace) when an inlined array turns out to need memory of its own.
 local materialize_mt = {}
 
--- The variables that an index runs over, each of its values once: digits of a mixed radix, `h·hd + i`. In a launch for one token
--- a digit may be turned by half its range, `(i + n/2) % n`: the reader then computes the elements of such pairs together
--- (store.pairs). Returns {variable -> coefficient, …}, {variable -> half}; nil where the index is anything else.
+-- The variables that an index runs over, each of its values once. In a launch for one token these may be the digits of a mixed
+-- radix, `h·hd + i`, and a digit may be turned by half its range, `(i + n/2) % n`: the reader then computes the elements of such
+-- pairs together (store.pairs). The last digit and its half must be whole tiles of T.lone rows. Returns {variable -> coefficient, …},
+-- {variable -> half}; nil where the index is anything else.
 local function digits(e)
   local const, terms = E.terms_of(e)
   local vars, pairs_, order = {}, {}, {}
@@ -124,13 +125,16 @@ local function digits(e)
       local shift, turned = E.terms_of(atom.args[1])
       var = next(turned)
       half = n and n // 2
-      if not var or next(turned, var) or turned[var] ~= 1 or 2 * shift ~= n or var.count ~= n then return nil end
+      if not var or next(turned, var) or turned[var] ~= 1 or 2 * shift ~= n or var.count ~= n or half % T.lone ~= 0 then
+        return nil
+      end
     end
     if var.op ~= "var" or vars[var] then return nil end
     vars[var], pairs_[var] = coef, half
     order[#order + 1] = var
   end
   table.sort(order, function(a, b) return vars[a] < vars[b] end)
+  if #order > 1 and not (T.lone and order[1].count and order[1].count % T.lone == 0) then return nil end
   local radix = 1
   for _, var in ipairs(order) do
     if vars[var] ~= radix then return nil end
@@ -583,7 +587,8 @@ local function define(name, def, is_fused)
   M.kernel_order[#M.kernel_order + 1] = name
 end
 
--- A composition that is not registered: the fuser's. lone: for one token, where computing an element twice may pay.
+-- A composition that is not registered: the fuser's. lone: for one token, where computing an element twice may pay; the rows of a
+-- tile of packed weights.
 function M.fusion(name, sig, steps, lone)
   return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps), lone = lone }
 end
@@ -657,7 +662,7 @@ local function is_heavy(v, last)
   local function go(n)
     if seen[n] then return false end
     seen[n] = true
-    if n.op == "load" and n.array and n.array.packed and not n.array.packed.float then return true end
+    if n.op == "load" and n.array and n.array.packed and (T.lone or not n.array.packed.float) then return true end
     if n.op == "reduce" and n.deps[last] then return true end
     if n.op == "fold" then
       for var in pairs(n.deps) do if var.axis ~= "tok" then return true end end

@@ -59,7 +59,7 @@ function M.resolve(X, n)
     for k, a in ipairs(n.args) do idx[k] = X:lower(a) end
     return access.cache_field(owner, fname, idx)
   end
-  return access.packed_field(owner, fname, n.args[1], n.args[2])
+  return access.packed_field(owner, fname, X:lower(n.args[1]), X:lower(n.args[2]))
 end
 
 -- Multiplies out: list of monomials {c = number, f = {factors}}.

@@ -52,9 +52,12 @@ static json_t *keys_json(const struct gguf *g) {
         if (v->type == GGUF_STRING) {
             if (!v->is_array) j = json_stringn(v->data, v->bytes);
         } else if (!v->is_array) {
-            if (v->type == GGUF_BOOL) j = json_boolean(gguf_value_u64(v, 0) != 0);
-            else if (v->type == GGUF_F32 || v->type == GGUF_F64) j = json_real(gguf_value_f64(v, 0));
-            else j = json_integer((json_int_t)gguf_value_u64(v, 0));
+            if (v->type == GGUF_BOOL)
+                j = json_boolean(gguf_value_u64(v, 0) != 0);
+            else if (v->type == GGUF_F32 || v->type == GGUF_F64)
+                j = json_real(gguf_value_f64(v, 0));
+            else
+                j = json_integer((json_int_t)gguf_value_u64(v, 0));
         } else if (v->n <= 4096) {
             j = json_array();
             bool real = v->type == GGUF_F32 || v->type == GGUF_F64;
@@ -67,8 +70,8 @@ static json_t *keys_json(const struct gguf *g) {
     return keys;
 }
 
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, bool lone, json_t **plan,
-                struct err *e) {
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, unsigned lone,
+                json_t **plan, struct err *e) {
     const char *arch;
     if (!gguf_get_str(g, "general.architecture", &arch, e)) return false;
     json_t *tensors = json_object();
@@ -78,8 +81,8 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
         for (uint32_t k = 0; k < t->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)t->ne[k]));
         json_object_set_new_nocheck(tensors, t->name, json_pack("{s:s, s:o}", "fmt", t->type->name, "ne", ne));
     }
-    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:b, s:b}", "arch", arch, "keys", keys_json(g), "tensors", tensors,
-                            "act", act, "kv", kv, "fuse", fuse, "lone", lone);
+    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g), "tensors",
+                            tensors, "act", act, "kv", kv, "fuse", fuse, "lone", (int)lone);
     if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
@@ -94,8 +97,8 @@ static bool plan_sizes(struct model *m, struct err *e) {
         if (!json_is_true(json_object_get(t, "packed"))) continue;
         const json_t *dims = json_object_get(t, "dims");
         json_t *arg = json_pack("{s:O, s:i, s:i, s:O, s:O}", "fmt", json_object_get(t, "fmt"), "lanes",
-                                (int)m->compiler.target.pack_lanes, "words", (int)m->compiler.target.pack_words, "rows", json_array_get(dims, 0), "n",
-                                json_array_get(dims, 1));
+                                (int)m->compiler.target.pack_lanes, "words", (int)m->compiler.target.pack_words, "rows",
+                                json_array_get(dims, 0), "n", json_array_get(dims, 1));
         bool ok = dsl_call(m->dsl, "packed_size", arg, &size, e);
         json_decref(arg);
         if (!ok) return false;
@@ -113,8 +116,12 @@ static enum tensor_kind kind_of(const char *s) {
     bug("tensor kind %s", s);
 }
 
-static int64_t integer(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
-static bool flag(const json_t *o, const char *key) { return json_is_true(json_object_get(o, key)); }
+static int64_t integer(const json_t *o, const char *key) {
+    return json_integer_value(json_object_get(o, key));
+}
+static bool flag(const json_t *o, const char *key) {
+    return json_is_true(json_object_get(o, key));
+}
 
 /* The launches for a batch of tokens, and behind them those for one token (on a GPU). */
 static void read_launches(struct model *m) {
@@ -271,7 +278,8 @@ static int processors(void) {
 bool model_open_file(struct model *m, const struct model_options *o, struct err *e) {
     gguf_type_fn types;
     m->act = o->act ? o->act : "q8";
-    if (!dsl_open(&m->dsl, e) || !(types = model_types(m->dsl, e)) || !gguf_open(o->path, types, &m->gguf, e)) return false;
+    if (!dsl_open(&m->dsl, e) || !(types = model_types(m->dsl, e)) || !gguf_open(o->path, types, &m->gguf, e))
+        return false;
     m->kv = o->kv ? o->kv : "f32";
     if (o->kv || strcmp(m->act, "f32") == 0) return true;
     if (!safety_of_f16_keys(m->gguf, m->why_f32_keys, e)) return false;
@@ -286,7 +294,9 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     m->compiler.cache = m->cache;
     m->compiler.n_threads = m->compiler.tune_threads = o->n_threads ? o->n_threads : processors();
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
-    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, m->compiler.target.ptx, &m->plan, e) && plan_sizes(m, e));
+    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse,
+                                     m->compiler.target.ptx ? m->compiler.target.pack_lanes : 0, &m->plan, e) &&
+                          plan_sizes(m, e));
     if (ok) {
         read_plan(m);
         ok = compile(m, o->top_k, e);
@@ -303,9 +313,8 @@ bool model_open(const struct model_options *o, struct model **out, struct err *e
     bool ok = o->bundle ? model_open_bundle(m, o, e)
                         : model_open_file(m, o, e) && (o->cuda ? open_gpu : open_processor)(m, o, e);
     /* Compiling forks: before there are other threads. */
-    ok = ok && model_compile(m, o, e) && weights_size(m, e) &&
-         (!m->gpu || foresee(m, o->n_ctx, m->weight_bytes, e)) && pool_open(m->compiler.n_threads, &m->pool, e) &&
-         weights_load(m, o->packed_bytes, e);
+    ok = ok && model_compile(m, o, e) && weights_size(m, e) && (!m->gpu || foresee(m, o->n_ctx, m->weight_bytes, e)) &&
+         pool_open(m->compiler.n_threads, &m->pool, e) && weights_load(m, o->packed_bytes, e);
     if (m->gpu) ok = ok && weights_upload(m, e) && load_kernels(m, e);
     if (!ok) {
         model_close(m);

@@ -118,8 +118,9 @@ bool model_bundle_fits(const struct model_options *o, struct err *e);
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
 
-/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); lone: also the launches of one token. New reference. */
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, bool lone, json_t **plan,
+/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); lone: also the launches of one
+ * token, for packed tiles of so many rows; 0: not. New reference. */
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, unsigned lone, json_t **plan,
                 struct err *e);
 
 #endif
