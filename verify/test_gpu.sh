@@ -121,6 +121,8 @@ bad = 0
 for k in json.load(open(sys.argv[1]))["kernels"]:
     for way in ("loads", "stores"):
         m = k["memory"]["global"][way]
+        # Keys are stored across the lanes in which attention reads them: a token's lie a sector each.
+        if way == "stores" and "kv_append" in k["name"]: continue
         if m["ideal_sectors"] < 0.95 * m["sectors"]:
             bad += 1
             print(k["name"], way, "take", m["sectors"], "sectors where", m["ideal_sectors"], "would do")
