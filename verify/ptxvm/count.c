@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static enum vm_space counter_space(u8 space) {
     switch (space) {
@@ -19,6 +20,33 @@ static enum vm_space counter_space(u8 space) {
         return VM_S_PARAM;
     default:
         return VM_S_GENERIC;
+    }
+}
+
+/* ---- unique sectors: two bits for each of the arena, 32 sectors a word; pages of it come as they are touched ---- */
+static size_t touched_bytes(void) {
+    return (size_t)(vm_arena_bytes / 32 / 32 + 1) * sizeof(u64);
+}
+bool vm_count_begin(struct launch *l) {
+    void *p = mmap(NULL, touched_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    l->touched = p == MAP_FAILED ? NULL : p;
+    return l->touched != NULL;
+}
+void vm_count_end(struct launch *l) {
+    if (l->touched) munmap(l->touched, touched_bytes());
+}
+
+void vm_count_touched(struct warp *w, u64 address, u32 bytes, int store) {
+    struct worker *k = w->block->worker;
+    u64 off = address - VM_DEV_BASE;
+    if (off >= vm_arena_bytes || bytes > vm_arena_bytes - off) return;
+    for (u64 s = off / 32; s <= (off + bytes - 1) / 32; s++) {
+        u64 bit = (u64)(store ? 2 : 1) << s % 32 * 2;
+        atomic_ullong *word = &k->launch->touched[s / 32];
+        if (atomic_load_explicit(word, memory_order_relaxed) & bit) continue;
+        u64 old = atomic_fetch_or_explicit(word, bit, memory_order_relaxed) >> s % 32 * 2 & 3;
+        k->counters.unique_sectors[store] += !(old & (store ? 2 : 1));
+        k->counters.unique_sectors[2] += !old;
     }
 }
 
@@ -53,6 +81,9 @@ void vm_count_access(struct warp *w, u8 space, const u64 *addr, u32 mask, u32 by
         c->sectors[sp][store] += ((u64)n * bytes + 31) / 32;
         return;
     }
+    EACH_LANE(i, mask)
+    if (space == SP_GLOBAL || (space == SP_GENERIC && vm_space_of(addr[i]) == SP_GLOBAL))
+        vm_count_touched(w, addr[i], bytes, store);
     u64 seen[128];
     u32 k = 0;
     EACH_LANE(i, mask)
@@ -128,6 +159,9 @@ static void text_kernel(FILE *f, const struct kernel *k) {
                 fprintf(f, "  %-8s %s %llu requests, %llu sectors (%llu if contiguous), %llu bytes\n", space_names[s],
                         d ? "stores" : "loads ", NUMBER(c->requests[s][d]), NUMBER(c->sectors[s][d]),
                         NUMBER(c->ideal_sectors[s][d]), NUMBER(c->bytes[s][d]));
+    if (c->unique_sectors[2])
+        fprintf(f, "  global   %llu unique sectors, each once a launch: %llu read, %llu written\n",
+                NUMBER(c->unique_sectors[2]), NUMBER(c->unique_sectors[0]), NUMBER(c->unique_sectors[1]));
     fprintf(f,
             "  branches %llu, divergent %llu; barriers %llu; bank conflicts %llu; matrix %llu operations, %llu flops\n",
             NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts),
@@ -162,8 +196,10 @@ static void json_kernel(FILE *f, const struct kernel *k) {
         fprintf(f, "}");
     }
     fprintf(f,
-            "},\n     \"branches\": %llu, \"divergent_branches\": %llu, \"barriers\": %llu, \"bank_conflicts\": %llu, "
+            "},\n     \"unique_sectors\": {\"loads\": %llu, \"stores\": %llu, \"either\": %llu},\n"
+            "     \"branches\": %llu, \"divergent_branches\": %llu, \"barriers\": %llu, \"bank_conflicts\": %llu, "
             "\"matrix_ops\": %llu, \"matrix_flops\": %llu}",
+            NUMBER(c->unique_sectors[0]), NUMBER(c->unique_sectors[1]), NUMBER(c->unique_sectors[2]),
             NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts),
             NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
 }

@@ -237,6 +237,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
         f->reserved_shared ? l->shared_reserved + RESERVED_SHARED : (u32)(f->shared_layout + p->dynamic_shared);
     l->check = vm_settings()->check;
     l->count_memory = vm_settings()->count_memory || counters;
+    if (l->count_memory && !vm_count_begin(l)) result = VM_OUT_OF_MEMORY;
     l->seed = vm_settings()->seed;
     u32 n_warps = (p->block[0] * p->block[1] * p->block[2] + 31) / 32, n_async = f->module->async ? ASYNC_ACTORS : 0;
     l->n_actors = (u32)per * (n_warps + n_async);
@@ -289,6 +290,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
         pthread_mutex_destroy(&l->lock);
     }
     if (l->workspace) vm_mem_free(l->workspace);
+    vm_count_end(l);
     free(l->params);
     free(l->shadow);
     free(l);

@@ -320,6 +320,7 @@ struct launch {
     u8 *params; /* zero-padded copy */
     u8 *shadow; /* of a block's shared memory at its start */
     bool check, count_memory;
+    atomic_ullong *touched; /* count.c: of each sector of the arena, whether it was read (1), written (2); or NULL */
     atomic_ullong next_gang;
     atomic_ullong fault_block; /* lowest block with a fault so far */
     atomic_llong steps_left;
@@ -514,12 +515,26 @@ bool vm_memory_freed(u64 address);
 /* exec_undefined.c: values that were never written. What answers false has recorded a fault. */
 bool vm_undefined_step(struct warp *w, const struct split *s, const struct insn *in,
                        u32 mask); /* before each instruction */
-bool vm_undefined_loaded(struct warp *w, struct split *s, const struct insn *in, u32 m, const u64 *addr, u8 **p);
+void vm_undefined_loaded(struct warp *w, struct split *s, const struct insn *in, u32 m, const u64 *addr, u8 **p);
 bool vm_undefined_stored(struct warp *w, struct split *s, const struct insn *in, u32 m, u8 space, u8 **p);
 void vm_undefined_shuffle(struct frame *to, u32 d, const struct frame *from, u32 a, const u32 *lane_from, u32 m);
+/* For loads and stores of matrices. Where a mark came from is a number, 0: no mark. An origin stands for the load in
+ * progress in lanes m; + the lane whose address it was; 0: no memory, nothing is marked. */
+u16 vm_undefined_origin(struct warp *w, struct split *s, const struct insn *in, u32 m, u32 bytes, const u64 *addr,
+                        u8 **p);
+bool vm_undefined_bytes(struct warp *w, u32 lane, const u8 *p, u32 bytes); /* none of them was ever written */
+void vm_undefined_copied(struct warp *w, u32 lane, u8 *to, const u8 *from, u32 bytes); /* bytes, with their marks */
+u32 vm_undefined_lanes(const struct frame *f, u32 op);
+u16 vm_undefined_from(const struct frame *f, u32 op, u32 lane);
+void vm_undefined_put(struct frame *f, u32 op, u32 m, const u16 from[32]); /* marks of a row, in place of its own */
+bool vm_undefined_store(struct warp *w, struct split *s, const struct insn *in, u32 op, u32 lane, u8 *to,
+                        u32 bytes); /* that lane has put its bytes there; the frame has marks */
 
 /* count.c */
 void vm_count_access(struct warp *w, u8 space, const u64 *addresses, u32 mask, u32 bytes, int store);
+bool vm_count_begin(struct launch *l); /* false: no memory */
+void vm_count_end(struct launch *l);
+void vm_count_touched(struct warp *w, u64 address, u32 bytes, int store); /* of global memory: its sectors */
 void vm_counters_add(struct vm_counters *to, const struct vm_counters *from);
 void vm_report_launch(const char *kernel, const struct vm_counters *c);
 enum ptx_space vm_space_of(u64 address);

@@ -153,7 +153,8 @@ u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32
         }
         return l->params + address;
     }
-    default:
+    default: /* what did not come in a request of the warp is counted here: bulk copies and the like */
+        if (w->block->gang_count && bytes) vm_count_touched(w, address, bytes, access != ACCESS_LOAD);
         return global_slow(w, s, in, lane, address, bytes, access);
     }
 }

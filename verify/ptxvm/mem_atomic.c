@@ -211,16 +211,24 @@ enum step op_cpasync(struct warp *w, struct split *s, const struct insn *in, u32
                 return vm_fault_at(w, s, in, (int)i, VM_MISALIGNED, "misaligned access", from[i],
                                    "cp.async of %u bytes", x->bytes);
             for (u32 k = 0; k < n; k++) {
+                w->may_mark = true;
                 u8 *q = vm_lane_pointer(w, s, in, i, SP_GLOBAL, from[i] + k, 1, ACCESS_LOAD);
+                w->may_mark = false;
                 if (!q) return STEP_FAULT;
                 p[i][k] = *q;
+                if (w->unwritten) vm_undefined_copied(w, i, p[i] + k, q, 1);
             }
         }
     }
     u8 *q[32];
     if (reads) {
-        if (!vm_pointers(w, s, in, SP_GLOBAL, from, reads, x->bytes, ACCESS_LOAD, q)) return STEP_FAULT;
+        w->may_mark = true;
+        bool ok = vm_pointers(w, s, in, SP_GLOBAL, from, reads, x->bytes, ACCESS_LOAD, q);
+        w->may_mark = false;
+        if (!ok) return STEP_FAULT;
+        u32 unwritten = w->unwritten;
         EACH_LANE(i, reads) memcpy(p[i], q[i], x->bytes);
+        EACH_LANE(i, reads & unwritten) vm_undefined_copied(w, i, p[i], q[i], x->bytes);
     }
     if (w->block->gang_check) EACH_LANE(i, m) {
             if (vm_note_copy(w, (struct async_copy){i, w->group[i], (u32)dst[i], x->bytes, 0}))

@@ -13,7 +13,8 @@ static enum step move_matrix(struct warp *w, struct split *s, const struct insn 
     u64 base[32], addr[32];
     u8 *p[32];
     u8 space = vm_addresses(w, s, in, x, ~0u, base);
-    u32 unit = bits < 8 ? 1 : (u32)bits / 8;
+    u32 unit = bits < 8 ? 1 : (u32)bits / 8, written[32] = {0};
+    u16 from[32][32] = {{0}};
     for (int e = 0; e < count; e++) {
         u32 m = 0;
         for (u32 lane = 0; lane < 32; lane++) {
@@ -30,13 +31,27 @@ static enum step move_matrix(struct warp *w, struct split *s, const struct insn 
             if (bits < 8) p[lane] = (u8 *)(uintptr_t)(index * (u64)bits % 8);
         }
         u8 *q[32];
-        if (!vm_pointers(w, s, in, space, addr, m, unit, store ? ACCESS_STORE : ACCESS_LOAD, q)) return STEP_FAULT;
+        int reg = e / per, shift = e % per * bits;
+        w->may_mark = true;
+        bool ok = vm_pointers(w, s, in, space, addr, m, unit, store ? ACCESS_STORE : ACCESS_LOAD, q);
+        w->may_mark = false;
+        if (!ok) return STEP_FAULT;
+        u32 unwritten = w->unwritten;
+        w->unwritten = 0;
+        u16 origin = 0;
         EACH_LANE(lane, m) {
-            int reg = e / per, shift = e % per * bits;
+            if (!(unwritten >> lane & 1) || !vm_undefined_bytes(w, lane, q[lane], unit))
+                written[reg] |= 1u << lane;
+            else if (origin || (origin = vm_undefined_origin(w, s, in, unwritten, unit, addr, q)))
+                from[reg][lane] = (u16)(origin + lane);
+        }
+        EACH_LANE(lane, m) {
             void *rw = row(s->frame, x->ops[reg]);
             if (store) {
                 u64 v = row_get(rw, lane, size) >> shift;
                 memcpy(q[lane], &v, unit);
+                if (s->frame->undefined && !vm_undefined_store(w, s, in, x->ops[reg], lane, q[lane], unit))
+                    return STEP_FAULT;
             } else {
                 u64 v = 0, keep = bits == 64 ? ~0ull : (1ull << bits) - 1;
                 memcpy(&v, q[lane], unit);
@@ -45,6 +60,10 @@ static enum step move_matrix(struct warp *w, struct split *s, const struct insn 
                 row_put(rw, lane, size, old | (v & keep) << shift);
             }
         }
+    }
+    for (int reg = 0; reg < x->n && !store; reg++) {
+        EACH_LANE(lane, written[reg]) from[reg][lane] = 0;
+        vm_undefined_put(s->frame, x->ops[reg], ~0u, from[reg]);
     }
     return STEP_NEXT;
 }
@@ -66,8 +85,7 @@ enum step op_wmma_store(struct warp *w, struct split *s, const struct insn *in, 
  * ext: n registers, m addresses of a matrix (8, 16), mode 1: transposed, mode2: bits of an element in registers, bytes:
  * of a row in memory, 12 and 8 for 16 elements of 6 and 4 bits that become bytes */
 static bool row_pointers(struct warp *w, struct split *s, const struct insn *in, const struct ext *x, int access,
-                         u8 rows[32][16], u8 **p) {
-    u64 addr[32];
+                         u8 rows[32][16], u64 *addr, u8 **p) {
     u32 n = (u32)x->n * 8, m = n >= 32 ? ~0u : (1u << n) - 1;
     u8 *rest[32];
     u8 space = vm_addresses(w, s, in, x, m, addr);
@@ -81,8 +99,9 @@ static bool row_pointers(struct warp *w, struct split *s, const struct insn *in,
     if (!vm_pointers(w, s, in, space, addr, m, first, access, p)) return false;
     EACH_LANE(i, m) memcpy(rows[i], p[i], first);
     if (x->bytes != 12) return true;
-    EACH_LANE(i, m) addr[i] += 8;
-    if (!vm_pointers(w, s, in, space, addr, m, 4, access, rest)) return false;
+    u64 second[32];
+    EACH_LANE(i, m) second[i] = addr[i] + 8;
+    if (!vm_pointers(w, s, in, space, second, m, 4, access, rest)) return false;
     EACH_LANE(i, m) memcpy(rows[i] + 8, rest[i], 4);
     return true;
 }
@@ -113,34 +132,50 @@ static struct byte_place place_of(const struct ext *x, bool store, u32 r, u32 la
 enum step op_ldmatrix(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;
     enum step out;
+    u64 addr[32];
     u8 *p[32], rows[32][16];
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
-    if (!row_pointers(w, s, in, x, ACCESS_LOAD, rows, p)) return STEP_FAULT;
+    w->may_mark = true;
+    bool ok = row_pointers(w, s, in, x, ACCESS_LOAD, rows, addr, p);
+    w->may_mark = false;
+    if (!ok) return STEP_FAULT;
+    u32 unwritten = w->unwritten;
+    w->unwritten = 0;
+    u16 origin = unwritten ? vm_undefined_origin(w, s, in, unwritten, x->bytes, addr, p) : 0;
     for (int i = 0; x->bytes < 16 && i < 8 * x->n; i++) unpack_row(rows[i], x->bytes / 2);
     for (u32 k = 0; k < (u32)x->n; k++) {
         u32 *d = row(s->frame, x->ops[k]);
+        u16 from[32];
         for (u32 l = 0; l < 32; l++) {
+            bool written = !origin;
             d[l] = 0;
             for (u32 j = 0; j < 4; j++) {
                 struct byte_place b = place_of(x, false, k, l, j);
                 d[l] |= (u32)rows[b.row][b.at] << 8 * j;
+                written = written || !(unwritten >> b.row & 1) ||
+                          !vm_undefined_bytes(w, b.row, p[b.row] + b.at * x->bytes / 16, 1);
             }
+            from[l] = written ? 0 : (u16)(origin + place_of(x, false, k, l, 0).row);
         }
+        vm_undefined_put(s->frame, x->ops[k], ~0u, from);
     }
     return STEP_NEXT;
 }
 enum step op_stmatrix(struct warp *w, struct split *s, const struct insn *in, u32 mask) {
     const struct ext *x = in->ext;
     enum step out;
+    u64 addr[32];
     u8 *p[32], rows[32][16];
     if (!vm_whole_warp(w, s, in, mask, &out)) return out;
-    if (!row_pointers(w, s, in, x, ACCESS_STORE, rows, p)) return STEP_FAULT;
+    if (!row_pointers(w, s, in, x, ACCESS_STORE, rows, addr, p)) return STEP_FAULT;
     for (u32 k = 0; k < (u32)x->n; k++) {
         const u32 *v = row(s->frame, x->ops[k]);
         for (u32 l = 0; l < 32; l++)
             for (u32 j = 0; j < 4; j++) {
                 struct byte_place b = place_of(x, true, k, l, j);
                 p[b.row][b.at] = (u8)(v[l] >> 8 * j);
+                if (s->frame->undefined && !vm_undefined_store(w, s, in, x->ops[k], l, p[b.row] + b.at, 1))
+                    return STEP_FAULT;
             }
     }
     return STEP_NEXT;
@@ -153,6 +188,12 @@ enum step op_movmatrix(struct warp *w, struct split *s, const struct insn *in, u
     u32 *d = row(s->frame, in->d);
     for (u32 l = 0; l < 32; l++)
         for (u32 j = 0; j < 2; j++) m[l / 4][2 * (l % 4) + j] = (u16)(a[l] >> 16 * j);
-    for (u32 l = 0; l < 32; l++) d[l] = m[2 * (l % 4)][l / 4] | (u32)m[2 * (l % 4) + 1][l / 4] << 16;
+    u16 from[32];
+    for (u32 l = 0; l < 32; l++) {
+        u32 first = 2 * (l % 4) * 4 + l / 8, second = first + 4; /* the lanes that had its two elements */
+        d[l] = m[2 * (l % 4)][l / 4] | (u32)m[2 * (l % 4) + 1][l / 4] << 16;
+        from[l] = vm_undefined_from(s->frame, in->a, second) ? vm_undefined_from(s->frame, in->a, first) : 0;
+    }
+    vm_undefined_put(s->frame, in->d, ~0u, from);
     return STEP_NEXT;
 }

@@ -187,6 +187,7 @@ struct vm_counters {
     uint64_t warp_instructions[VM_C_COUNT], lane_instructions[VM_C_COUNT];
     uint64_t requests[VM_S_COUNT][2], sectors[VM_S_COUNT][2], bytes[VM_S_COUNT][2]; /* [.][0] loads, [1] stores */
     uint64_t ideal_sectors[VM_S_COUNT][2]; /* sectors if each request's bytes were contiguous */
+    uint64_t unique_sectors[3];            /* of global memory, each once a launch: that were read, written, either */
     uint64_t bank_conflicts;               /* extra cycles of shared-memory requests */
     uint64_t matrix_ops, matrix_flops;     /* warp-level matrix instructions, multiply and add counted as two */
     uint64_t branches, divergent_branches, barriers;
