@@ -138,6 +138,35 @@ if [ -e $smol ]; then
     uses_memory_well "$tmp/smol.json"; ok "memory_use_of_smollm2"
 else skip memory_use_of_smollm2 "there is no $smol; make setup fetches it"; fi
 
+# ---- one token more, the likeliest: its launches; all of them together touch the weights and the keys and values of few
+# tokens, and no more than 5 % beside ----
+gemma=build/models/gemma-3-270m-q4_k_m.gguf
+a_token() { # a_token MIB LAUNCHES: of weights, rounded to one digit; at most so many launches
+    python3 - "$tmp/1.json" "$tmp/2.json" "$1" "$2" >"$tmp/out" 2>"$tmp/err" <<'P'
+import json, sys
+one, two = (json.load(open(f))["kernels"] for f in sys.argv[1:3])
+def more(get): return sum(map(get, two)) - sum(map(get, one))
+launches, touched = more(lambda k: k["launches"]), 32 * more(lambda k: k["unique_sectors"]["either"])
+weights = (float(sys.argv[3]) - 0.05) * 2**20
+print("launches", launches, "of", sys.argv[4], "bytes", touched, "weights", weights)
+sys.exit(not (0 < launches <= int(sys.argv[4]) and weights < touched <= 1.05 * weights))
+P
+}
+two_lengths() {
+    for tokens in 1 2; do
+        KGEN_PTXVM=fast KGEN_PTXVM_REPORT=$tmp/$tokens.json on run --device cuda -m "$1" --raw -c 256 -p The -n $tokens
+    done
+}
+# The weights as the file has them; those of gemma3 as they lie on the device, since their formats get larger there.
+if [ -e $smol ]; then
+    two_lengths $smol
+    a_token "$("$kgen" inspect $smol | sed -n 's/^ *weights *\([0-9.]*\) MiB in .*/\1/p')" $((5 * 30 + 3)); ok "a_token_of_smollm2"
+else skip a_token_of_smollm2 "there is no $smol; make setup fetches it"; fi
+if [ -e $gemma ]; then
+    two_lengths $gemma
+    a_token "$(sed -n 's/^load .* \([0-9.]*\) MiB of weights.*/\1/p' "$tmp/err")" $((7 * 18 + 3)); ok "a_token_of_gemma3"
+else skip a_token_of_gemma3 "there is no $gemma; make setup fetches it"; fi
+
 # ---- --check ----
 on "${run[@]}" --device cuda --check; [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "check_is_silent_where_nothing_is_wrong"
 kg run -m $model --raw -p abc -n 3 --check; [ $status_of = 0 ]; ok "check_on_the_cpu"

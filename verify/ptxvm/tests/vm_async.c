@@ -397,7 +397,7 @@ static void run(const struct kernel *k, struct buf *wrong) {
     struct buf t = {0};
     buf_printf(&t, "%s%s\nret;\n}\n", prologue, k->text);
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         char path[500];
         struct err e;
         snprintf(path, sizeof path, "%s/async-%s.ptx", keep, k->name);

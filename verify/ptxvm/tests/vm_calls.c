@@ -19,7 +19,7 @@ static int run(const char *functions, const char *body, struct vm_fault *fault) 
         "%s\nst.global.u32 [%%x2], %%r2;\nret;\n}\n",
         functions, body);
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         static int number;
         char path[500];
         struct err e;

@@ -88,7 +88,7 @@ static inline void run_snippet(const struct snippet *s, int threads, u64 (*in)[3
     buf_printf(&t, "%s\nst.global.%s [%%l], %%d; st.global.%s [%%l+8], %%e;\nret;\n}\n", s->text, types[s->d],
                types[s->e]);
     const char *keep = getenv("PTXVM_SNIPPETS"); /* a directory that keeps the texts, to show them to ptxas */
-    if (keep) {
+    if (keep && *keep) {
         static int number;
         char path[500];
         struct err e;

@@ -62,7 +62,7 @@ static inline void run_warp(const char *target, const char *text, const char *na
         "ld.param.u64 %%x2, [pout]; add.u64 %%x2, %%x2, %%x0;\n%s\nret;\n}\n",
         target, WORDS * 4, text);
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         static int number;
         char path[500];
         struct err e;

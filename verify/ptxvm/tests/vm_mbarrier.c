@@ -11,7 +11,7 @@ static void script(const char *name, const char *text, int n, const uint32_t *ex
                "mov.u64 %%x1, b; cvta.shared.u64 %%x1, %%x1;\n%s\nret;\n}\n",
                text);
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         char path[500];
         struct err e;
         snprintf(path, sizeof path, "%s/mbarrier-%s.ptx", keep, name);

@@ -67,7 +67,7 @@ static int run_copy(const struct copy *c, const char *name, struct vm_fault *fau
     }
     buf_printf(&t, "ret;\n}\n");
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         static int number;
         char path[500];
         struct err e;

@@ -154,7 +154,7 @@ static void one_product(const struct form *f, int n, bool a_regs, bool a_mn, boo
     for (int i = 0; i < nd; i++) buf_printf(&t, "st.global.b32 [%%x1+%d], %%d%d;\n", 4 * i, i);
     buf_printf(&t, "ret;\n}\n");
     const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep) {
+    if (keep && *keep) {
         static int number;
         char path[500];
         struct err e;
