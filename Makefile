@@ -7,6 +7,7 @@
 #   make asan | tsan    the C tests under AddressSanitizer + UBSan | ThreadSanitizer
 #   make fuzz           every parser's fuzz target for FUZZ_SECONDS each
 #   make kgen-rt        build/kgen-rt, which runs bundles (kgen emit --bundle) and has no compiler
+#   make static         build/kgen-static, which needs nothing but libc where it runs
 #   make install        PREFIX=/usr/local, DESTDIR=: the program, its man pages and shell completion
 #   make setup          only the packages and the models
 #   make bench-peers    kgen beside its rivals on this machine
@@ -137,6 +138,18 @@ $(B)/kgen-rt: $(B)/kgen-rt.symbols
 $(B)/kgen-rt.symbols: $(RT_O) $(B)/objects
 	$(call show,link,$@)$(CC) $(CFLAGS) $(STANDALONE) $(RT_O) $(call OWN_LIBS,-ledit -ltinfo -lbsd -lmd) -o $@
 
+# kgen-static: all of kgen with all of its libraries but libc's, LLVM's X86 and NVPTX targets among them. The CUDA driver
+# comes by dlopen all the same, and so libc, which knows how, stays what it is there. A link of seconds.
+STATIC_INSTEAD = codegen/llvm_open.o llvm_stubs.o
+STATIC_O = $(filter-out $(STATIC_INSTEAD:%=$(B)/obj/%),$(CLI_O) $(LIB_O)) \
+           $(addprefix $(B)/obj/,codegen/llvm_linked.o runtime/no_udev.o)
+STATIC_LLVM = $(shell $(LLVM_CONFIG) --link-static --ldflags --libs x86 nvptx passes core analysis 2>/dev/null)
+
+static: $(B)/kgen-static
+$(B)/kgen-static: $(STATIC_O) $(B)/objects
+	$(call show,link,$@)$(CC) $(CFLAGS) $(STANDALONE) -Wl,-s $(STATIC_O) \
+	    $(call OWN_LIBS,-ledit -ltinfo -lbsd -lmd $(STATIC_LLVM) -lzstd -lz -lstdc++) -o $@
+
 $(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
 	$(call show,link,$@)$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
 
@@ -189,9 +202,9 @@ fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
 
 # The tests of the GPU path run on the PTX machine (verify/cuda_help.h), which is never built with a sanitizer.
-tests: $(B)/kgen $(B)/kgen-rt $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
+tests: $(B)/kgen $(if $(filter build,$(B)),$(B)/kgen-rt $(B)/kgen-static) $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
 stale:
-	@$(call remove_stale,$(B)/kgen $(B)/kgen-rt $(TESTS))
+	@$(call remove_stale,$(B)/kgen $(B)/kgen-rt $(B)/kgen-static $(TESTS))
 fuzzers: $(FUZZERS)
 
 bench-peers: $(B)/kgen
@@ -217,6 +230,6 @@ install: $(B)/kgen
 clean:
 	rm -rf $(filter-out $(B)/models,$(wildcard $(B)/*))
 
-.PHONY: all setup kgen-rt demo test test-archs asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
+.PHONY: all setup kgen-rt static demo test test-archs asan tsan asan-build tsan-build fuzz-build fuzz tests stale fuzzers bench-peers docs install clean
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -13,7 +13,9 @@ case $what in demo | test | all) ;; *) echo "usage: ./setup.sh [demo|test|all]" 
 build_packages="gcc libc6-dev make pkg-config lua5.4 liblua5.4-dev llvm-22-dev libpcre2-dev libutf8proc-dev
     libjansson-dev libsqlite3-dev libxxhash-dev libhwloc-dev libedit-dev"
 model_packages="python3 python3-pip ca-certificates"
-test_packages="libcmocka-dev lua-check clang-22 libclang-rt-22-dev groff-base zsh fish strace"
+# The last three: what `make static` links beside LLVM's own archives.
+test_packages="libcmocka-dev lua-check clang-22 libclang-rt-22-dev groff-base zsh fish strace
+    libzstd-dev zlib1g-dev g++"
 
 fail() { echo "setup: $*" >&2; exit 1; }
 

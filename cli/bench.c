@@ -23,7 +23,9 @@ static bool check(const void *opts, struct err *e) {
     if (o->save && !o->synthetic) return err_set(e, ERR_USAGE, "--save belongs to --synthetic NAME:TYPE");
     if (o->svg && o->kernel) return err_set(e, ERR_USAGE, "--svg belongs to a model");
     if (o->shape && !o->kernel) return err_set(e, ERR_USAGE, "--shape belongs to --kernel NAME");
-    if (!o->kernel && !o->save && o->prompt == 0 && o->generate == 0)
+    if (o->kernel && (o->prompts || o->batches))
+        return err_set(e, ERR_USAGE, "--prompts and --batches belong to a model");
+    if (!o->kernel && !o->save && o->prompt == 0 && o->generate == 0 && !o->prompts && !o->batches)
         return err_set(e, ERR_USAGE, "-p 0 -n 0 leaves nothing to measure");
     return true;
 }
@@ -43,6 +45,9 @@ static const struct option options[] = {
      .fallback = "5"},
     {"depth", 'd', OPTION_INT, "N", "tokens already in the cache", AT(depth), .ints = {0, 1 << 24}, .unit = "tokens",
      .fallback = "0"},
+    {"prompts", 0, OPTION_STRING, "N,N,…", "also prompts of these lengths", AT(prompts)},
+    {"batches", 0, OPTION_STRING, "N,N,…", "also generation of so many tokens at a time, with the logits of each",
+     AT(batches)},
     {"kernel", 0, OPTION_STRING, "NAME", "measure one kernel instead of a model", AT(kernel)},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
     {"synthetic", 0, OPTION_STRING, "NAME:TYPE", "measure random weights of a known model's shape, made in memory",
@@ -67,9 +72,10 @@ const struct command command_bench = {
     .details =
         "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
         "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
-        "machine, measured in the same run. --profile times each kernel of one prompt and of single tokens: bytes, "
-        "operations and the part of what those peaks allow, the layers, and the barriers. --synthetic takes one of "
-        "tinyllama-1.1b, qwen2-0.5b, phi-2-like and "
+        "machine, measured in the same run. A prompt's time ends with the choice of the first token. --batches stands "
+        "for as many sequences at a time, though the tokens are of one. --profile times each kernel of one prompt and "
+        "of single tokens: bytes, operations and the part of what those peaks allow, the layers, and the barriers. "
+        "--synthetic takes one of tinyllama-1.1b, qwen2-0.5b, phi-2-like and "
         "llama-7b, "
         "with -tiny for two layers of them, and a type: f16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, "
         "q6_k, "

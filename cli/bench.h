@@ -9,7 +9,8 @@ struct bench_options {
     int64_t prompt, generate, repeats, depth; /* tokens, tokens, times, tokens already in the cache */
     const char *kernel, *shape;
     const char *synthetic, *save; /* NAME:TYPE, FILE.gguf */
-    const char *svg;              /* FILE.svg: a roofline of the profiles */
+    const char *svg;               /* FILE.svg: a roofline of the profiles */
+    const char *prompts, *batches; /* "128,512": lists of tokens */
     struct report_options report;
 };
 

@@ -229,14 +229,23 @@ bool peaks_measure(struct pool *pool, const struct target *t, const struct bundl
     return ok;
 }
 
+double peaks_products(const struct peaks *p, bool int8, const char **name) {
+    bool gpu = p->dp4a_ops_per_s > 0, wide = gpu && p->bf16_ops_per_s > 0;
+    *name = !int8 ? "f32" : wide ? "bf16" : gpu ? "dp4a" : "int8";
+    return !int8 ? p->f32_ops_per_s : wide ? p->bf16_ops_per_s : gpu ? p->dp4a_ops_per_s : p->int8_ops_per_s;
+}
+
 double peaks_ops_per_s(const struct peaks *p, const json_t *spec) {
+    const char *unused;
     char *text = json_dumps(spec, JSON_COMPACT);
     bool int8 = text && strstr(text, "\"q8\"");
     free(text);
-    return int8 ? p->int8_ops_per_s : p->f32_ops_per_s;
+    return peaks_products(p, int8, &unused);
 }
 
 json_t *peaks_json(const struct peaks *p) {
-    return json_pack("{s:f, s:f, s:f, s:f}", "read_bytes_per_s", p->read_bytes_per_s, "int8_ops_per_s",
-                     p->int8_ops_per_s, "f32_ops_per_s", p->f32_ops_per_s, "bf16_ops_per_s", p->bf16_ops_per_s);
+    json_t *o = json_pack("{s:f, s:f, s:f, s:f}", "read_bytes_per_s", p->read_bytes_per_s, "int8_ops_per_s",
+                          p->int8_ops_per_s, "f32_ops_per_s", p->f32_ops_per_s, "bf16_ops_per_s", p->bf16_ops_per_s);
+    if (p->dp4a_ops_per_s > 0) json_object_set_new(o, "dp4a_ops_per_s", json_real(p->dp4a_ops_per_s));
+    return o;
 }

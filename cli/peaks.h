@@ -6,6 +6,7 @@
 
 #include "codegen/target.h"
 #include "runtime/bundle.h"
+#include "runtime/dev_cuda.h"
 #include "runtime/pool.h"
 
 #include <jansson.h>
@@ -14,7 +15,8 @@ struct peaks {
     double read_bytes_per_s; /* from memory: a buffer larger than the caches */
     double int8_ops_per_s;   /* dot products of bytes, a multiplication and an addition being two operations */
     double f32_ops_per_s;    /* multiply-adds, likewise */
-    double bf16_ops_per_s;   /* dot products of bfloat16 pairs, likewise; 0: this processor has none */
+    double bf16_ops_per_s;   /* products of bfloat16, likewise; 0: this processor or GPU has none */
+    double dp4a_ops_per_s;   /* of GPUs: bytes without matrix units, whose are int8 (0 where there are none) and bf16 */
 };
 
 /* Measures with all threads of the pool, about half a second. Called again, *p keeps the larger of each. */
@@ -24,10 +26,17 @@ bool peaks_measure(struct pool *pool, const struct target *t, const struct bundl
 /* Adds the code for that to a bundle; `from` above is such a one, or NULL: compile it. */
 bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e);
 
-/* Of these, what a kernel's arithmetic is held against: int8 where its activations are, or those of a step of it. */
+/* The same of a GPU. Tens of milliseconds; on the PTX machine seconds. */
+bool peaks_cuda(struct cuda *gpu, struct peaks *p, struct err *e);
+
+/* Of these, what products of quantized weights (int8) or others are held against, and its name: on a GPU the matrix
+ * units' bfloat16, since factors every 32 weights keep bytes far from their peak there. */
+double peaks_products(const struct peaks *p, bool int8, const char **name);
+
+/* The same of a kernel: int8 where its activations are, or those of a step of it. */
 double peaks_ops_per_s(const struct peaks *p, const json_t *spec);
 
-/* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s", "bf16_ops_per_s"} */
+/* {"read_bytes_per_s", "int8_ops_per_s", "f32_ops_per_s", "bf16_ops_per_s"}, of a GPU also "dp4a_ops_per_s" */
 json_t *peaks_json(const struct peaks *p);
 
 #endif

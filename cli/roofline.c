@@ -69,9 +69,13 @@ static void extend(double *low, double *high, double value) {
     *high = fmax(*high, ceil(log10(value)));
 }
 
+static double highest(const struct peaks *p) {
+    return fmax(fmax(p->int8_ops_per_s, p->dp4a_ops_per_s), fmax(p->f32_ops_per_s, p->bf16_ops_per_s));
+}
+
 static struct axes axes_for(const struct profile *profiles, size_t n, const struct peaks *peaks) {
     struct axes a = {0, 2, 9, 10};
-    extend(&a.y0, &a.y1, fmax(peaks->int8_ops_per_s, fmax(peaks->f32_ops_per_s, peaks->bf16_ops_per_s)));
+    extend(&a.y0, &a.y1, highest(peaks));
     for (size_t i = 0; i < n; i++) {
         struct disc *discs;
         size_t n_discs = discs_of(&profiles[i], &discs);
@@ -111,7 +115,7 @@ static void roof(struct buf *b, const struct axes *a, const char *name, double p
 }
 
 static void slope(struct buf *b, const struct axes *a, const struct peaks *peaks) {
-    double top = fmax(peaks->int8_ops_per_s, fmax(peaks->f32_ops_per_s, peaks->bf16_ops_per_s));
+    double top = highest(peaks);
     double from = fmax(pow(10, a->x0), pow(10, a->y0) / peaks->read_bytes_per_s), to = top / peaks->read_bytes_per_s;
     double x = x_of(a, from), y = y_of(a, from * peaks->read_bytes_per_s);
     buf_printf(b, "<line class=\"roof\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>", x, y, x_of(a, to),
@@ -165,6 +169,7 @@ bool roofline_write(const struct profile *profiles, size_t n, const struct peaks
     grid(&b, &a);
     slope(&b, &a, peaks);
     roof(&b, &a, "int8", peaks->int8_ops_per_s, peaks->read_bytes_per_s);
+    roof(&b, &a, "dp4a", peaks->dp4a_ops_per_s, peaks->read_bytes_per_s);
     roof(&b, &a, "bf16", peaks->bf16_ops_per_s, peaks->read_bytes_per_s);
     roof(&b, &a, "f32", peaks->f32_ops_per_s, peaks->read_bytes_per_s);
     if (drawn) buf_add(&b, body.data, body.len);
