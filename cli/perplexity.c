@@ -172,22 +172,25 @@ static json_t *top_json(float *logits, int64_t n, int64_t k) {
     return list;
 }
 
+/* Nothing without a vocabulary. */
+static void print_piece(const struct tokenizer *t, int32_t id) {
+    size_t n = 0;
+    const char *piece = t ? tokenizer_piece(t, id, &n) : "";
+    print_safe(stdout, piece, n);
+    putchar('\n');
+}
+
 static void print_text(const struct tokenizer *t, const struct ids *ids, const double *nll, const json_t *top) {
-    size_t n;
     puts("nll of each next token:");
     for (size_t i = 0; i + 1 < ids->n; i++) {
         printf("%10.5f  %7d  ", nll[i], ids->id[i + 1]);
-        const char *piece = tokenizer_piece(t, ids->id[i + 1], &n);
-        print_safe(stdout, piece, n);
-        putchar('\n');
+        print_piece(t, ids->id[i + 1]);
     }
     puts("likeliest after the last:");
     for (size_t i = 0; i < json_array_size(top); i++) {
         int32_t id = (int32_t)json_integer_value(json_array_get(json_array_get(top, i), 0));
         printf("%10.5f  %7d  ", json_real_value(json_array_get(json_array_get(top, i), 1)), id);
-        const char *piece = tokenizer_piece(t, id, &n);
-        print_safe(stdout, piece, n);
-        putchar('\n');
+        print_piece(t, id);
     }
 }
 
@@ -228,7 +231,8 @@ static bool short_text(const struct perplexity_options *o, struct model *m, cons
 /* ---- Command ------------------------------------------------------------------------------------------------------
  */
 
-static bool read_ids(const struct perplexity_options *o, const struct tokenizer *t, struct ids *ids, struct err *e) {
+static bool read_ids(const struct perplexity_options *o, const struct model *m, const struct tokenizer *t,
+                     struct ids *ids, struct err *e) {
     bool ok = true, given;
     if (o->ids) {
         struct arena arena = {0};
@@ -236,8 +240,8 @@ static bool read_ids(const struct perplexity_options *o, const struct tokenizer 
         size_t n;
         ok = ids_parse("--ids", o->ids, &arena, &list, &n, e);
         for (size_t i = 0; ok && i < n; i++) {
-            if (list[i] >= tokenizer_n_vocab(t))
-                ok = err_set(e, ERR_INPUT, "--ids %d: expected token ids 0…%d", list[i], tokenizer_n_vocab(t) - 1);
+            if (list[i] >= m->n_vocab)
+                ok = err_set(e, ERR_INPUT, "--ids %d: expected token ids 0…%lld", list[i], (long long)m->n_vocab - 1);
             else
                 ids_add(ids, list[i]);
         }
@@ -259,7 +263,9 @@ static bool run(const void *opts, struct err *e) {
     struct ids ids = {0};
     /* The least that is known before the text is read. */
     int64_t context = o->engine.context ? o->engine.context : o->text.file ? DEFAULT_WINDOW : 1;
-    bool ok = engine_open(&o->engine, context, 0, &m, e) && tokenizer_open(m->gguf, &t, e) && read_ids(o, t, &ids, e) &&
+    /* Ids can do without the file's vocabulary. */
+    bool ok = engine_open(&o->engine, context, 0, &m, e) && (tokenizer_open(m->gguf, &t, e) || o->ids) &&
+              read_ids(o, m, t, &ids, e) &&
               (o->text.file ? windows(o, m, t, &ids, e) : short_text(o, m, t, &ids, e));
     ids_free(&ids);
     tokenizer_close(t);

@@ -1,0 +1,160 @@
+"""Tables of what bench/gpu.sh found: measured on a GPU, or predicted from the PTX machine's counters.
+
+  gpu_report.py table RESULTS.json              the table for bench/SPEED.md
+  gpu_report.py compare STORED FOUND            likelihoods (kgen perplexity --ids); exit status 1 over 1e-3 nats
+  gpu_report.py predict DECODE PREFILL TOKENS   from two KGEN_PTXVM_REPORT files: one token of TinyLlama-1.1B, and a prompt of
+                                                TOKENS of its two-layer form
+
+The prediction of a launch is the longest of what limits it, and the gap between dependent launches in a graph:
+
+  memory       sectors * 32 / (0.92 * bandwidth)
+  in flight    sectors * 32 / (warps * 1 KiB / latency): a warp has so much under way at a time
+  issue        warp instructions / (schedulers in use * min(1, warps on each / 5) * clock): a warp issues one in five cycles
+  latency      latency * 2, where anything is read: a launch begins and ends with memory
+  gap          1.3 us
+
+with the figures of an H200 (data sheet; latency and gap as published for Hopper): 132 multiprocessors of four schedulers, 1.755 GHz,
+4.8 TB/s, 0.8 us. Caches are left out: activations are counted as if they came from memory. A prompt's instructions grow with its tokens
+(attention's faster, which is left out), its weights are read once. A kernel launched twice or more in a pass of the
+two-layer model is one of its layers, and has 11 times as many in the whole one.
+"""
+
+import json
+import statistics
+import sys
+
+SMS, CLOCK, BANDWIDTH = 132, 1.755e9, 4.8e12
+LATENCY, GAP, SHARE, IN_FLIGHT, CYCLES = 0.8e-6, 1.3e-6, 0.92, 1024, 5
+PEAK_LOOPS = {"read", "fma", "dp4a", "mma_s8", "mma_bf16"}
+LAYERS, TINY_LAYERS = 22, 2
+
+
+def launches(path):
+    """Per kernel: launches a pass, and of one launch warps, instructions, bytes."""
+    with open(path, encoding="utf-8") as file:
+        report = json.load(file)
+    kernels = [k for k in report["kernels"] if k["name"] not in PEAK_LOOPS and k["launches"]]
+    passes = min(k["launches"] for k in kernels)
+    rows = []
+    for k in kernels:
+        n, memory = k["launches"], k["memory"]["global"]
+        sectors = memory["loads"]["sectors"] + memory["stores"]["sectors"]
+        rows.append({"name": k["name"].replace("$_", "."), "n": n / passes, "warps": k["warps"] / n,
+                     "instructions": sum(c["warp"] for c in k["instructions"].values()) / n, "bytes": 32 * sectors / n})
+    return rows, passes, report["host"]
+
+
+def limits(row):
+    """Seconds that each limit allows one launch, by name."""
+    schedulers = min(row["warps"], SMS * 4)
+    each = row["warps"] / schedulers
+    return {"memory": row["bytes"] / (SHARE * BANDWIDTH),
+            "in flight": row["bytes"] * LATENCY / (row["warps"] * IN_FLIGHT),
+            "issue": row["instructions"] / (schedulers * min(1, each / CYCLES) * CLOCK),
+            "latency": 2 * LATENCY if row["bytes"] else 0}
+
+
+def predict_decode(path):
+    rows, passes, host = launches(path)
+    print("Predicted, H200, TinyLlama-1.1B Q4_K_M, one token:\n")
+    print("| kernel | launches | warps | KB | us each | limit | us in all |\n|---|---|---|---|---|---|---|")
+    total = 0
+    for row in sorted(rows, key=lambda r: -r["n"] * max(limits(r).values())):
+        name, seconds = max(limits(row).items(), key=lambda item: item[1])
+        seconds += GAP
+        total += seconds * row["n"]
+        print(f"| {row['name']} | {row['n']:.0f} | {row['warps']:.0f} | {row['bytes'] / 1e3:.1f} | {seconds * 1e6:.1f} | {name} "
+              f"| {seconds * row['n'] * 1e6:.1f} |")
+    n, read = sum(r["n"] for r in rows), sum(r["n"] * r["bytes"] for r in rows)
+    floor = read / (SHARE * BANDWIDTH) + n * GAP
+    print(f"\n**{1 / total:.0f} tok/s** ({total * 1e6:.0f} us: {n:.0f} launches, {read / 1e6:.0f} MB; those alone would allow "
+          f"{1 / floor:.0f} tok/s, the bytes alone {SHARE * BANDWIDTH / read:.0f}).")
+    print("With loading and the peaks, over", passes, "passes:",
+          ", ".join(f"{host[k]['count']} {k.replace('_', ' ')}" for k in ("synchronizations", "graph_launches", "allocations")) + ".")
+
+
+def predict_prefill(path, tokens):
+    rows, _, _ = launches(path)
+    print(f"\nPredicted prompts (from the counters of {tokens} tokens through two layers):\n")
+    print("| tokens | ms | tok/s |\n|---|---|---|")
+    for target in (128, 512, 2048):
+        total = 0
+        for row in rows:
+            scale = target / tokens
+            layers = LAYERS / TINY_LAYERS if row["n"] >= 2 else 1
+            grown = dict(row, warps=row["warps"] * scale, instructions=row["instructions"] * scale, bytes=row["bytes"])
+            total += layers * row["n"] * (max(limits(grown).values()) + GAP)
+        print(f"| {target} | {total * 1e3:.2f} | {target / total:.0f} |")
+
+
+def spread(values):
+    return f"{statistics.median(values):.1f} ({min(values):.1f} … {max(values):.1f})"
+
+
+def table(path):
+    with open(path, encoding="utf-8") as file:
+        results = json.load(file)
+    model = results["model"]
+    print(f"{results['kgen']}, {results['date']}, checks {'passed' if results['ok'] else 'FAILED'}: "
+          f"{results['likelihoods_equal'][0]} of {results['likelihoods_equal'][1]} sets of likelihoods are the PTX machine's, "
+          f"{results['api_tests'][0]} of {results['api_tests'][1]} tests of the driver")
+    if results["verify"]:
+        worst = max(results["verify"]["rows"], key=lambda r: r["max_error_of_tolerance"])
+        cases = sum(r["cases"] for r in results["verify"]["rows"])
+        print(f"\nkgen verify: {cases} cases, the largest error is {worst['max_error_of_tolerance']:.2f} of its tolerance "
+              f"({worst['kernel']} {worst['formats']})")
+    if not model:
+        return
+    peaks = model["peaks"]
+    print(f"\n**{model['device']}**: reads {peaks['read_bytes_per_s'] / 1e9:.0f} GB/s; Top/s: bf16 "
+          f"{peaks['bf16_ops_per_s'] / 1e12:.1f}, int8 {peaks['int8_ops_per_s'] / 1e12:.1f}, dp4a "
+          f"{peaks['dp4a_ops_per_s'] / 1e12:.1f}, f32 {peaks['f32_ops_per_s'] / 1e12:.1f}\n")
+    print("| what | tok/s | ms | of the limit |\n|---|---|---|---|")
+    read = peaks["read_bytes_per_s"] / model["bytes_per_token"]
+    compute = (peaks["bf16_ops_per_s"] or peaks["dp4a_ops_per_s"]) / model["ops_per_token"]
+    for name, values, n, limit in [("decode", model["tg"], 1, read), (f"prompt {model['prompt']}", model["pp"], model["prompt"], compute)]:
+        if values:
+            speed = statistics.median(values)
+            print(f"| {name} | {spread(values)} | {n / speed * 1e3:.3f} | {100 * speed / limit:.0f} % |")
+    for row in model.get("prompts", []):
+        print(f"| prompt {row['tokens']}, to the first token | {spread(row['tok_s'])} | {row['ms']:.2f} "
+              f"| {100 * statistics.median(row['tok_s']) / compute:.0f} % |")
+    for row in model.get("batches", []):
+        limit = min(read * row["tokens"], compute)
+        print(f"| {row['tokens']} at a time | {spread(row['tok_s'])} | {row['ms']:.3f} "
+              f"| {100 * statistics.median(row['tok_s']) / limit:.0f} % |")
+    print("\n| kernel | us | GB/s | of reads | Top/s | of bf16 |\n|---|---|---|---|---|---|")
+    for kernel in filter(None, results["kernels"]):
+        for row in kernel["results"]:
+            best, most = kernel["peaks"]["read_bytes_per_s"], kernel["peaks"].get("bf16_ops_per_s") or float("inf")
+            print(f"| {kernel['kernel']} {row['shape']} | {row['median_ms'] * 1e3:.2f} | {row['bytes_per_s'] / 1e9:.0f} "
+                  f"| {100 * row['bytes_per_s'] / best:.0f} % | {row['ops_per_s'] / 1e12:.2f} "
+                  f"| {100 * row['ops_per_s'] / most:.0f} % |")
+
+
+def compare(stored, found):
+    lists = []
+    for path in (stored, found):
+        with open(path, encoding="utf-8") as file:
+            lists.append(json.load(file)["next_token_nll"])
+    if len(lists[0]) != len(lists[1]):
+        sys.exit("another number of tokens")
+    worst = max(abs(a - b) for a, b in zip(*lists))
+    print(f"{worst:.2g} nats")
+    return worst <= 1e-3
+
+
+def main(arguments):
+    if len(arguments) == 2 and arguments[0] == "table":
+        table(arguments[1])
+    elif len(arguments) == 3 and arguments[0] == "compare":
+        sys.exit(0 if compare(arguments[1], arguments[2]) else 1)
+    elif len(arguments) == 4 and arguments[0] == "predict":
+        predict_decode(arguments[1])
+        predict_prefill(arguments[2], int(arguments[3]))
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
