@@ -55,11 +55,11 @@ predict() {
     export LD_LIBRARY_PATH="$PWD/build/ptxvm" KGEN_PTXVM=fast
     shape=tinyllama-1.1b tokens=64
     [ -z "$tiny" ] || { shape=tinyllama-1.1b-tiny tokens=8; }
-    KGEN_PTXVM_REPORT=$out/decode.counters "$kgen" bench --synthetic $shape:q4_k_m --device cuda -p 0 -n 1 -r 1 --json \
+    KGEN_PTXVM_REPORT=$out/decode.counters.json "$kgen" bench --synthetic $shape:q4_k_m --device cuda -p 0 -n 1 -r 1 --json \
         >"$out/decode.json" || exit 1
-    KGEN_PTXVM_REPORT=$out/prefill.counters "$kgen" bench --synthetic tinyllama-1.1b-tiny:q4_k_m --device cuda -p $tokens -n 0 \
+    KGEN_PTXVM_REPORT=$out/prefill.counters.json "$kgen" bench --synthetic tinyllama-1.1b-tiny:q4_k_m --device cuda -p $tokens -n 0 \
         -r 1 --json >"$out/prefill.json" || exit 1
-    python3 bench/gpu_report.py predict "$out/decode.counters" "$out/prefill.counters" $tokens | tee "$out/predicted.md"
+    python3 bench/gpu_report.py predict "$out/decode.counters.json" "$out/prefill.counters.json" $tokens | tee "$out/predicted.md"
 }
 
 case $mode in

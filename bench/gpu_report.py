@@ -8,14 +8,14 @@
 The prediction of a launch is the longest of what limits it, and the gap between dependent launches in a graph:
 
   memory       sectors * 32 / (0.92 * bandwidth)
-  in flight    sectors * 32 / (warps * 1 KiB / latency): a warp has so much under way at a time
+  in flight    sectors * 32 / (warps at a time * 1 KiB / latency): a warp has so much under way
   issue        warp instructions / (schedulers in use * min(1, warps on each / 5) * clock): a warp issues one in five cycles
   latency      latency * 2, where anything is read: a launch begins and ends with memory
   gap          1.3 us
 
 with the figures of an H200 (data sheet; latency and gap as published for Hopper): 132 multiprocessors of four schedulers, 1.755 GHz,
-4.8 TB/s, 0.8 us. Caches are left out: activations are counted as if they came from memory. A prompt's instructions grow with its tokens
-(attention's faster, which is left out), its weights are read once. A kernel launched twice or more in a pass of the
+64 warps each, 4.8 TB/s, 0.8 us. Caches are left out: activations are counted as if they came from memory. Warps, instructions and what
+is in flight grow with a prompt's tokens (attention's grow faster, which is left out); memory is no limit there. A kernel launched twice or more in a pass of the
 two-layer model is one of its layers, and has 11 times as many in the whole one.
 """
 
@@ -24,7 +24,7 @@ import statistics
 import sys
 
 SMS, CLOCK, BANDWIDTH = 132, 1.755e9, 4.8e12
-LATENCY, GAP, SHARE, IN_FLIGHT, CYCLES = 0.8e-6, 1.3e-6, 0.92, 1024, 5
+LATENCY, GAP, SHARE, IN_FLIGHT, CYCLES, RESIDENT = 0.8e-6, 1.3e-6, 0.92, 1024, 5, 64
 PEAK_LOOPS = {"read", "fma", "dp4a", "mma_s8", "mma_bf16"}
 LAYERS, TINY_LAYERS = 22, 2
 
@@ -49,7 +49,7 @@ def limits(row):
     schedulers = min(row["warps"], SMS * 4)
     each = row["warps"] / schedulers
     return {"memory": row["bytes"] / (SHARE * BANDWIDTH),
-            "in flight": row["bytes"] * LATENCY / (row["warps"] * IN_FLIGHT),
+            "in flight": row["bytes"] * LATENCY / (min(row["warps"], SMS * RESIDENT) * IN_FLIGHT),
             "issue": row["instructions"] / (schedulers * min(1, each / CYCLES) * CLOCK),
             "latency": 2 * LATENCY if row["bytes"] else 0}
 
@@ -69,8 +69,7 @@ def predict_decode(path):
     floor = read / (SHARE * BANDWIDTH) + n * GAP
     print(f"\n**{1 / total:.0f} tok/s** ({total * 1e6:.0f} us: {n:.0f} launches, {read / 1e6:.0f} MB; those alone would allow "
           f"{1 / floor:.0f} tok/s, the bytes alone {SHARE * BANDWIDTH / read:.0f}).")
-    print("With loading and the peaks, over", passes, "passes:",
-          ", ".join(f"{host[k]['count']} {k.replace('_', ' ')}" for k in ("synchronizations", "graph_launches", "allocations")) + ".")
+    print(f"In {passes} passes: {host['graph_launches']['count']} launches of graphs.")
 
 
 def predict_prefill(path, tokens):
@@ -82,8 +81,8 @@ def predict_prefill(path, tokens):
         for row in rows:
             scale = target / tokens
             layers = LAYERS / TINY_LAYERS if row["n"] >= 2 else 1
-            grown = dict(row, warps=row["warps"] * scale, instructions=row["instructions"] * scale, bytes=row["bytes"])
-            total += layers * row["n"] * (max(limits(grown).values()) + GAP)
+            grown = limits({key: row[key] * scale for key in ("warps", "instructions", "bytes")})
+            total += layers * row["n"] * (max(grown["in flight"], grown["issue"], grown["latency"]) + GAP)
         print(f"| {target} | {total * 1e3:.2f} | {target / total:.0f} |")
 
 

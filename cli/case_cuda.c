@@ -23,7 +23,8 @@ static bool upload(struct case_cuda *g, const struct kernel_case *c, size_t i, s
     const struct case_array *a = &c->arrays[i];
     if (!cuda_alloc(g->gpu, a->bytes * n_copies, &g->memory[i], e)) return false;
     for (size_t k = 0; k < n_copies; k++)
-        if (!cuda_upload(g->gpu, g->memory[i] + k * a->bytes, a->data + k % a->copies * a->bytes, a->bytes, e)) return false;
+        if (!cuda_upload(g->gpu, g->memory[i] + k * a->bytes, a->data + k % a->copies * a->bytes, a->bytes, e))
+            return false;
     return true;
 }
 
@@ -89,8 +90,8 @@ bool case_cuda_measure(struct case_cuda *g, int64_t repeats, double *ms, struct 
     int64_t n = 1;
     bool ok = cuda_event_new(g->gpu, &events[0], e) && cuda_event_new(g->gpu, &events[1], e);
     /* The first launch of a graph also brings it to the device. */
-    while (ok && (ok = record(g, n, &graph, e) && timed(g, graph, events, &first, e) &&
-                       timed(g, graph, events, &first, e)) &&
+    while (ok &&
+           (ok = record(g, n, &graph, e) && timed(g, graph, events, &first, e) && timed(g, graph, events, &first, e)) &&
            first < LEAST_MS && n < MAX_LAUNCHES) {
         cuda_graph_free(g->gpu, graph);
         graph = NULL;

@@ -1,8 +1,8 @@
 /* peaks_cuda: what a GPU can do at most, by loops in PTX of our own, since they must run where nothing compiles.
  *
- * Each loop is a kernel with runtime/dev_cuda.h's parameter block: arguments are the data (all ones of its type), a place
- * for results [warps][32 lanes] of 32 bits, and the number of iterations. What it computes is known beforehand and
- * looked at: a peak counts only where the work was done. Fragments and instructions: PTX ISA, "Warp Level Matrix
+ * Each loop is a kernel with runtime/dev_cuda.h's parameter block: arguments are the data (all ones of its type), a
+ * place for results [warps][32 lanes] of 32 bits, and the number of iterations. What it computes is known beforehand
+ * and looked at: a peak counts only where the work was done. Fragments and instructions: PTX ISA, "Warp Level Matrix
  * Multiply-Accumulate Instructions".
  */
 #include "cli/peaks.h"
@@ -126,7 +126,8 @@ static bool open_loop(struct gpu_loop *g, struct cuda *gpu, const char *name, st
     g->gpu = gpu;
     g->part = (struct part){.name = (char *)name};
     g->phase = (struct phase){&g->part, 1};
-    g->kernel = (struct kernel){.name = (char *)name, .phases = &g->phase, .n_phases = 1, .n_args = 3, .ptx = ptx->data};
+    g->kernel =
+        (struct kernel){.name = (char *)name, .phases = &g->phase, .n_phases = 1, .n_args = 3, .ptx = ptx->data};
     return cuda_kernel_new(gpu, &g->kernel, &g->loaded, e) &&
            cuda_alloc(gpu, (uint64_t)MAX_WARPS * PTX_LANES * 4, &g->args[1], e);
 }
@@ -154,7 +155,8 @@ static bool launch(struct gpu_loop *g, int64_t n, float *ms, struct err *e) {
 static bool check(struct gpu_loop *g, uint32_t want, struct err *e) {
     uint32_t found[2];
     cuda_addr last = g->args[1] + (uint64_t)(g->warps * PTX_LANES - 1) * 4;
-    if (!cuda_download(g->gpu, &found[0], g->args[1], 4, e) || !cuda_download(g->gpu, &found[1], last, 4, e)) return false;
+    if (!cuda_download(g->gpu, &found[0], g->args[1], 4, e) || !cuda_download(g->gpu, &found[1], last, 4, e))
+        return false;
     return (found[0] == want && found[1] == want) ||
            err_set(e, ERR_COMPILE, "%s: the loop `%s` computed %08x and %08x, expected %08x", cuda_name(g->gpu),
                    g->kernel.name, found[0], found[1], want);
@@ -186,9 +188,11 @@ static bool measure_loop(struct cuda *gpu, const struct loop *l, struct peaks *p
     g.args[2] = 4;
     bool ok = open_loop(&g, gpu, l->name, &ptx, e) && cuda_alloc(gpu, sizeof ones, &g.args[0], e) &&
               cuda_upload(gpu, g.args[0], ones, sizeof ones, e);
-    for (g.warps = FIRST_WARPS; ok && (ok = launch(&g, 1, &ms, e)) && ms < LEAST_MS; )
-        if (g.warps < MAX_WARPS) g.warps *= 8;
-        else g.args[2] *= 4;
+    for (g.warps = FIRST_WARPS; ok && (ok = launch(&g, 1, &ms, e)) && ms < LEAST_MS;)
+        if (g.warps < MAX_WARPS)
+            g.warps *= 8;
+        else
+            g.args[2] *= 4;
     if (l->real) {
         float sum = (float)(l->adds * (double)g.args[2]);
         memcpy(&want, &sum, sizeof want);
@@ -221,8 +225,10 @@ static bool measure_read(struct cuda *gpu, struct peaks *p, struct err *e) {
             ok = cuda_alloc(gpu, bytes, &g.args[0], e) && cuda_fill(gpu, g.args[0], 1, bytes, e);
         }
         if (!(ok = ok && launch(&g, n, &ms, e)) || ms >= LEAST_MS) break;
-        if (g.warps < MAX_WARPS && bytes * 16 < free_bytes) g.warps *= 8;
-        else n *= 2;
+        if (g.warps < MAX_WARPS && bytes * 16 < free_bytes)
+            g.warps *= 8;
+        else
+            n *= 2;
     }
     ok = ok && check(&g, (uint32_t)0x01010101 * 4 * READS * WARP_READS, e) && best(&g, n, &rate, e);
     if (ok) raise(&p->read_bytes_per_s, rate * (double)g.warps * READ_STEP * WARP_READS);
