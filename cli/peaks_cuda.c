@@ -45,8 +45,8 @@ enum { N_LOOPS = sizeof loops / sizeof *loops };
 static void write_head(struct buf *b, const char *name, unsigned sm) {
     buf_printf(b,
                ".version 7.0\n.target sm_%u\n.address_size 64\n.visible .entry %s(.param .align 8 .b8 p[%d])\n"
-               ".reqntid 128\n{\n.reg .pred %%p1;\n.reg .b32 %%r<80>;\n.reg .f32 %%f<80>;\n.reg .b64 %%rd<10>;\n",
-               sm, name, 8 * (PTX_PARAM_ARGS + 3));
+               ".reqntid %d\n{\n.reg .pred %%p1;\n.reg .b32 %%r<80>;\n.reg .f32 %%f<80>;\n.reg .b64 %%rd<10>;\n",
+               sm, name, 8 * (PTX_PARAM_ARGS + 3), PTX_THREADS);
     for (int i = 0; i < 3; i++) buf_printf(b, "ld.param.u64 %%rd%d, [p+%d];\n", i + 1, 8 * (PTX_PARAM_ARGS + i));
     buf_puts(b, "mov.u32 %r3, %tid.x;\nand.b32 %r2, %r3, 31;\nmov.u32 %r4, %ctaid.x;\nmov.u32 %r5, %ntid.x;\n"
                 "mad.lo.u32 %r6, %r4, %r5, %r3;\nshr.u32 %r1, %r6, 5;\nmul.wide.u32 %rd4, %r6, 4;\n"
