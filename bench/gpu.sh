@@ -142,7 +142,7 @@ note "driver API: $passed of $expected tests do what they do on the PTX machine"
 # shellcheck disable=SC2086 # lists of words
 step 300 model "$kgen" bench --synthetic $model --device cuda $sizes $series --json
 # shellcheck disable=SC2086
-step 120 profile "$kgen" bench --synthetic $model --device cuda $sizes --profile --json
+step 120 profile "$kgen" bench --synthetic $model --device cuda $sizes --profile
 cp "$work/profile.err" "$out/profile.txt"
 kernels=''
 for shape in $gemvs $gemms; do
