@@ -66,7 +66,8 @@ static bool measure(struct bench *b, int64_t n, int64_t step, double *speeds, st
 
 /* As many steps of a batch as -n says and the context holds. */
 static int64_t batch_tokens(const struct bench *b, int64_t step) {
-    int64_t room = session_n_ctx(b->session) - b->options->depth, steps = b->options->generate ? b->options->generate : 32;
+    int64_t room = session_n_ctx(b->session) - b->options->depth,
+            steps = b->options->generate ? b->options->generate : 32;
     return steps * step <= room ? steps * step : room / step * step;
 }
 
@@ -190,8 +191,8 @@ static bool profiled(struct bench *b, int which, int64_t n, const struct peaks *
     struct profile *p = &b->profiles[which];
     int64_t step = which == PROFILE_TOKENS;
     if (n == 0) return true;
-    snprintf(b->titles[which], sizeof b->titles[which],
-             step ? "one token (%lld of them)" : "a prompt of %lld tokens", (long long)n);
+    snprintf(b->titles[which], sizeof b->titles[which], step ? "one token (%lld of them)" : "a prompt of %lld tokens",
+             (long long)n);
     session_rewind(b->session, 0);
     if (b->options->depth && !append(b, b->options->depth, 0, e)) return false;
     profile_begin(p, b->model, b->session);
