@@ -273,65 +273,56 @@ local function try(run, escapes, cache, lone)
   return cache[key]
 end
 
-local function fuse(nodes, outputs, enabled, lone)
-  local runs = {}
-  local reads = {} -- tensor id -> number of nodes that read it
+-- What each node reads and writes: node -> {ins, outs}, lists of tensor ids (an operand read twice stands there twice), and
+-- {reads, writes}, the same as sets.
+local function operands_of(nodes)
+  local out = {}
   for _, node in ipairs(nodes) do
-    local k = language.kernels[node.kernel]
-    for _, p in ipairs(k.sig.params) do
-      if p.dims and p.io == "in" and node.args[p.name] then
-        local id = node.args[p.name].id
-        reads[id] = (reads[id] or 0) + 1
+    local o = { ins = {}, outs = {}, reads = {}, writes = {} }
+    for _, p in ipairs(language.kernels[node.kernel].sig.params) do
+      local t = p.dims and node.args[p.name]
+      if t and p.io == "in" then
+        o.ins[#o.ins + 1] = t.id
+        o.reads[t.id] = true
+      elseif t then
+        o.outs[#o.outs + 1] = t.id
+        o.writes[t.id] = true
       end
     end
+    out[node] = o
   end
-  local function escapes_of(run)
-    local inside, esc = {}, {}
-    for _, node in ipairs(run) do
-      local k = language.kernels[node.kernel]
-      for _, p in ipairs(k.sig.params) do
-        if p.dims and p.io == "in" and node.args[p.name] then
-          local id = node.args[p.name].id
-          inside[id] = (inside[id] or 0) + 1
-        end
-      end
+  return out
+end
+
+local function fuse(nodes, outputs, enabled, lone)
+  local runs, operands = {}, operands_of(nodes)
+  local function count_reads(list)
+    local reads = {} -- tensor id -> how often it is read
+    for _, node in ipairs(list) do
+      for _, id in ipairs(operands[node].ins) do reads[id] = (reads[id] or 0) + 1 end
     end
+    return reads
+  end
+  local reads = count_reads(nodes)
+  local function escapes_of(run)
+    local inside, esc = count_reads(run), {}
     for _, node in ipairs(run) do
-      local k = language.kernels[node.kernel]
-      for _, p in ipairs(k.sig.params) do
-        if p.dims and p.io == "out" then
-          local id = node.args[p.name].id
-          if outputs[id] or (reads[id] or 0) > (inside[id] or 0) then esc[id] = true end
-        end
+      for _, id in ipairs(operands[node].outs) do
+        if outputs[id] or (reads[id] or 0) > (inside[id] or 0) then esc[id] = true end
       end
     end
     return esc
   end
-  local function inputs(node)
-    local set = {}
-    local k = language.kernels[node.kernel]
-    for _, p in ipairs(k.sig.params) do
-      if p.dims and p.io == "in" and node.args[p.name] then set[node.args[p.name].id] = true end
-    end
-    return set
-  end
   local cache = {}
-  local run = {}
+  local run, traced = {}, nil -- traced: what the run's trace said
   local function close()
     if #run > 0 then runs[#runs + 1] = { nodes = run, escapes = escapes_of(run) } end
-    run = {}
+    run, traced = {}, nil
   end
-  local function outs(node)
-    local set = {}
-    for _, p in ipairs(language.kernels[node.kernel].sig.params) do
-      if p.dims and p.io == "out" then set[node.args[p.name].id] = true end
-    end
-    return set
-  end
+  -- Does b read what a, before it, reads or writes?
   local function related(a, b)
-    local mine = inputs(b)
-    for id in pairs(inputs(a)) do if mine[id] then return true end end
-    for id in pairs(outs(a)) do if mine[id] then return true end end
+    local x, y = operands[a], operands[b]
+    for id in pairs(y.reads) do if x.reads[id] or x.writes[id] then return true end end
     return false
   end
   -- Do all members hang together, one reading what another reads or writes?
@@ -356,18 +347,19 @@ local function fuse(nodes, outputs, enabled, lone)
   while at <= #nodes do
     local taken = 0
     if #run > 0 and enabled then
-      local before = try(run, escapes_of(run), cache, lone)
+      if traced == nil then traced = try(run, escapes_of(run), cache, lone) or false end
       local longer = table.move(run, 1, #run, 1, {})
       local reach = 0
       while reach < LOOKAHEAD and nodes[at + reach] and nodes[at + reach].head == run[1].head do
         longer[#longer + 1] = nodes[at + reach]
         reach = reach + 1
       end
-      while reach > 0 and taken == 0 do
-        local after = before and connected(longer) and try(longer, escapes_of(longer), cache, lone)
+      while traced and reach > 0 and taken == 0 do
+        local after = connected(longer) and try(longer, escapes_of(longer), cache, lone)
         -- Joining must not add an array that is written and read back inside the launch.
-        if after and after.materialized <= before.materialized then taken = reach end
-        if taken == 0 then
+        if after and after.materialized <= traced.materialized then
+          taken, traced = reach, after
+        else
           longer[#longer] = nil
           reach = reach - 1
         end
