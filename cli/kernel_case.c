@@ -43,17 +43,12 @@ static bool fill_weight(struct kernel_case *c, const json_t *a, uint8_t *out, st
         return err_set(e, ERR_UNSUPPORTED, "verify/ref_format.c knows no random %s values to measure with", fmt);
     if (n % ref.block_elems)
         return err_set(e, ERR_USAGE, "%lld elements are not whole blocks of %s", (long long)n, fmt);
-    json_t *arg = json_pack("{s:s, s:i, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)c->target->pack_lanes, "words",
-                            (int)c->target->pack_words, "rows",
-                            (json_int_t)rows, "n", (json_int_t)n);
-    json_t *size = NULL;
-    bool ok = dsl_call(c->dsl, "packed_size", arg, &size, e);
-    json_decref(arg);
-    if (!ok) return false;
+    struct packed_size size;
+    if (!compile_packed_size(c->dsl, c->target, fmt, rows, n, &size, e)) return false;
     struct compiler compiler = {.dsl = c->dsl, .target = *c->target, .n_threads = 1};
     const json_t *no_spec = NULL;
     struct kernel pack;
-    ok = compile_kernels(&compiler, &no_spec, &fmt, 1, &pack, e);
+    bool ok = compile_kernels(&compiler, &no_spec, &fmt, 1, &pack, e);
     size_t row_bytes = ref_format_bytes(&ref, (size_t)n);
     uint8_t *blocks = ok ? map_memory(row_bytes * (size_t)rows + PAD, e) : NULL;
     int32_t *rowmap = mem_try((size_t)rows, sizeof *rowmap);
@@ -65,7 +60,7 @@ static bool fill_weight(struct kernel_case *c, const json_t *a, uint8_t *out, st
         int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = n / ref.block_elems,
                                      [RUN_ROWS] = rows,
                                      [RUN_ROW_BYTES] = (int64_t)row_bytes,
-                                     [RUN_TILE_BYTES] = integer(size, "tile")};
+                                     [RUN_TILE_BYTES] = size.tile};
         int64_t dims[N_RUN_DIMS];
         for (size_t i = 0; i < pack.n_dims; i++) dims[i] = sizes[pack.dims[i]];
         void *args[3] = {blocks, out, rowmap};
@@ -75,7 +70,6 @@ static bool fill_weight(struct kernel_case *c, const json_t *a, uint8_t *out, st
     if (blocks) munmap(blocks, row_bytes * (size_t)rows + PAD);
     mem_free(rowmap);
     kernel_free(&pack);
-    json_decref(size);
     return ok;
 }
 

@@ -24,17 +24,6 @@ struct check {
     void **args; /* of the reference */
 };
 
-/* Baseline code, over weights packed for the model's own target. */
-static bool lower_reference(struct model *m, const json_t *spec, const struct target *base, json_t **meta,
-                            struct err *e) {
-    json_t *arg = json_pack("{s:O, s:{s:s, s:i, s:i, s:i, s:i, s:b}}", "spec", (json_t *)spec, "target", "class",
-                            base->class_name, "lanes", (int)base->lanes, "pack_lanes",
-                            (int)m->compiler.target.pack_lanes, "pack_words", (int)m->compiler.target.pack_words, "vregs", (int)base->n_vregs, "serial", 1);
-    bool ok = dsl_call(m->dsl, "lower", arg, meta, e);
-    json_decref(arg);
-    return ok;
-}
-
 /* A signature lists its outputs behind the arrow. */
 static bool *find_outputs(const struct kernel *k, const json_t *spec) {
     bool *out = mem_new((k->n_args + 1) * sizeof *out);
@@ -70,6 +59,9 @@ bool check_open(struct session *s, struct check **out, struct err *e) {
     struct target base;
     *out = NULL;
     if (!target_find("x86-64", &base, e)) return false;
+    /* Baseline code, over weights packed for the model's own target. */
+    base.pack_lanes = m->compiler.target.pack_lanes;
+    base.pack_words = m->compiler.target.pack_words;
     struct check *c = mem_new(sizeof *c);
     c->s = s;
     c->m = m;
@@ -82,7 +74,7 @@ bool check_open(struct session *s, struct check **out, struct err *e) {
     for (size_t k = 0; k < m->n_plan_kernels && ok; k++) {
         json_t *meta = NULL;
         const json_t *spec = json_array_get(specs, k);
-        ok = lower_reference(m, spec, &base, &meta, e) && compile_lowered(meta, &base, &c->references[k], e);
+        ok = compile_lower(m->dsl, spec, &base, true, &meta, e) && compile_lowered(meta, &base, &c->references[k], e);
         json_decref(meta);
         if (!ok) break;
         c->is_out[k] = find_outputs(&c->references[k], spec);

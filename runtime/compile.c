@@ -131,6 +131,20 @@ json_t *compile_target(const struct target *t, bool serial) {
                      (t->features & FEAT_MMA) != 0);
 }
 
+bool compile_packed_size(struct dsl *d, const struct target *t, const char *fmt, int64_t rows, int64_t n,
+                         struct packed_size *out, struct err *e) {
+    json_t *arg = json_pack("{s:s, s:i, s:i, s:I, s:I}", "fmt", fmt, "lanes", (int)t->pack_lanes, "words",
+                            (int)t->pack_words, "rows", (json_int_t)rows, "n", (json_int_t)n);
+    json_t *r = NULL;
+    bool ok = dsl_call(d, "packed_size", arg, &r, e);
+    json_decref(arg);
+    if (!ok) return false;
+    out->tile = json_integer_value(json_object_get(r, "tile"));
+    out->bytes = json_integer_value(json_object_get(r, "bytes"));
+    json_decref(r);
+    return true;
+}
+
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta,
                    struct err *e) {
     json_t *arg = json_pack("{s:O, s:o}", "spec", (json_t *)spec, "target", compile_target(t, serial));

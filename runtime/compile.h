@@ -83,6 +83,13 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes);
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
                 uint8_t *ws);
 
+/* What a matrix of n elements a row takes when it is packed for a target. */
+struct packed_size {
+    int64_t tile, bytes; /* of a tile of t->pack_lanes rows, and in all */
+};
+bool compile_packed_size(struct dsl *d, const struct target *t, const char *fmt, int64_t rows, int64_t n,
+                         struct packed_size *out, struct err *e);
+
 /* Lowers one specification to flat IR text for a target, for emit and verify. *meta gets the launch's description. */
 bool compile_lower(struct dsl *d, const json_t *spec, const struct target *t, bool serial, json_t **meta, struct err *e);
 

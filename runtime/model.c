@@ -92,19 +92,17 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
 /* Notes in the plan what each packed weight takes: {"tile", "packed_bytes"}, bytes of a tile of rows and in all. */
 static bool plan_sizes(struct model *m, struct err *e) {
     size_t i;
-    json_t *t, *size = NULL;
+    json_t *t;
     json_array_foreach(json_object_get(m->plan, "tensors"), i, t) {
         if (!json_is_true(json_object_get(t, "packed"))) continue;
         const json_t *dims = json_object_get(t, "dims");
-        json_t *arg = json_pack("{s:O, s:i, s:i, s:O, s:O}", "fmt", json_object_get(t, "fmt"), "lanes",
-                                (int)m->compiler.target.pack_lanes, "words", (int)m->compiler.target.pack_words, "rows",
-                                json_array_get(dims, 0), "n", json_array_get(dims, 1));
-        bool ok = dsl_call(m->dsl, "packed_size", arg, &size, e);
-        json_decref(arg);
-        if (!ok) return false;
-        json_object_set(t, "tile", json_object_get(size, "tile"));
-        json_object_set(t, "packed_bytes", json_object_get(size, "bytes"));
-        json_decref(size);
+        struct packed_size size;
+        if (!compile_packed_size(m->dsl, &m->compiler.target, json_string_value(json_object_get(t, "fmt")),
+                                 json_integer_value(json_array_get(dims, 0)),
+                                 json_integer_value(json_array_get(dims, 1)), &size, e))
+            return false;
+        json_object_set_new(t, "tile", json_integer(size.tile));
+        json_object_set_new(t, "packed_bytes", json_integer(size.bytes));
     }
     return true;
 }

@@ -279,20 +279,12 @@ bool parity_same(const struct parity_case *c, const struct parity_out *all, cons
 
 bool parity_pack(struct dsl *d, const struct kernel *pack, const struct target *t, const struct parity_arg *a,
                  struct ref_rng *rng, struct guard *out, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:i, s:i, s:I, s:I}", "fmt", a->fmt->name, "lanes", (int)t->pack_lanes, "words",
-                            (int)t->pack_words, "rows",
-                            (json_int_t)a->rows, "n", (json_int_t)a->width);
-    json_t *r = NULL;
-    bool ok = dsl_call(d, "packed_size", arg, &r, e);
-    json_decref(arg);
-    if (!ok) return false;
-    int64_t tile = json_integer_value(json_object_get(r, "tile"));
-    size_t bytes = (size_t)json_integer_value(json_object_get(r, "bytes"));
-    json_decref(r);
+    struct packed_size size;
+    if (!compile_packed_size(d, t, a->fmt->name, (int64_t)a->rows, (int64_t)a->width, &size, e)) return false;
     /* The file has the rows in another order; the row map undoes it. */
     size_t row_bytes = a->bytes / a->rows;
     struct guard src = {0}, map = {0};
-    if (!guard_new(&src, a->bytes) || !guard_new(&map, a->rows * 4) || !guard_new(out, bytes)) {
+    if (!guard_new(&src, a->bytes) || !guard_new(&map, a->rows * 4) || !guard_new(out, (size_t)size.bytes)) {
         guard_free(&src);
         guard_free(&map);
         return err_set(e, ERR_MEMORY, "no memory for a packed weight");
@@ -310,10 +302,10 @@ bool parity_pack(struct dsl *d, const struct kernel *pack, const struct target *
     int64_t sizes[N_RUN_DIMS] = {[RUN_NB] = (int64_t)(a->width / a->fmt->block_elems),
                                  [RUN_ROWS] = (int64_t)a->rows,
                                  [RUN_ROW_BYTES] = (int64_t)row_bytes,
-                                 [RUN_TILE_BYTES] = tile};
+                                 [RUN_TILE_BYTES] = size.tile};
     void *args[3] = {src.data, out->data, map.data};
     struct parity_exec x = {.k = pack};
-    ok = run_kernel(&x, args, sizes, CUT_THREE, NULL, e);
+    bool ok = run_kernel(&x, args, sizes, CUT_THREE, NULL, e);
     if (ok && !(guard_ok(&src) && guard_ok(&map) && guard_ok(out)))
         ok = err_set(e, ERR_INPUT, "packing '%s' (%s) wrote outside its output", a->name, a->fmt->name);
     guard_free(&src);
