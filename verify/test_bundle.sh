@@ -12,31 +12,11 @@ if [ ! -x "$kgen" ] || [ ! -x "$rt" ]; then
     printf '1..1\nnot ok 1 - there is no %s or no %s\n' "$kgen" "$rt"
     exit 1
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
-unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT CUDA_VISIBLE_DEVICES
-
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 5 | cut -c 1-300
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
-call() { "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+. verify/tap.sh
+export XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
+unset CUDA_VISIBLE_DEVICES
 # A machine with nothing: no home, no cache, no settings.
 bare() { call env -i "$@"; }
-says() { # says STATUS TEXT: the last command ended so, with one line on standard error that contains TEXT
-    [ "$status_of" = "$1" ] && [ ! -s "$tmp/out" ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -qF -- "$2" "$tmp/err"
-}
-field() { sed -nE 's/.*"'"$1"'": ("([^"\\]|\\.)*"|\[[^]]*\]|[^],}]*).*/\1/p' "$tmp/out"; }
 
 # ---- the programs ----
 for lib in $(ldd "$rt" | awk '/=>/ { print $1 }'); do
@@ -120,5 +100,4 @@ if [ -f $smol ]; then
 else
     skip "SmolLM2 from a bundle" "no $smol"
 fi
-echo "1..$n"
-exit $failed
+finish

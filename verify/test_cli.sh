@@ -10,33 +10,11 @@ if [ ! -x "$kgen" ]; then
     printf '1..1\nnot ok 1 - there is no %s\n' "$kgen"
     exit 1
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config
-unset KGEN_THREADS KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT NO_COLOR
+. verify/tap.sh
+unset KGEN_THREADS NO_COLOR
 
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 5
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
-
-# run ARGS…: standard output to $tmp/out, standard error to $tmp/err, the status to $status_of.
-run() { "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
-# says STATUS TEXT: the last run ended so, with one line on standard error that contains TEXT and nothing on standard output.
-says() {
-    [ "$status_of" = "$1" ] && [ ! -s "$tmp/out" ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -qF -- "$2" "$tmp/err"
-}
+run() { call "$kgen" "$@"; }
 prints() { [ "$status_of" = 0 ] && [ ! -s "$tmp/err" ] && [ "$(cat "$tmp/out")" = "$1" ]; }
-json() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$tmp/out" "$1"; }
 
 # ---- Usage ----
 run; [ $status_of = 2 ] && [ ! -s "$tmp/out" ] && grep -q 'usage: kgen' "$tmp/err"; ok "no_command_is_usage"
@@ -50,7 +28,7 @@ ok "unknown_option_suggests"
 run doctor -threads 4; says 2 'did you mean --threads?'; ok "one_dash_suggests_two"
 run doctor -q; says 2 'unknown option -q'; ok "unknown_letter"
 run doctor -t 10000; says 2 'kgen doctor: -t 10000: expected 1…1024 threads'; ok "threads_over_range"
-run doctor --threads=0; says 2 -- '--threads 0: expected 1…1024 threads'; ok "threads_zero"
+run doctor --threads=0; says 2 '--threads 0: expected 1…1024 threads'; ok "threads_zero"
 for bad in -1 4x '' ' 4' 1e3 99999999999999999999; do
     run doctor -t "$bad"; says 2 'expected 1…1024 threads'; ok "threads_refuses_'$bad'"
 done
@@ -246,5 +224,4 @@ else
 fi
 run help; ! grep -qF $'\e[' "$tmp/out"; ok "no_colour_in_a_file"
 
-echo "1..$n"
-exit $failed
+finish

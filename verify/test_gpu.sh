@@ -11,35 +11,17 @@ if [ ! -e "$machine/libcuda.so.1" ]; then
     echo 'gpu: skipped, there is no PTX machine: make ptxvm (needs cuda.h)'
     exit 0
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
-unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT
-
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 5 | cut -c 1-300
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5 | cut -c 1-600
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
+. verify/tap.sh
+export XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
 
 # kg ARGS…: without a driver. on ARGS…: on the PTX machine. through ARGS…: with the shim before it.
-kg() { env -u LD_LIBRARY_PATH "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
-on() { LD_LIBRARY_PATH=$machine "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+kg() { call env -u LD_LIBRARY_PATH "$kgen" "$@"; }
+on() { LD_LIBRARY_PATH=$machine call "$kgen" "$@"; }
 through() {
     KGEN_PTXVM=leaks KGEN_SHIM_DRIVER=$machine/libcuda.so.1 LD_LIBRARY_PATH=$tmp/shim \
-        timeout 60 "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-    status_of=$?
+        call timeout 60 "$kgen" "$@"
 }
 gcc -O1 -shared -fPIC -o "$tmp/libcuda.so.1" verify/gpu/shim.c -ldl && mkdir "$tmp/shim" && mv "$tmp/libcuda.so.1" "$tmp/shim"
-says() { [ "$status_of" = "$1" ] && [ ! -s "$tmp/out" ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -qF -- "$2" "$tmp/err"; }
 # With f32 activations two devices write the same text.
 run=(run -m $model --raw --act f32 -p abc -n 6)
 
@@ -213,5 +195,4 @@ while read -r name calls; do
     ok "failing_${name}_with_gpu"
 done <"$tmp/count"
 
-echo "1..$n"
-exit $failed
+finish

@@ -9,24 +9,9 @@ if ! [ -f "$machine/libcuda.so.1" ] || ! command -v python3 >/dev/null; then
     printf '1..1\n# skip: no %s or no python3\nok 1 # SKIP bench/gpu.sh\n' "$machine/libcuda.so.1"
     exit 0
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config KGEN_THREADS=1
-unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT CUDA_VISIBLE_DEVICES OUT
-
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 20 | cut -c 1-300
-        sed 's/^/#   err: /' "$tmp/err" | head -n 20
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-call() { "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+. verify/tap.sh
+export KGEN_THREADS=1
+unset CUDA_VISIBLE_DEVICES OUT
 on_machine() { call env LD_LIBRARY_PATH="$machine" KGEN_PTXVM=fast "$@"; }
 # holds EXPRESSION: of r, the results, in Python.
 holds() { python3 -c "import json,sys; r = json.load(open('$tmp/results/results.json')); sys.exit(not ($1))" 2>>"$tmp/err"; }
@@ -74,5 +59,4 @@ holds 'not r["ok"] and r["likelihoods_equal"] == [1, 2] and r["model"]["tg"][0] 
 call bench/gpu.sh --predict --tiny --kgen "$kgen" --out "$tmp/predicted"
 [ $status_of = 0 ] && grep -qE '^\*\*[0-9]+ tok/s\*\*' "$tmp/predicted/predicted.md" && [ "$(grep -cE '^\| (128|512|2048) \|' "$tmp/predicted/predicted.md")" = 3 ]
 ok "predictions"
-echo "1..$n"
-exit $failed
+finish

@@ -9,35 +9,12 @@ if [ ! -x "$kgen" ]; then
     printf '1..1\nnot ok 1 - there is no %s\n' "$kgen"
     exit 1
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config XDG_STATE_HOME=$tmp/state
-unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT
+. verify/tap.sh
+export XDG_STATE_HOME=$tmp/state
 # One thread unless a test says otherwise: it gets on where others compete for the processors.
 export KGEN_THREADS=1
 
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 5 | cut -c 1-300
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
-
-# kg ARGS…: standard output to $tmp/out, standard error to $tmp/err, the status to $status_of.
-kg() { "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
-# says STATUS TEXT: the last command ended so, with one line on standard error that contains TEXT, and no output.
-says() {
-    [ "$status_of" = "$1" ] && [ ! -s "$tmp/out" ] && [ "$(wc -l <"$tmp/err")" = 1 ] && grep -qF -- "$2" "$tmp/err"
-}
-# field NAME: that field of the JSON object in $tmp/out, as it stands there: a text, a number or a flat list.
-field() { sed -nE 's/.*"'"$1"'": ("([^"\\]|\\.)*"|\[[^]]*\]|[^],}]*).*/\1/p' "$tmp/out"; }
+kg() { call "$kgen" "$@"; }
 at_least() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a >= b) }'; }
 
 # ---- emit: needs no model ----
@@ -231,5 +208,4 @@ kg inspect --graph $smol; [ $status_of = 0 ] && grep -q '^graph of the family ll
     grep -qE '^  layer 0 … 2[0-9]' "$tmp/out"; ok "inspect_graph"
 kg inspect --graph --json $smol; [ "$(field family)" = '"llama"' ]; ok "inspect_graph_json"
 
-echo "1..$n"
-exit $failed
+finish

@@ -10,24 +10,8 @@ if [ ! -x "$kgen" ] || [ ! -x "$static" ]; then
     printf '1..1\nnot ok 1 - there is no %s or no %s\n' "$kgen" "$static"
     exit 1
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-unset KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT CUDA_VISIBLE_DEVICES
-
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | head -n 5 | cut -c 1-300
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5
-        echo "#   status: ${status_of:-}"
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
-call() { "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
+. verify/tap.sh
+unset CUDA_VISIBLE_DEVICES
 # With nothing from this machine's environment, and a cache that is empty at first.
 bare() { call env -i KGEN_CACHE_DIR="$tmp/cache" KGEN_THREADS=1 "$@"; }
 
@@ -82,5 +66,4 @@ if [ -f $smol ]; then
 else
     skip "SmolLM2" "no $smol"
 fi
-echo "1..$n"
-exit $failed
+finish

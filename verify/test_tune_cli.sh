@@ -9,25 +9,10 @@ if [ ! -x "$kgen" ]; then
     printf '1..1\nnot ok 1 - there is no %s\n' "$kgen"
     exit 1
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-export XDG_CONFIG_HOME=$tmp/config KGEN_CACHE_DIR=$tmp/cache
-unset KGEN_THREADS KGEN_DEVICE KGEN_DUMP KGEN_ACT KGEN_KV KGEN_CONTEXT KGEN_LUA
-
-n=0 failed=0
-ok() { # ok NAME: by the status of the command before
-    local status=$?
-    n=$((n + 1))
-    if [ $status = 0 ]; then echo "ok $n - $1"; else
-        echo "not ok $n - $1"
-        sed 's/^/#   out: /' "$tmp/out" | cut -c1-300 | head -n 5
-        sed 's/^/#   err: /' "$tmp/err" | head -n 5
-        failed=1
-    fi
-}
-skip() { n=$((n + 1)); echo "# skip: $2"; echo "ok $n # SKIP $1"; }
-run() { "$kgen" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null; status_of=$?; }
-json() { python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$tmp/out" "$1"; }
+. verify/tap.sh
+export KGEN_CACHE_DIR=$tmp/cache
+unset KGEN_THREADS KGEN_LUA
+run() { call "$kgen" "$@"; }
 sql() { python3 -c 'import sqlite3, sys
 c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.commit()' "$KGEN_CACHE_DIR/tune.db" "$1"; }
 intact() { [ "$(sql 'PRAGMA integrity_check')" = ok ] && [ "$(sql 'SELECT count(*) FROM choice')" -ge "$1" ]; }
@@ -119,5 +104,4 @@ P
 else
     skip "model" "there is no $smol"
 fi
-echo "1..$n"
-exit $failed
+finish
