@@ -338,6 +338,33 @@ static bool run_scatter(const struct interp *in, const struct ir_op *op) {
     return true;
 }
 
+/* One of the three operands of a tiledot; its bytes must be a multiple of `align`. */
+static bool tile_address(const struct interp *in, const struct ir_op *op, int base, unsigned align, uint8_t **out) {
+    uint64_t p = *lanes_of(in, op->args[base]) + *lanes_of(in, op->args[base + 1]);
+    if (p % align)
+        return broken(in, op, "operand %d's address ...%03" PRIx64 " is not aligned to %u", base + 1, p & 0xfff, align);
+    *out = (uint8_t *)(uintptr_t)p;
+    return true;
+}
+
+static bool run_tiledot(const struct interp *in, const struct ir_op *op) {
+    unsigned k = ir_tile_shapes[op->imm].k;
+    uint8_t *c, *a, *b;
+    if (!tile_address(in, op, 0, 64, &c) || !tile_address(in, op, 2, 4, &a) || !tile_address(in, op, 4, 64, &b))
+        return false;
+    for (unsigned i = 0; i < IR_TILE_ROWS; i++)
+        for (unsigned j = 0; j < IR_TILE_COLUMNS; j++) {
+            int32_t sum = 0; /* at most 64 * 127 * 255 */
+            for (unsigned e = 0; e < k; e++) {
+                int8_t s = (int8_t)a[(size_t)i * op->stride + e];
+                if (s == -128) return broken(in, op, "a byte of A is -128");
+                sum += s * b[(e / 4 * IR_TILE_COLUMNS + j) * 4 + e % 4];
+            }
+            memcpy(c + (i * IR_TILE_COLUMNS + j) * sizeof sum, &sum, sizeof sum);
+        }
+    return true;
+}
+
 /* Memory of one run, the same each time the operation is met; filled, so that reading it uninitialized shows. */
 static void run_stack(const struct ir_op *op, uint64_t *r) {
     if (*r) return;
@@ -515,6 +542,9 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
             break;
         case IR_SCATTER:
             ok = run_scatter(in, op);
+            break;
+        case IR_TILEDOT:
+            ok = run_tiledot(in, op);
             break;
         case IR_FOR:
             ok = op->split ? run_split(in, op) : run_for(in, op);

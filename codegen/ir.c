@@ -14,6 +14,12 @@ const struct ir_mma_shape ir_mma_shapes[IR_N_MMA] = {
 #undef X
 };
 
+const struct ir_tile_shape ir_tile_shapes[IR_N_TILE] = {
+#define X(NAME, text, k) [IR_TILE_##NAME] = {text, k},
+    IR_TILE_SHAPES(X)
+#undef X
+};
+
 unsigned ir_scalar_bits(enum ir_scalar s) {
     static const uint8_t bits[IR_N_SCALARS] = {[IR_I1] = 1,   [IR_I8] = 8,   [IR_I16] = 16, [IR_I32] = 32,
                                                [IR_I64] = 64, [IR_F16] = 16, [IR_F32] = 32, [IR_PTR] = 64};

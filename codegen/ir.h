@@ -25,6 +25,7 @@ enum {
     IR_MAX_STACK = 1 << 20, /* bytes, all `stack` of one function */
     IR_MAX_VALUE = 1 << 30, /* N of %N */
     IR_MAX_SPLIT = 1024,    /* parts of a split for */
+    IR_MAX_ROW = 1 << 24,   /* bytes from row to row of a tiledot's A */
 };
 #define IR_MAX_OFFSET ((int64_t)1 << 47) /* |C| of load and store */
 
@@ -44,6 +45,7 @@ enum ir_imm {
     IMM_STACK, /* BYTES align A */
     IMM_UMAX,  /* umax=M */
     IMM_MMA,   /* a shape's name; imm is its row in ir_mma_shapes */
+    IMM_TILE,  /* a shape's name, imm being its row in ir_tile_shapes, and stride N */
     IMM_MEM,   /* C align A, stride N where lanes are not neighbours, and inv for a load */
     IMM_FOR,
 };
@@ -53,7 +55,7 @@ enum ir_effect {
     EFF_TRAP,  /* as pure, but traps on a bad operand: may be merged and dropped, never moved to where it did not run */
     EFF_ALLOC, /* stack, shared: fresh each time, so never merged */
     EFF_READ,  /* load, gather: as trap when `inv` */
-    EFF_WRITE, /* store, storem, scatter */
+    EFF_WRITE, /* store, storem, scatter, tiledot */
     EFF_CTRL,  /* for, if, yield */
 };
 
@@ -89,6 +91,7 @@ enum ir_rule {
     RULE_STOREM,  /* vector value, i1 mask of its lanes, ptr, i64 */
     RULE_GATHER,  /* T a vector, not i1; ptr, i64, i32 of T's lanes */
     RULE_SCATTER, /* vector value, i1 mask, ptr, i64, i32 of its lanes */
+    RULE_TILE,    /* ptr, i64 three times; the stride a row of A at least */
     RULE_FOR,     /* i64 bounds, carries */
     RULE_IF,      /* scalar i1 */
     RULE_YIELD,   /* the carries' types, last in its block */
@@ -160,6 +163,7 @@ enum ir_rule {
     X(STORE, "store", 3, IMM_MEM, RULE_STORE, EFF_WRITE)                                                               \
     X(STOREM, "storem", 4, IMM_MEM, RULE_STOREM, EFF_WRITE)                                                            \
     X(SCATTER, "scatter", 5, IMM_MEM, RULE_SCATTER, EFF_WRITE)                                                         \
+    X(TILEDOT, "tiledot", 6, IMM_TILE, RULE_TILE, EFF_WRITE)                                                           \
     X(FOR, "for", -1, IMM_FOR, RULE_FOR, EFF_CTRL)                                                                     \
     X(IF, "if", 1, IMM_NONE, RULE_IF, EFF_CTRL)                                                                        \
     X(YIELD, "yield", -1, IMM_NONE, RULE_YIELD, EFF_CTRL)
@@ -198,6 +202,28 @@ static inline unsigned ir_mma_lane_b(unsigned j, unsigned w) {
     return 32 * (w / 4) + 4 * j + w % 4;
 }
 
+/* Products of tiles in memory (tiledot): C[16][16] = A[16][k] . B[k/4][16][4], 32-bit integers from signed bytes by
+ * unsigned ones: what a tile register holds of each (Intel 64 and IA-32 Architectures Software Developer's Manual,
+ * volume 1, chapter 18). X(enumerator, text, k) */
+#define IR_TILE_SHAPES(X)                                                                                              \
+    X(K16, "m16n16k16.s8u8", 16)                                                                                       \
+    X(K32, "m16n16k32.s8u8", 32)                                                                                       \
+    X(K64, "m16n16k64.s8u8", 64)
+
+enum ir_tile {
+#define X(NAME, ...) IR_TILE_##NAME,
+    IR_TILE_SHAPES(X)
+#undef X
+        IR_N_TILE
+};
+
+struct ir_tile_shape {
+    const char *name;
+    uint8_t k;
+};
+extern const struct ir_tile_shape ir_tile_shapes[IR_N_TILE];
+enum { IR_TILE_ROWS = 16, IR_TILE_COLUMNS = 16 };
+
 enum ir_opcode {
 #define X(NAME, ...) IR_##NAME,
     IR_OPS(X)
@@ -225,9 +251,10 @@ struct ir_value_info {
 /* Operands, per opcode:
  *   load: base, offset          store: value, base, offset          storem: value, mask, base, offset
  *   gather: base, offset, lanes' offsets                            scatter: value, mask, base, offset, lanes' offsets
+ *   tiledot: base and offset of C, of A, of B
  *   for: lo, hi, init...        if: condition                       yield: one value per carry
  *   everything else: as written.
- * results: one value, none (store, storem, scatter, if, yield), or a for's carries' last values.
+ * results: one value, none (store, storem, scatter, tiledot, if, yield), or a for's carries' last values.
  * inner (for only): the index, then the carries, as seen by the body.
  * A split for with carries has a second block, merge; pair: the states of two parts as seen by it, the lower one's
  * first. */
@@ -237,7 +264,7 @@ struct ir_op {
     uint32_t line;       /* of the text it came from; 0 when made by a pass */
     uint32_t n_args, n_results;
     uint32_t align;
-    uint32_t stride; /* of load, store, storem: bytes from lane to lane; 0: neighbours */
+    uint32_t stride; /* of load, store, storem: bytes from lane to lane, 0: neighbours; of tiledot: A's, row to row */
     uint32_t split;  /* of a for: its parts; 0: not split */
     bool inv;
     int64_t imm; /* see enum ir_imm; a for's step */

@@ -377,6 +377,17 @@ static bool expect_shape(struct parser *ps, int64_t *out) {
     return expected(ps, "a shape such as m16n8k32.u8s8");
 }
 
+static bool parse_tile(struct parser *ps, struct ir_op *op) {
+    int64_t stride;
+    op->imm = -1;
+    for (int i = 0; i < IR_N_TILE && op->imm < 0; i++)
+        if (accept_word(ps, ir_tile_shapes[i].name)) op->imm = i;
+    if (op->imm < 0) return expected(ps, "a shape such as m16n16k32.s8u8");
+    if (!expect_word(ps, "stride") || !expect_int(ps, "the stride of the rows", 1, IR_MAX_ROW, &stride)) return false;
+    op->stride = (uint32_t)stride;
+    return true;
+}
+
 static bool parse_immediate(struct parser *ps, struct ir_op *op) {
     switch (ir_op_info[op->code].imm) {
     case IMM_NONE:
@@ -394,6 +405,8 @@ static bool parse_immediate(struct parser *ps, struct ir_op *op) {
         return expect_word(ps, "umax") && expect_char(ps, '=') && expect_int(ps, "umax", 1, 255, &op->imm);
     case IMM_MMA:
         return expect_shape(ps, &op->imm);
+    case IMM_TILE:
+        return parse_tile(ps, op);
     case IMM_MEM:
         if (!expect_char(ps, ',') ||
             !expect_int(ps, "the constant offset", -(__int128)IR_MAX_OFFSET, IR_MAX_OFFSET, &op->imm) ||

@@ -195,6 +195,17 @@ static bool check_mma(struct verifier *v) {
            want_arg(v, 2, ir_type_of(IR_I32, s->n * s->k / s->per));
 }
 
+static bool check_tile(struct verifier *v) {
+    const struct ir_op *op = v->op;
+    if (op->imm < 0 || op->imm >= IR_N_TILE) return fail(v, "there is no such shape");
+    if (op->stride % 4 || op->stride < ir_tile_shapes[op->imm].k || op->stride > IR_MAX_ROW)
+        return fail(v, "the stride must be a multiple of 4 from %u to %d, found %" PRIu32, ir_tile_shapes[op->imm].k,
+                    IR_MAX_ROW, op->stride);
+    for (uint32_t i = 0; i < 6; i += 2)
+        if (!want_arg(v, i, type_ptr) || !want_arg(v, i + 1, type_i64)) return false;
+    return true;
+}
+
 static bool check_rule(struct verifier *v) {
     const struct ir_op *op = v->op;
     struct ir_type t = op->type;
@@ -270,6 +281,8 @@ static bool check_rule(struct verifier *v) {
         return t.lanes > 1 ? check_lanes_memory(v, t, 0) : wrong_result(v, "a vector");
     case RULE_SCATTER:
         return check_scatter(v);
+    case RULE_TILE:
+        return check_tile(v);
     case RULE_FOR:
         return check_for(v);
     case RULE_IF:

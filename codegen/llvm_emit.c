@@ -461,6 +461,13 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     }
 }
 
+/* A processor's form of the op: C, A and B as pointers. */
+static void emit_tiledot(struct emitter *em, const struct ir_op *op) {
+    LLVMValueRef at[3];
+    for (int i = 0; i < 3; i++) at[i] = address(em, op->args[2 * i], op->args[2 * i + 1], 0);
+    llvm_soft_tiledot(em, op, at[0], at[1], at[2]);
+}
+
 void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
         switch (op->code) {
@@ -475,6 +482,9 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
                 emit_masked_store(em, op);
             else
                 emit_scatter(em, op);
+            break;
+        case IR_TILEDOT:
+            emit_tiledot(em, op);
             break;
         case IR_FOR:
             emit_for(em, op);

@@ -46,6 +46,9 @@ LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a);
 /* mma for targets without a matrix unit: shuffles and dot4, or shuffles and fma in order of k. */
 LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
 
+/* tiledot for targets without tile registers: a loop over the rows of C, a register of them by dot4. */
+void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b);
+
 /* Conversions without F16C: the integer steps of codegen/f16.h on vectors or scalars. */
 LLVMValueRef x86_soft_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);
 LLVMValueRef x86_soft_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t);

@@ -1,5 +1,6 @@
-/* llvm_mma: products of matrix tiles where the target has no matrix unit. Each word of k is brought beside the
- * accumulators it belongs to: a shuffle of A, a shuffle of B, and dot4 or two fma. */
+/* llvm_mma: products of matrix tiles where the target has no matrix unit. mma: each word of k is brought beside the
+ * accumulators it belongs to: a shuffle of A, a shuffle of B, and dot4 or two fma. tiledot: row by row of C, each word
+ * of A in all lanes by a row of B. */
 #include "codegen/llvm_internal.h"
 
 /* Word w of k of an operand, in the lanes of C. */
@@ -38,4 +39,42 @@ LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValue
             acc = llvm_fma(em, (LLVMValueRef[]){half(em, x, e, bf16, lanes), half(em, y, e, bf16, lanes), acc});
     }
     return acc;
+}
+
+static LLVMValueRef load(struct emitter *em, LLVMTypeRef type, LLVMValueRef at, uint64_t off, unsigned align) {
+    LLVMTypeRef i64 = LLVMInt64TypeInContext(em->ctx);
+    LLVMValueRef v = LLVMBuildLoad2(em->b, type, llvm_byte_offset(em, at, LLVMConstInt(i64, off, 0)), "");
+    LLVMSetAlignment(v, align);
+    return v;
+}
+
+/* One row of C: `a` and `c` point to its rows of A and C. */
+static void tile_row(struct emitter *em, unsigned k, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
+    struct ir_type row = ir_type_of(IR_I32, IR_TILE_COLUMNS);
+    LLVMTypeRef type = llvm_type(em, row), i32 = LLVMInt32TypeInContext(em->ctx);
+    LLVMValueRef sum = llvm_const(em, row, 0);
+    unsigned every[IR_TILE_COLUMNS] = {0};
+    for (unsigned w = 0; w < k / 4; w++) {
+        LLVMValueRef word =
+            LLVMBuildInsertElement(em->b, LLVMGetPoison(type), load(em, i32, a, 4 * w, 4), LLVMConstInt(i32, 0, 0), "");
+        word = llvm_shuffle(em, word, LLVMGetPoison(type), every, IR_TILE_COLUMNS);
+        sum = llvm_dot4(em, (LLVMValueRef[]){sum, load(em, type, b, 64 * w, 64), word}, IR_TILE_COLUMNS, 255);
+    }
+    LLVMSetAlignment(LLVMBuildStore(em->b, sum, c), 64);
+}
+
+void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
+    LLVMTypeRef i64 = LLVMInt64TypeInContext(em->ctx);
+    LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), body = llvm_new_block(em), done = llvm_new_block(em);
+    LLVMBuildBr(em->b, body);
+    LLVMPositionBuilderAtEnd(em->b, body);
+    LLVMValueRef i = LLVMBuildPhi(em->b, i64, "");
+    LLVMValueRef row = LLVMBuildMul(em->b, i, LLVMConstInt(i64, 4 * IR_TILE_COLUMNS, 0), "");
+    LLVMValueRef from = LLVMBuildMul(em->b, i, LLVMConstInt(i64, op->stride, 0), "");
+    tile_row(em, ir_tile_shapes[op->imm].k, llvm_byte_offset(em, c, row), llvm_byte_offset(em, a, from), b);
+    LLVMValueRef next = LLVMBuildAdd(em->b, i, LLVMConstInt(i64, 1, 0), "");
+    LLVMValueRef more = LLVMBuildICmp(em->b, LLVMIntULT, next, LLVMConstInt(i64, IR_TILE_ROWS, 0), "");
+    LLVMAddIncoming(i, (LLVMValueRef[]){LLVMConstInt(i64, 0, 0), next}, (LLVMBasicBlockRef[]){before, body}, 2);
+    LLVMBuildCondBr(em->b, more, body, done);
+    LLVMPositionBuilderAtEnd(em->b, done);
 }

@@ -127,6 +127,9 @@ static bool check_block(const struct ir_func *f, const struct ir_block *b, const
         if (op->code == IR_MMA && !(t->features & FEAT_MMA))
             return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: %s has no mma %s", op->line,
                            f->name, t->name, ir_mma_shapes[op->imm].name);
+        if (op->code == IR_TILEDOT)
+            return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: tiledot is for processors only",
+                           op->line, f->name);
         if ((op->code == IR_STACK || op->code == IR_SHARED) && (*shared += shared_bytes(op)) > MAX_SHARED)
             return err_set(e, ERR_UNSUPPORTED,
                            "flat IR line %" PRIu32 ", func @%s: %d warps and what they share take %" PRIu64

@@ -265,3 +265,28 @@ void ir_mma_operands(int shape, uint64_t seed, uint8_t *in) {
         }
     }
 }
+
+void ir_tile_program(int shape, struct buf *out) {
+    const struct ir_tile_shape *s = &ir_tile_shapes[shape];
+    buf_printf(out,
+               "kgen-ir 1\nfunc @tile\n%%1:ptr = arg 0\n%%2:ptr = arg 1\n%%3:ptr = stack 1024 align 64\n"
+               "%%4:ptr = stack 1024 align 64\n%%5:i64 = begin\n%%6:i64 = end\n%%7:i64 = const 0\n"
+               "%%8:i64 = const %u\n%%9:i64 = const 4\n%%10:i64 = const 64\n%%11:i64 = const 1024\n"
+               "for %%12 = %%5 to %%6 step 1\n%%13:i32 = trunc %%12\n%%14:i32x16 = splat %%13\n",
+               IR_TILE_AT_B);
+    /* B's bytes are turned by the trip's number and C's rows taken from it: nothing may move past the op. */
+    buf_printf(out, "%%15:i64 = const %u\nfor %%19 = %%7 to %%15 step 64\n%%20:i64 = add %%8, %%19\n", s->k * 16);
+    buf_puts(out, "%21:i32x16 = load %1, %20, 0 align 64 inv\n%22:i32x16 = xor %21, %14\n"
+                  "store %22, %4, %19, 0 align 64\nend\n%23:i64 = mul %12, %9\n");
+    buf_printf(out, "tiledot %%3, %%7, %%1, %%23, %%4, %%7 %s stride %u\n", s->name, IR_TILE_STRIDE);
+    buf_puts(out, "%24:i64 = mul %12, %11\nfor %25 = %7 to %11 step 64\n%26:i32x16 = load %3, %25, 0 align 64\n"
+                  "%27:i32x16 = sub %26, %14\n%28:i64 = add %24, %25\nstore %27, %2, %28, 0 align 64\nend\nend\nend\n");
+}
+
+void ir_tile_operands(uint64_t seed, uint8_t *in) {
+    struct maker m = {.seed = seed};
+    for (unsigned i = 0; i < IR_TILE_BYTES; i++) {
+        in[i] = (uint8_t)(roll(&m, 4) ? roll(&m, 256) : roll(&m, 2) ? 255 : 127);
+        if (i < IR_TILE_AT_B && in[i] == 128) in[i] = 129;
+    }
+}

@@ -20,4 +20,13 @@ void ir_mma_program(int shape, struct buf *out);
 /* Fills the 1280 bytes of arg 0: any codes, or halves whose sums of products are exact in any order. */
 void ir_mma_operands(int shape, uint64_t seed, uint8_t *in);
 
+/* Appends a module with func @tile: for i from begin to end, a product of tiles in memory of shape `shape` (enum
+ * ir_tile): A the rows at bytes 4 i of arg 0, B what stands at IR_TILE_AT_B there xor i (every word), brought to the
+ * stack; C, less i, to bytes 1024 i of arg 1. */
+enum { IR_TILE_STRIDE = 100, IR_TILE_AT_B = 1728, IR_TILE_BYTES = IR_TILE_AT_B + 1024, IR_TILE_TRIPS = 4 };
+void ir_tile_program(int shape, struct buf *out);
+
+/* Fills the IR_TILE_BYTES bytes of arg 0. */
+void ir_tile_operands(uint64_t seed, uint8_t *in);
+
 #endif

@@ -482,6 +482,54 @@ static void matrix_tiles_match_the_interpreter(void **state) {
     }
 }
 
+/* Element (row, column) of what trip `trip` of @tile stores. */
+static int32_t tile_element(const uint8_t *in, int shape, uint32_t trip, unsigned row, unsigned column) {
+    uint32_t sum = 0 - trip;
+    for (unsigned e = 0; e < ir_tile_shapes[shape].k; e++) {
+        int8_t a = (int8_t)in[4 * trip + row * IR_TILE_STRIDE + e];
+        uint8_t b = in[IR_TILE_AT_B + e / 4 * 64 + column * 4 + e % 4] ^ (uint8_t)(trip >> 8 * (e % 4));
+        sum += (uint32_t)(a * b);
+    }
+    return (int32_t)sum;
+}
+
+static void check_tile(struct code *code, const struct buf *text, int shape, uint64_t seed) {
+    static _Alignas(64) uint8_t in[IR_TILE_BYTES];
+    static _Alignas(64) int32_t want[IR_TILE_TRIPS][16][16], got[IR_TILE_TRIPS][16][16];
+    struct ir_module *m;
+    struct err e;
+    if (!ir_parse(text->data, text->len, &m, &e)) fail_msg("%s", e.msg);
+    ir_tile_operands(seed, in);
+    memset(want, 0x11, sizeof want);
+    memset(got, 0x11, sizeof got);
+    if (!ir_run(m->first, (void *[]){in, want}, NULL, 0, IR_TILE_TRIPS, NULL, true, &e)) fail_msg("%s", e.msg);
+    for (uint32_t i = 0; i < IR_TILE_TRIPS * 256; i++)
+        if (want[i / 256][i / 16 % 16][i % 16] != tile_element(in, shape, i / 256, i / 16 % 16, i % 16))
+            fail_msg("%s: element %u", ir_tile_shapes[shape].name, i);
+    code_symbol(code, "tile")((void *[]){in, got}, NULL, 0, IR_TILE_TRIPS, NULL);
+    assert_memory_equal(want, got, sizeof want);
+    ir_free(m);
+}
+
+/* Every shape of tiledot, its operands on the stack and C read back, against the interpreter and against plain sums. */
+static void memory_tiles_match_the_interpreter(void **state) {
+    (void)state;
+    for (size_t k = 0; target_name(k); k++) {
+        struct target t = find(target_name(k));
+        for (int shape = 0; shape < IR_N_TILE; shape++) {
+            struct buf text = {0};
+            ir_tile_program(shape, &text);
+            struct buf object = compile(text.data, text.len, &t, STAGE_OBJ);
+            expect_no_undefined_symbols(&object, t.name);
+            struct code *code = target_runs_here(&t) ? load(&object) : NULL;
+            for (uint64_t round = 1; code && round <= 20; round++) check_tile(code, &text, shape, round);
+            code_free(code);
+            buf_free(&object);
+            buf_free(&text);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_on_every_target),
@@ -491,6 +539,7 @@ int main(void) {
         cmocka_unit_test(random_programs_match_the_interpreter),
         cmocka_unit_test(masked_stores_touch_their_lanes_only),
         cmocka_unit_test(matrix_tiles_match_the_interpreter),
+        cmocka_unit_test(memory_tiles_match_the_interpreter),
     };
     return cmocka_run_group_tests_name("codegen_ops", tests, NULL, NULL);
 }

@@ -176,6 +176,11 @@ static const struct bad_case bad[] = {
     {"%9:i32x4 = dot4 %3, %3, %3 umax=0", "from 1 to 255"},
     {"%9:i32x4 = dot4 %3, %3, %3", "expected `umax`"},
     {"%9:i32x4 = mma %3, %3, %3 m8n8k4.f64", "expected a shape such as m16n8k32.u8s8, found `m8n8k4.f64`"},
+    {"tiledot %1, %2, %1, %2, %1, %2 m16n16k8.s8u8 stride 64",
+     "expected a shape such as m16n16k32.s8u8, found `m16n16k8"},
+    {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8", "expected `stride`"},
+    {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 0", "the stride of the rows must be from 1 to 16777216"},
+    {"%9:i32 = tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 64", "`tiledot` has no result"},
     {"%9:i32x4 = shuffle %3, 0 1 2", "expected a lane number"},
     {"%9:i32x4 = shuffle %3, 0 1 2 128", "from 0 to 127"},
     {"%9:i32 = shuffle %3, 0", "must be a vector"},
@@ -256,6 +261,10 @@ static const struct bad_case bad[] = {
     {"%9:i32x4 = mma %3, %3, %3 m16n8k32.u8s8", "the result must be the shape's accumulators, found i32x4"},
     {"%9:f32x128 = const 0x0p+0\n%10:f32x128 = mma %9, %3, %3 m16n8k16.f16", "operand 2 must be i32x128, found i32x4"},
     {"%9:i32x128 = const 0\n%10:i32x128 = mma %9, %9, %9 m16n8k16.u8s8", "operand 2 must be i32x64, found i32x128"},
+    {"tiledot %1, %2, %1, %2, %2, %2 m16n16k32.s8u8 stride 64", "operand 5 must be ptr, found i64"},
+    {"tiledot %1, %2, %1, %7, %1, %2 m16n16k32.s8u8 stride 64", "operand 4 must be i64, found i1"},
+    {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 28", "a multiple of 4 from 32 to 16777216, found 28"},
+    {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 34", "a multiple of 4 from 32 to 16777216, found 34"},
     {"%9:f32x4 = gather %1, %2, %4, 0 align 4", "operand 3 must be i32x4, found f32x4"},
     {"%9:f32 = gather %1, %2, %3, 0 align 4", "the result must be a vector, found f32"},
     {"%9:i1x4 = gather %1, %2, %3, 0 align 4", "i1 has no form in memory"},
@@ -436,6 +445,13 @@ static const struct meaning_case meanings[] = {
     {"%1:i32x128 = iota\n%5:i32x64 = const 1\n"
      "%6:i32x128 = const 100\n%7:i32x128 = mma %6, %1, %5 m16n8k32.u8s8\n%9:i32 = extract %7, 102",
      "i32", 100 + 36 + 37 + 38 + 39 + 100 + 101 + 102 + 103},
+    /* A's words are (-1, 0, 0, 0), B's are 5 + their lane's number: column 3 of C is 4 times -8. */
+    {"%1:ptr = stack 1024 align 64\n%2:ptr = stack 256 align 64\n%3:ptr = stack 256 align 64\n%4:i64 = const 0\n"
+     "%5:i64 = const 256\n%10:i64 = const 64\n%6:i32x16 = const 255\n%7:i32x16 = iota\n%8:i32x16 = const 5\n"
+     "%11:i32x16 = add %7, %8\nfor %12 = %4 to %5 step 64\nstore %6, %2, %12, 0 align 64\n"
+     "store %11, %3, %12, 0 align 64\nend\ntiledot %1, %4, %2, %4, %3, %4 m16n16k16.s8u8 stride 16\n"
+     "%9:i32 = load %1, %10, 844 align 4",
+     "i32", (uint32_t)-32},
 };
 
 static uint64_t run_meaning(const struct meaning_case *c, bool optimized) {
@@ -514,6 +530,12 @@ static void broken_promises_are_named(void **state) {
         {"%9:f32 = const nan\n%10:f32 = frint %9", "is not below 2^22"},
         {"%9:i32x128 = const 128\n%10:i32x64 = const 128\n%11:i32x128 = mma %9, %9, %10 m16n8k32.u8s8",
          "a byte of b is -128"},
+        {"%9:ptr = stack 1024 align 64\n%10:i64 = const 0\n%11:i32x4 = const 128\n%12:ptr = arg 0\n"
+         "store %11, %12, %10, 0 align 16\ntiledot %9, %10, %12, %10, %9, %10 m16n16k16.s8u8 stride 16",
+         "a byte of A is -128"},
+        {"%9:ptr = arg 0\n%10:i64 = const 0\n%11:i64 = const 32\n"
+         "tiledot %9, %10, %9, %10, %9, %11 m16n16k16.s8u8 stride 16",
+         "0 is not aligned to 64"},
         {"%9:ptr = arg 0\n%10:i64 = const 0\n%11:i32x4 = iota\n%12:i8x4 = gather %9, %10, %11, 0 align 2",
          "lane 1's address"},
         {"%9:ptr = arg 0\n%10:i64 = const 1\n%11:i32 = load %9, %10, 0 align 4", "not aligned to 4"},

@@ -228,6 +228,11 @@ static void what_a_warp_cannot_do_is_refused(void **state) {
                                "%4:ptr = arg 0\n%5:i64 = const 0\nstore %3, %4, %5, 0 align 4\nend\n";
     assert_false(codegen_emit(wide, sizeof wide - 1, &t, STAGE_ASM, NULL, &out, &e));
     assert_non_null(strstr(e.msg, "iota: a vector of 64 lanes; a warp has 32"));
+    struct buf tile = {0};
+    ir_tile_program(0, &tile);
+    assert_false(codegen_emit(tile.data, tile.len, &t, STAGE_ASM, NULL, &out, &e));
+    assert_non_null(strstr(e.msg, "tiledot is for processors only"));
+    buf_free(&tile);
     buf_free(&ptx);
     buf_free(&mma);
     buf_free(&out);
