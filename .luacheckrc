@@ -14,7 +14,7 @@ end
 stds.formats = with {}
 stds.kernels = with {
   "kernel", "fused", "schedules", "each", "sum", "maximum", "vec", "as", "monoid", "fold", "sqrt", "rsqrt", "abs", "exp",
-  "tanh", "round", "max", "min", "float", "lt", "le", "eq", "both", "either",
+  "tanh", "round", "rounded", "max", "min", "float", "lt", "le", "eq", "both", "either",
 }
 stds.models = with { "blocks" }
 files["dsl/formats"].std = "formats"

@@ -145,24 +145,28 @@ kernel "kv_append" {
   bench = { { tok = 1, pos = 1023, nkv = 4, hd = 64, KV = "f16" }, { tok = 512, nkv = 4, hd = 64, KV = "f16" } },
 }
 
--- The softmax-weighted mean as a monoid: m the largest score, l = Σ exp(s − m), o = Σ exp(s − m)·v.
-local softmax_mean = monoid {
-  zero = function() return { m = -1e30, l = 0, o = 0 } end, -- finite: exp(m − m) is 1, never NaN
-  merge = function(a, b)
-    local m = max(a.m, b.m)
-    local ca, cb = exp(a.m - m), exp(b.m - m)
-    return { m = m, l = a.l * ca + b.l * cb, o = a.o * ca + b.o * cb }
-  end,
-  -- A tile of single keys (l is 1, or 0 where masked): two matrix products.
-  many = function(tile)
-    local m = maximum("j", tile.n, function(j) return tile.m[j] end)
-    local p = vec("j", tile.n, function(j) return exp(tile.m[j] - m) * tile.l[j] end)
-    return { m = m, l = sum("j", tile.n, function(j) return p[j] end),
-             o = vec("i", tile.o.n, function(i)
-               return sum("j", tile.n, function(j) return p[j] * tile.o[j][i] end)
-             end) }
-  end,
-}
+-- The softmax-weighted mean as a monoid: m the largest score, l = Σ exp(s − m), o = Σ exp(s − m)·v. One for each format
+-- that the weights and values of a tile are rounded to before they are multiplied.
+local softmax_mean = {}
+for _, prod in ipairs { "f32", "f16", "bf16" } do
+  softmax_mean[prod] = monoid {
+    zero = function() return { m = -1e30, l = 0, o = 0 } end, -- finite: exp(m − m) is 1, never NaN
+    merge = function(a, b)
+      local m = max(a.m, b.m)
+      local ca, cb = exp(a.m - m), exp(b.m - m)
+      return { m = m, l = a.l * ca + b.l * cb, o = a.o * ca + b.o * cb }
+    end,
+    -- A tile of single keys (l is 1, or 0 where masked): two matrix products.
+    many = function(tile)
+      local m = maximum("j", tile.n, function(j) return tile.m[j] end)
+      local p = vec("j", tile.n, function(j) return rounded(prod, exp(tile.m[j] - m) * tile.l[j]) end)
+      return { m = m, l = sum("j", tile.n, function(j) return p[j] end),
+               o = vec("i", tile.o.n, function(i)
+                 return sum("j", tile.n, function(j) return p[j] * rounded(prod, tile.o[j][i]) end)
+               end) }
+    end,
+  }
+end
 
 local function queries(m, s) return m.team and math.max(1, 128 // s.hd) or 4 end -- fewer where a team shares the keys
 local function shared_heads(m, s)
@@ -172,16 +176,18 @@ local function shared_heads(m, s)
 end
 
 -- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys. A window > 0 sees
--- that many keys, the token's own among them.
+-- that many keys, the token's own among them. The factors of both products are rounded to `prod`.
 kernel "attention" {
   sig = "q: f32[tok?,nh,hd], kc: KV@keys[nkv,key?,hd], vc: KV@rows[nkv,key?,hd], pages: i32[npages?], pos: dim,"
-     .. " scale: num, window: num -> y: f32[tok?,nh,hd]",
+     .. " scale: num, window: num, prod: format -> y: f32[tok?,nh,hd]",
   body = function(a)
     for t in each("tok", a.tok) do
       for h in each("head", a.nh) do
         local g, n = h // (a.nh // a.nkv), a.pos + t + 1
-        local s = fold("key", n, softmax_mean, function(j)
-          local qk = sum("e", a.hd, function(e) return a.q[t][h][e] * a.kc[g][j][e] end)
+        local s = fold("key", n, softmax_mean[a.prod], function(j)
+          local qk = sum("e", a.hd, function(e)
+            return rounded(a.prod, a.q[t][h][e]) * rounded(a.prod, a.kc[g][j][e])
+          end)
           return { m = qk * a.scale, l = 1, o = vec("i", a.hd, function(i) return a.vc[g][j][i] end) }
         end, { from = a.window > 0 and max(0, n - a.window) or 0 })
         for i in each("i", a.hd) do a.y[t][h][i] = s.o[i] / s.l end
@@ -195,8 +201,8 @@ kernel "attention" {
     toks = function(m, s) return queries(m, s) // shared_heads(m, s) end,
   },
   map = schedules.attend,
-  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 },
-            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0 } },
+  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
+            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" } },
 }
 
 -- The largest element and its index, the lowest on ties; a NaN, where there is one, is the largest.

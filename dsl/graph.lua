@@ -126,7 +126,7 @@ function B:call(name, args)
     elseif v ~= nil then
       node.params[p.name] = v
     elseif p.kind == "format" then
-      node.params[p.name] = self.act
+      node.params[p.name] = self.formats[p.name] or error(("%s: parameter '%s' is missing"):format(name, p.name), 0)
     else
       error(("%s: parameter '%s' is missing"):format(name, p.name), 0)
     end
@@ -226,7 +226,7 @@ local function composed(run, escapes, lone)
         step[p.name] = p.name
         needs_pos = true
       else
-        step[p.name] = node.params[p.name]
+        step[p.name] = lone and p.name == "prod" and "f32" or node.params[p.name] -- a lone token's factors gain nothing rounded
         line[#line + 1] = p.name .. "=" .. tostring(node.params[p.name])
       end
     end
@@ -428,7 +428,8 @@ function M.plan(arg)
     table.sort(known)
     error(("unknown architecture '%s'; known: %s"):format(tostring(arg.arch), table.concat(known, " ")), 0)
   end
-  local b = setmetatable({ arch = arg.arch, keys = arg.keys, tensors_in = arg.tensors, act = arg.act, kv = arg.kv,
+  local b = setmetatable({ arch = arg.arch, keys = arg.keys, tensors_in = arg.tensors, kv = arg.kv,
+    formats = { act = arg.act, prod = arg.prod or "f32" },
     tensors = {}, n_tensors = 0, weights = {}, tables = {}, nodes = {}, used = {} }, B)
   b.ids = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })
   b.pages = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })

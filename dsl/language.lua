@@ -446,6 +446,17 @@ lang.round = unary "frint"
 ---@return Value
 function lang.rsqrt(x) return E.fdiv(E.f32(1), lang.sqrt(x)) end
 local function is_index(x) return E.is_node(x) and x.ty == "i64" end
+local ROUNDED = { f32 = true, f16 = true, bf16 = true }
+---x rounded to the nearest value of the format, the even one of two: "f32" (as it is), "f16" or "bf16". Where both factors of a
+---product are rounded alike, a unit that multiplies such numbers may compute it.
+---@param fmt string
+---@param x Value
+---@return Value
+function lang.rounded(fmt, x)
+  if not ROUNDED[fmt] then fail("rounded() takes f32, f16 or bf16, not %s", tostring(fmt)) end
+  x = value(x, "rounded")
+  return fmt == "f32" and x or E.node("rounded", "f32", { x }, fmt)
+end
 ---The larger of two values or of two indices.
 ---@param a Value|Index
 ---@param b Value|Index

@@ -44,6 +44,22 @@ local function expand_tanh(x)
   return E.fsub(f(1), E.fdiv(f(2), E.fadd(expand_exp(E.fmul(x, f(2))), f(1))))
 end
 
+-- The 16-bit number nearest to x, in its own type: an f16, or the upper half of a float32 as an i32. What was one already stays.
+local function nearest(fmt, x)
+  if fmt == "f16" then return x.op == "fpext" and x.args[1] or E.cast("fptrunc", "f16", x) end
+  if x.op == "bitcast" and x.args[1].op == "ishl" then return x end
+  local bits = E.cast("bitcast", "i32", x)
+  local odd = E.node("iand", "i32", { E.node("ilshr", "i32", { bits, access.iconst(16) }), access.iconst(1) })
+  local up = E.node("iadd32", "i32", { bits, E.node("iadd32", "i32", { odd, access.iconst(0x7fff) }) })
+  local y = E.cast("bitcast", "f32", E.node("iand", "i32", { up, access.iconst(-0x10000) }))
+  return E.select(E.cmp("feq", x, x), y, f(0 / 0))
+end
+
+local function expand_rounded(fmt, x)
+  local y = nearest(fmt, x)
+  return fmt == "f16" and E.cast("fpext", "f32", y) or y
+end
+
 -- Values ------------------------------------------------------------------------------------------------------------
 
 -- The formatted array or activation record an element belongs to, nil for plain arrays.
@@ -117,6 +133,8 @@ function X:lower(n)
     out = expand_exp(self:lower(n.args[1]))
   elseif n.op == "tanh" then
     out = expand_tanh(self:lower(n.args[1]))
+  elseif n.op == "rounded" then
+    out = expand_rounded(n.imm, self:lower(n.args[1]))
   else
     local args, changed = {}, false
     for k, a in ipairs(n.args) do

@@ -112,6 +112,7 @@ function S:expr(n)
   elseif op == "at" then return self:wrap(n.args[1], 4) .. self:indices { n.args[2] }, 4
   elseif op == "get" then
     return ("%s.%s%s"):format(self:wrap(n.args[1], 4), n.imm, n.args[2] and self:indices { n.args[2] } or ""), 4
+  elseif op == "rounded" then return ("rounded(%s, %s)"):format(n.imm, self:wrap(n.args[1], 0)), 4
   elseif op == "fneg" then return "-" .. self:wrap(n.args[1], 3), 3
   elseif op == "reduce" or op == "vec" then
     local body = self:inner(n.binds, { n.args[2] }, function() return (self:wrap(n.args[2], 0)) end)

@@ -464,6 +464,7 @@ static void describe_sizes(const struct parity_shape *s, char *out, size_t cap) 
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].v) at += (size_t)snprintf(out + at, cap - at, "%s%s=%d", at ? " " : "", sizes[i].name, sizes[i].v);
+    if (s->prod) snprintf(out + at, cap - at, " prod=%s", s->prod);
 }
 
 static void add_instances(struct plan *p, const struct parity_kernel *k, const struct parity_shape *base,

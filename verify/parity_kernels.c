@@ -486,6 +486,7 @@ static void kv_append_build(const struct parity_shape *s, int run, struct ref_rn
 
 /* ---- attention ---- */
 
+/* Factors as they are, and rounded to 16 bits where the cache holds no more. */
 static size_t attention_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
     static const int heads[][4] = {{3, 1, 16, 0},  {9, 3, 64, 40}, {2, 2, 32, 300},
@@ -503,20 +504,40 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
             s.runs[s.n_runs].tok = runs[s.n_runs][1];
         }
         n = add_shape(list, n, s);
+        if (strcmp(s.fmt[0], "f16") != 0) continue;
+        s.prod = i % 2 ? "f16" : "bf16";
+        n = add_shape(list, n, s);
     }
     return n;
 }
 
+static const char *prod_of(const struct parity_shape *s) {
+    return s->prod ? s->prod : "f32";
+}
+
+static double rounded(const struct parity_shape *s, double x) {
+    const char *prod = prod_of(s);
+    if (strcmp(prod, "f16") == 0) return ref_f16_decode(ref_f16_encode(x));
+    if (strcmp(prod, "bf16") == 0) return ref_bf16_decode(ref_bf16_encode((float)x));
+    return x;
+}
+
 static json_t *attention_spec(const struct parity_shape *s) {
-    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:i}}", "kernel", "attention", "formats", "KV",
+    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:i, s:s}}", "kernel", "attention", "formats", "KV",
                      s->fmt[0], "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale",
-                     1 / sqrt((double)s->hd), "window", s->window);
+                     1 / sqrt((double)s->hd), "window", s->window, "prod", prod_of(s));
 }
 
 /* The relative error of an output's weights: twice the largest error of a score (a sum of hd products, scaled), then
- * exp; exp again for each time the running maximum moved: at most once a tile, then once a page. */
-static void attention_bounds(const struct ref_attention *p, const double *q, const double *k, size_t n_tok,
-                             const double *mag, double *err) {
+ * exp; exp again for each time the running maximum moved: at most once a tile, then once a page. Factors rounded to 16
+ * bits: q and k are so in the reference; a weight, once in a sum of them and once in one of products, and a value err by
+ * half a unit each, an f16 weight below 2^-14 of its tile's largest by 2^-25 of that; and a matrix unit may cut what it
+ * adds where float32 would round. */
+static void attention_bounds(const struct parity_shape *s, const struct ref_attention *p, const double *q,
+                             const double *k, const double *v, size_t n_tok, const double *mag, double *err) {
+    bool f16 = strcmp(prod_of(s), "f16") == 0, bf16 = strcmp(prod_of(s), "bf16") == 0;
+    double half = f16 ? 0x1p-11 : bf16 ? 0x1p-8 : 0, unit = f16 || bf16 ? 2 * U : U, most = 0;
+    for (size_t i = 0; i < (p->start + n_tok) * p->n_kv * p->head_dim; i++) most = fmax(most, fabs(v[i]));
     for (size_t t = 0; t < n_tok; t++)
         for (size_t h = 0; h < p->n_heads; h++) {
             size_t end = p->start + t + 1, group = p->n_heads / p->n_kv;
@@ -528,12 +549,12 @@ static void attention_bounds(const struct ref_attention *p, const double *q, con
                 for (size_t i = 0; i < p->head_dim; i++) terms += fabs(qh[i] * kj[i]);
                 worst = fmax(worst, terms * p->scale);
             }
-            double score = ((double)p->head_dim + 4) * U * worst;
+            double score = ((double)p->head_dim + 4) * unit * worst;
             double merges = PAGE / TILE + (double)(end / PAGE) + 2;
-            double rel = 2 * score + merges * 2 * 2e-7 + (double)(2 * TILE + 3 * PAGE / TILE + end / PAGE + 8) * U;
+            double rel = 2 * score + merges * 2 * 2e-7 + (double)(2 * TILE + 3 * PAGE / TILE + end / PAGE + 8) * unit;
             for (size_t i = 0; i < p->head_dim; i++) {
                 size_t at = (t * p->n_heads + h) * p->head_dim + i;
-                err[at] = rel * mag[at] + TINY;
+                err[at] = (rel + 3 * half) * mag[at] + (f16 ? 2 * TILE * 0x1p-25 * most : 0) + TINY;
             }
         }
 }
@@ -568,8 +589,10 @@ static void attention_build(const struct parity_shape *s, int run, struct ref_rn
                               .start = (size_t)c->pos,
                               .window = (size_t)s->window,
                               .scale = 1 / sqrt((double)hd)};
+    for (size_t i = 0; i < n; i++) qa.v[i] = rounded(s, qa.v[i]);
+    for (size_t i = 0; i < n_keys * nkv * hd; i++) k[i] = rounded(s, k[i]);
     ref_attention(&p, qa.v, n_tok, k, v, n_keys, y.v, mag);
-    attention_bounds(&p, qa.v, k, n_tok, mag, y.err);
+    attention_bounds(s, &p, qa.v, k, v, n_tok, mag, y.err);
     put_in(c, "q", q, n * 4, nh * hd * 4);
     put_in(c, "kc", kc.bytes, kc.size, 0);
     put_in(c, "vc", vc.bytes, vc.size, 0);

@@ -81,7 +81,7 @@ local function spec_of(k, given)
   local spec = { kernel = k.name, sizes = {}, formats = {}, params = {} }
   for _, p in ipairs(k.sig.params) do
     if p.kind == "num" then spec.params[p.name] = given[p.name] or 1 end
-    if p.kind == "format" then spec.params[p.name] = given[p.name] or "q8" end
+    if p.kind == "format" then spec.params[p.name] = given[p.name] or p.name == "prod" and "f32" or "q8" end
     if p.kind:match "^%u" then spec.formats[p.kind] = given[p.kind] or (p.layout == "dense" and "q4_1" or "f16") end
     for _, d in ipairs(p.dims or {}) do
       if d.name and not d.run then spec.sizes[d.name] = given[d.name] or 256 end
