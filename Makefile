@@ -151,7 +151,13 @@ $(B)/kgen-static: $(STATIC_O) $(B)/objects
 	    $(call OWN_LIBS,-ledit -ltinfo -lbsd -lmd $(STATIC_LLVM) -lzstd -lz -lstdc++) -o $@
 
 $(B)/test_%: $(B)/obj/verify/test_%.o $(B)/libkgen.a
-	$(call show,link,$@)$(CC) $(CFLAGS) $< $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
+	$(call show,link,$@)$(CC) $(CFLAGS) $(filter %.o,$^) $(B)/libkgen.a -lcmocka $(LDLIBS) -o $@
+
+# The emulator of AMX (verify/amx): in its test, and to be loaded into any program (LD_PRELOAD=build/amx.so build/kgen ...).
+$(B)/test_amx: $(B)/obj/verify/amx/emulator.o
+$(B)/test_amx: LDLIBS += -Wl,--export-dynamic-symbol=kgen_emulated_features
+$(B)/amx.so: verify/amx/emulator.c verify/amx/emulator.h codegen/target.h $(B)/flags
+	$(call show,link,$@)$(CC) $(BASE_CFLAGS) -O2 -g -fPIC -shared -ftls-model=initial-exec $< -o $@
 
 $(B)/fuzz_%: $(B)/obj/verify/fuzz_%.o $(B)/libkgen.a
 	$(call show,link,$@)$(CC) $(CFLAGS) -fsanitize=fuzzer $< $(B)/libkgen.a $(LDLIBS) -o $@
@@ -202,9 +208,9 @@ fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) verify/run_fuzz.sh
 
 # The tests of the GPU path run on the PTX machine (verify/cuda_help.h), which is never built with a sanitizer.
-tests: $(B)/kgen $(if $(filter build,$(B)),$(B)/kgen-rt $(B)/kgen-static) $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
+tests: $(B)/kgen $(if $(filter build,$(B)),$(B)/kgen-rt $(B)/kgen-static $(B)/amx.so) $(TESTS) $(if $(filter build,$(B)),$(PTXVM_TESTS:%-test=%))
 stale:
-	@$(call remove_stale,$(B)/kgen $(B)/kgen-rt $(B)/kgen-static $(TESTS))
+	@$(call remove_stale,$(B)/kgen $(B)/kgen-rt $(B)/kgen-static $(B)/amx.so $(TESTS))
 fuzzers: $(FUZZERS)
 
 bench-peers: $(B)/kgen

@@ -46,8 +46,8 @@ static bool check(const void *opts, struct err *e) {
 /* Appends what one kernel becomes. shape and format may be NULL: see dsl/shapes.lua. */
 static bool emit_kernel(const struct emit_options *o, struct dsl *d, const struct target *t, const char *kernel,
                         const char *shape, const char *format, struct buf *out, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:s*, s:s*, s:b}", "kernel", kernel, "shape", shape, "format", format, "team",
-                            t->ptx);
+    json_t *arg =
+        json_pack("{s:s, s:s*, s:s*, s:b}", "kernel", kernel, "shape", shape, "format", format, "team", t->ptx);
     json_t *made = NULL, *meta = NULL, *text = NULL;
     if (!arg) return err_set(e, ERR_USAGE, "a kernel's name and shape are UTF-8 text");
     bool ok = dsl_call(d, "shape", arg, &made, e);
@@ -160,7 +160,8 @@ static const char *const act_names[] = {[ACT_Q8] = "q8", [ACT_F32] = "f32", NULL
 #define AT(field) .offset = offsetof(struct emit_options, field)
 static const struct option options[] = {
     {"target", 0, OPTION_STRING, "NAME",
-     "native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni; sm_75, sm_80, sm_86, sm_89, sm_90, sm_90a, sm_100, "
+     "native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-amx; sm_75, sm_80, sm_86, sm_89, sm_90, sm_90a, "
+     "sm_100, "
      "sm_100a, sm_103, sm_103a, sm_120, sm_120a, sm_121 or sm_121a",
      AT(target), .fallback = "native"},
     {"stage", 0, OPTION_ENUM, NULL,

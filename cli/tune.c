@@ -286,8 +286,9 @@ static bool run(const void *opts, struct err *e) {
 static const struct option options[] = {
     {"budget", 0, OPTION_FLOAT, "SECONDS", "begin nothing new after this time of measuring", AT(budget),
      .floats = {0, 1e6}, .unit = "seconds", .fallback = "120"},
-    {"target", 0, OPTION_STRING, "NAME", "the code to tune: native, x86-64, x86-64-v3, x86-64-v4 or x86-64-v4-vnni",
-     AT(target), .fallback = "native"},
+    {"target", 0, OPTION_STRING, "NAME",
+     "the code to tune: native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni or x86-64-v4-amx", AT(target),
+     .fallback = "native"},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
     {"prompt", 'p', OPTION_INT, "N", "tokens of a model's prompt to be fast at, and in its cache when it generates",
      AT(prompt), .ints = {1, 1 << 24}, .unit = "tokens", .fallback = "512"},

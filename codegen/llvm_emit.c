@@ -465,7 +465,10 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
 static void emit_tiledot(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef at[3];
     for (int i = 0; i < 3; i++) at[i] = address(em, op->args[2 * i], op->args[2 * i + 1], 0);
-    llvm_soft_tiledot(em, op, at[0], at[1], at[2]);
+    if (em->target->features & FEAT_AMX)
+        amx_tiledot(em, op, at[0], at[1], at[2]);
+    else
+        llvm_soft_tiledot(em, op, at[0], at[1], at[2]);
 }
 
 void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
@@ -529,7 +532,9 @@ static void emit_func(struct emitter *em) {
     em->allocas = llvm_new_block(em);
     LLVMBasicBlockRef body = llvm_new_block(em);
     LLVMPositionBuilderAtEnd(em->b, body);
+    bool tiles = amx_begin(em);
     llvm_emit_block(em, em->f->body);
+    if (tiles) amx_end(em);
     LLVMBuildRetVoid(em->b);
     LLVMPositionBuilderAtEnd(em->b, em->allocas);
     LLVMBuildBr(em->b, body);

@@ -20,6 +20,7 @@ struct emitter {
     LLVMBasicBlockRef allocas; /* the entry block: only stack allocations and a branch */
     LLVMValueRef *values;      /* per ir_value */
     unsigned invariant_load;   /* metadata kind */
+    unsigned n_tiledots;       /* emitted so far */
     struct ptx *ptx;           /* llvm_ptx.c's, NULL for other targets */
 };
 
@@ -48,6 +49,12 @@ LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValue
 
 /* tiledot for targets without tile registers: a loop over the rows of C, a register of them by dot4. */
 void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b);
+
+/* tiledot on targets with AMX. begin: shapes the tile registers where the function has a tiledot, and says so; end:
+ * gives them up. */
+bool amx_begin(struct emitter *em);
+void amx_end(struct emitter *em);
+void amx_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b);
 
 /* Conversions without F16C: the integer steps of codegen/f16.h on vectors or scalars. */
 LLVMValueRef x86_soft_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);

@@ -16,6 +16,7 @@ enum target_feature {
     FEAT_VNNI = 1 << 3,    /* AVX512-VNNI */
     FEAT_AVXVNNI = 1 << 4, /* the VEX form, 128 and 256 bits */
     FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
+    FEAT_AMX = 1 << 7,     /* AMX-TILE and AMX-INT8: tile registers, which the system must have granted */
     FEAT_MMA = 1 << 6,     /* PTX: mma.sync of the shapes of ir_mma_shapes (sm_80 and later) */
 };
 
@@ -29,7 +30,7 @@ enum { PTX_WARPS = 8, PTX_LANES = 32, PTX_BLOCKS = 2, PTX_TILE_BLOCKS = 1, PTX_T
 enum ptx_param { PTX_PARAM_DIMS, PTX_PARAM_BEGIN, PTX_PARAM_END, PTX_PARAM_WS, PTX_PARAM_PER, PTX_PARAM_ARGS };
 
 struct target {
-    const char *name;       /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, native, sm_NN */
+    const char *name; /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-amx, native, sm_NN */
     const char *class_name; /* x86-64, x86-64-v3, x86-64-v4 or ptx: for tunables and for what results depend on */
     unsigned lanes;         /* f32 lanes of a register */
     unsigned pack_lanes;    /* rows of a tile of packed weights */

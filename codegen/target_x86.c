@@ -4,9 +4,12 @@
 #include "codegen/f16.h"
 
 #include <cpuid.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 /* ---- the targets ---- */
 
@@ -20,6 +23,8 @@ static const struct target targets[] = {
     {"x86-64-v4", "x86-64-v4", 16, 16, 1, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit", NULL, false},
     {"x86-64-v4-vnni", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit",
      NULL, false},
+    {"x86-64-v4-amx", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI | FEAT_AMX, true, "x86-64-v4",
+     "+avx512vnni,+amx-tile,+amx-int8,-prefer-256-bit", NULL, false},
 };
 enum { N_TARGETS = sizeof targets / sizeof *targets };
 
@@ -57,6 +62,17 @@ static const char *tuning(void) {
     return NULL;
 }
 
+/* AMX is there if the processor has it (CPUID 7:0, EDX bits 24 and 25), the system saves its registers (XCR0 bits 17
+ * and 18) and lets this process use the data of tiles, which it must ask for first (Documentation/arch/x86/xstate.rst).
+ */
+static bool tiles_granted(void) {
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, BITS = 3 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d >> 24 & BITS) != BITS) return false;
+    __asm__("xgetbv" : "=a"(a), "=d"(d) : "c"(0)); /* the level x86-64-v3 has it */
+    return (a >> 17 & BITS) == BITS && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
 static void detect_host(void) {
     __builtin_cpu_init();
     host.flags = FEAT_SSE2;
@@ -65,8 +81,12 @@ static void detect_host(void) {
     if ((host.flags & FEAT_AVX512) && __builtin_cpu_supports("avx512vnni")) host.flags |= FEAT_VNNI;
     unsigned a, b, c, d;
     if ((host.flags & FEAT_AVX2) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4)) host.flags |= FEAT_AVXVNNI;
-    snprintf(host.features, sizeof host.features, "%s%s%s", host.flags & FEAT_VNNI ? "+avx512vnni," : "",
-             host.flags & FEAT_AVXVNNI ? "+avxvnni," : "", host.flags & FEAT_AVX512 ? "-prefer-256-bit" : "");
+    /* An emulator of instructions (verify/amx) says which it brings. */
+    const unsigned *emulated = dlsym(RTLD_DEFAULT, "kgen_emulated_features");
+    if ((host.flags & FEAT_VNNI) && (tiles_granted() || (emulated && (*emulated & FEAT_AMX)))) host.flags |= FEAT_AMX;
+    snprintf(host.features, sizeof host.features, "%s%s%s%s", host.flags & FEAT_VNNI ? "+avx512vnni," : "",
+             host.flags & FEAT_AVXVNNI ? "+avxvnni," : "", host.flags & FEAT_AMX ? "+amx-tile,+amx-int8," : "",
+             host.flags & FEAT_AVX512 ? "-prefer-256-bit" : "");
     size_t n = strlen(host.features);
     if (n && host.features[n - 1] == ',') host.features[n - 1] = 0;
     host.tune = tuning();

@@ -290,3 +290,13 @@ void ir_tile_operands(uint64_t seed, uint8_t *in) {
         if (i < IR_TILE_AT_B && in[i] == 128) in[i] = 129;
     }
 }
+
+int32_t ir_tile_element(const uint8_t *in, int shape, uint32_t trip, unsigned row, unsigned column) {
+    uint32_t sum = 0 - trip;
+    for (unsigned e = 0; e < ir_tile_shapes[shape].k; e++) {
+        int8_t a = (int8_t)in[4 * trip + row * IR_TILE_STRIDE + e];
+        uint8_t b = in[IR_TILE_AT_B + e / 4 * 64 + column * 4 + e % 4] ^ (uint8_t)(trip >> 8 * (e % 4));
+        sum += (uint32_t)(a * b);
+    }
+    return (int32_t)sum;
+}

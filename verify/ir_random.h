@@ -29,4 +29,7 @@ void ir_tile_program(int shape, struct buf *out);
 /* Fills the IR_TILE_BYTES bytes of arg 0. */
 void ir_tile_operands(uint64_t seed, uint8_t *in);
 
+/* Element (row, column) of what trip `trip` stores, by its plain sum. */
+int32_t ir_tile_element(const uint8_t *in, int shape, uint32_t trip, unsigned row, unsigned column);
+
 #endif

@@ -254,7 +254,7 @@ static void targets_are_listed_and_found(void **state) {
     struct target t;
     assert_false(target_find("pentium", &t, &e));
     assert_non_null(strstr(e.msg, "unknown target `pentium`: expected one of x86-64, x86-64-v3, x86-64-v4, "
-                                  "x86-64-v4-vnni, native, sm_75, "));
+                                  "x86-64-v4-vnni, x86-64-v4-amx, native, sm_75, "));
     struct target base = find("x86-64"), native = find("native");
     assert_true(target_runs_here(&base) && target_runs_here(&native));
     assert_int_equal(base.lanes, 4);

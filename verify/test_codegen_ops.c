@@ -482,17 +482,6 @@ static void matrix_tiles_match_the_interpreter(void **state) {
     }
 }
 
-/* Element (row, column) of what trip `trip` of @tile stores. */
-static int32_t tile_element(const uint8_t *in, int shape, uint32_t trip, unsigned row, unsigned column) {
-    uint32_t sum = 0 - trip;
-    for (unsigned e = 0; e < ir_tile_shapes[shape].k; e++) {
-        int8_t a = (int8_t)in[4 * trip + row * IR_TILE_STRIDE + e];
-        uint8_t b = in[IR_TILE_AT_B + e / 4 * 64 + column * 4 + e % 4] ^ (uint8_t)(trip >> 8 * (e % 4));
-        sum += (uint32_t)(a * b);
-    }
-    return (int32_t)sum;
-}
-
 static void check_tile(struct code *code, const struct buf *text, int shape, uint64_t seed) {
     static _Alignas(64) uint8_t in[IR_TILE_BYTES];
     static _Alignas(64) int32_t want[IR_TILE_TRIPS][16][16], got[IR_TILE_TRIPS][16][16];
@@ -504,7 +493,7 @@ static void check_tile(struct code *code, const struct buf *text, int shape, uin
     memset(got, 0x11, sizeof got);
     if (!ir_run(m->first, (void *[]){in, want}, NULL, 0, IR_TILE_TRIPS, NULL, true, &e)) fail_msg("%s", e.msg);
     for (uint32_t i = 0; i < IR_TILE_TRIPS * 256; i++)
-        if (want[i / 256][i / 16 % 16][i % 16] != tile_element(in, shape, i / 256, i / 16 % 16, i % 16))
+        if (want[i / 256][i / 16 % 16][i % 16] != ir_tile_element(in, shape, i / 256, i / 16 % 16, i % 16))
             fail_msg("%s: element %u", ir_tile_shapes[shape].name, i);
     code_symbol(code, "tile")((void *[]){in, got}, NULL, 0, IR_TILE_TRIPS, NULL);
     assert_memory_equal(want, got, sizeof want);

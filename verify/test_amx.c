@@ -1,0 +1,234 @@
+/* The emulator of AMX (verify/amx), instruction by instruction, against plain sums; and tiledot as compiled for
+ * x86-64-v4-amx. On a machine with AMX the same code runs on the hardware: then it is the model that is checked. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <immintrin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "codegen/ir.h"
+#include "codegen/target.h"
+#include "verify/amx/emulator.h"
+#include "verify/codegen_help.h"
+#include "verify/ir_random.h"
+
+#define AMX __attribute__((target("amx-tile,amx-int8")))
+
+/* ---- the instructions ---- */
+
+struct config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t columns[8], more[8];
+    uint8_t rows[8], last[8];
+};
+
+static uint32_t matrix[3][16][16]; /* C, A, B as they lie in memory: rows of 64 bytes */
+
+static void fill(void) {
+    for (unsigned i = 0; i < 3 * 256; i++) matrix[i / 256][i / 16 % 16][i % 16] = (uint32_t)next_random();
+}
+
+static uint32_t byte_of(const uint32_t *row, unsigned e, bool is_signed) {
+    uint8_t b = ((const uint8_t *)row)[e];
+    return is_signed ? (uint32_t)(int8_t)b : b;
+}
+
+/* C + A . B of m rows, n columns and k words, zero beyond. */
+static void model(uint32_t out[16][16], unsigned m, unsigned n, unsigned k, bool a_signed, bool b_signed) {
+    memset(out, 0, 1024);
+    for (unsigned i = 0; i < m; i++)
+        for (unsigned j = 0; j < n; j++) {
+            out[i][j] = matrix[0][i][j];
+            for (unsigned e = 0; e < 4 * k; e++)
+                out[i][j] += byte_of(matrix[1][i], e, a_signed) * byte_of(matrix[2][e / 4], 4 * j + e % 4, b_signed);
+        }
+}
+
+AMX static void product(unsigned which, const struct config *c, uint32_t out[16][16]) {
+    _tile_loadconfig(c);
+    _tile_loadd(0, matrix[0], 64);
+    _tile_loadd(3, matrix[1], 64);
+    _tile_stream_loadd(7, matrix[2], 64);
+    if (which == 0) _tile_dpbssd(0, 3, 7);
+    if (which == 1) _tile_dpbsud(0, 3, 7);
+    if (which == 2) _tile_dpbusd(0, 3, 7);
+    if (which == 3) _tile_dpbuud(0, 3, 7);
+    _tile_stored(0, out, 64);
+    _tile_release();
+}
+
+static void products_are_exact_at_every_shape(void **state) {
+    (void)state;
+    amx_emulate(); /* cmocka handles SIGILL while a test runs */
+    for (unsigned round = 0; round < 400; round++) {
+        unsigned m = 1 + next_random() % 16, n = 1 + next_random() % 16, k = 1 + next_random() % 16, which = round % 4;
+        struct config c = {.palette = 1};
+        c.rows[0] = c.rows[3] = (uint8_t)m;
+        c.rows[7] = (uint8_t)k;
+        c.columns[0] = c.columns[7] = (uint16_t)(4 * n);
+        c.columns[3] = (uint16_t)(4 * k);
+        uint32_t want[16][16], got[16][16] = {{0}};
+        fill();
+        model(want, m, n, k, which < 2, which == 0 || which == 2);
+        product(which, &c, got);
+        if (memcmp(want, got, sizeof want)) fail_msg("m %u n %u k %u, form %u", m, n, k, which);
+    }
+}
+
+/* Loads and stores through every form of address: base, index, scale, small and large displacements. */
+AMX static void tiles_move_through_every_address(void **state) {
+    (void)state;
+    amx_emulate(); /* cmocka handles SIGILL while a test runs */
+    struct config c = {.palette = 1};
+    struct config back;
+    c.rows[2] = 5;
+    c.columns[2] = 20;
+    static uint8_t from[4096], to[4096], want[4096];
+    for (unsigned i = 0; i < sizeof from; i++) from[i] = (uint8_t)next_random();
+    _tile_loadconfig(&c);
+    _tile_storeconfig(&back);
+    assert_memory_equal(&c, &back, sizeof c);
+    uint8_t *base = from + 1000;
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm2\n\ttilestored %%tmm2, (%2,%1,2)" ::"r"(from), "r"(64l), "r"(to)
+                     : "memory");
+    for (unsigned i = 0; i < 5; i++) memcpy(want + 128 * i, from + 64 * i, 20);
+    __asm__ volatile("tileloadd 7(%0,%1,4), %%tmm2\n\ttilestored %%tmm2, 1000(%2,%1,4)" ::"r"(base), "r"(32l), "r"(to)
+                     : "memory");
+    for (unsigned i = 0; i < 5; i++) memcpy(want + 1000 + 128 * i, base + 7 + 128 * i, 20);
+    register uint8_t *r13 __asm__("r13") = base;
+    register long r12 __asm__("r12") = -100;
+    __asm__ volatile("tileloadd -3(%0,%1,1), %%tmm2\n\ttilestored %%tmm2, -128(%0,%1,2)" ::"r"(r13), "r"(r12)
+                     : "memory");
+    for (long i = 0; i < 5; i++) assert_memory_equal(base - 128 - 200 * i, base - 3 - 100 * i, 20);
+    assert_memory_equal(to, want, sizeof to);
+    _tile_zero(2);
+    _tile_stored(2, to, 64);
+    for (unsigned i = 0; i < 5 * 64; i++) assert_true(i % 64 >= 20 || to[i] == 0);
+    _tile_release();
+    _tile_storeconfig(&back);
+    static const struct config none;
+    assert_memory_equal(&none, &back, sizeof none);
+}
+
+/* ---- what faults ---- */
+
+AMX static void unconfigured(void) {
+    _tile_zero(0);
+}
+AMX static void mismatched(void) {
+    struct config c = {.palette = 1};
+    c.rows[0] = c.rows[1] = c.rows[2] = 16;
+    c.columns[0] = c.columns[1] = 64;
+    c.columns[2] = 32;
+    _tile_loadconfig(&c);
+    _tile_dpbusd(0, 1, 2);
+}
+AMX static void twice_the_same(void) {
+    struct config c = {.palette = 1};
+    c.rows[0] = c.rows[1] = 16;
+    c.columns[0] = c.columns[1] = 64;
+    _tile_loadconfig(&c);
+    __asm__ volatile(".byte 0xc4, 0xe2, 0x71, 0x5e, 0xc1"); /* tdpbusd tmm0, tmm1, tmm1, which no assembler takes */
+}
+AMX static void reserved(void) {
+    struct config c = {.palette = 1, .reserved = {1}};
+    _tile_loadconfig(&c);
+}
+AMX static void too_wide(void) {
+    struct config c = {.palette = 1};
+    c.rows[0] = 1;
+    c.columns[0] = 65;
+    _tile_loadconfig(&c);
+}
+
+static void mistakes_end_the_process(void **state) {
+    (void)state;
+    amx_emulate(); /* cmocka handles SIGILL while a test runs */
+    static void (*const mistakes[])(void) = {unconfigured, mismatched, twice_the_same, reserved, too_wide};
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        pid_t child = fork();
+        if (!child) {
+            close(STDERR_FILENO);
+            mistakes[i]();
+            _exit(0);
+        }
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0) fail_msg("mistake %zu passed", i);
+    }
+}
+
+/* ---- tiledot ---- */
+
+static void compiled_products_are_exact(void **state) {
+    (void)state;
+    amx_emulate(); /* cmocka handles SIGILL while a test runs */
+    struct target t = find("x86-64-v4-amx");
+    for (int shape = 0; shape < IR_N_TILE; shape++) {
+        struct buf text = {0};
+        ir_tile_program(shape, &text);
+        struct buf object = compile(text.data, text.len, &t, STAGE_OBJ);
+        expect_no_undefined_symbols(&object, t.name);
+        struct code *code = load(&object);
+        for (uint64_t round = 1; round <= 20; round++) {
+            static _Alignas(64) uint8_t in[IR_TILE_BYTES];
+            static _Alignas(64) int32_t got[IR_TILE_TRIPS][16][16];
+            ir_tile_operands(round, in);
+            uint64_t before = amx_emulated(AMX_TDPBSUD);
+            code_symbol(code, "tile")((void *[]){in, got}, NULL, 0, IR_TILE_TRIPS, NULL);
+            uint64_t emulated = amx_emulated(AMX_TDPBSUD) - before;
+            assert_true(emulated == 0 || emulated == IR_TILE_TRIPS); /* 0: by the hardware */
+            for (uint32_t i = 0; i < IR_TILE_TRIPS * 256; i++)
+                if (got[i / 256][i / 16 % 16][i % 16] != ir_tile_element(in, shape, i / 256, i / 16 % 16, i % 16))
+                    fail_msg("%s, round %d: element %u", ir_tile_shapes[shape].name, (int)round, i);
+        }
+        code_free(code);
+        buf_free(&object);
+        buf_free(&text);
+    }
+}
+
+/* Registers are configured once a function, where it has products, and given up at its end. */
+static void functions_without_products_have_no_tiles(void **state) {
+    (void)state;
+    struct target t = find("x86-64-v4-amx");
+    struct buf with = {0}, plain = {0};
+    ir_tile_program(1, &with);
+    ir_random(1, &plain);
+    struct buf a = compile(with.data, with.len, &t, STAGE_ASM), b = compile(plain.data, plain.len, &t, STAGE_ASM);
+    static const char *const words[] = {"ldtilecfg", "tdpbsud", "tilerelease"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const char *first = strstr(a.data, words[i]);
+        assert_non_null(first);
+        assert_null(strstr(first + 1, words[i]));
+        assert_null(strstr(b.data, words[i]));
+    }
+    buf_free(&a);
+    buf_free(&b);
+    buf_free(&with);
+    buf_free(&plain);
+}
+
+int main(void) {
+    struct target t = find("x86-64-v4-amx");
+    if (!target_runs_here(&t)) {
+        printf("1..0 # SKIP the emulator runs on processors with AVX512-VNNI\n");
+        return 0;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_exact_at_every_shape),
+        cmocka_unit_test(tiles_move_through_every_address),
+        cmocka_unit_test(mistakes_end_the_process),
+        cmocka_unit_test(compiled_products_are_exact),
+        cmocka_unit_test(functions_without_products_have_no_tiles),
+    };
+    return cmocka_run_group_tests_name("amx", tests, NULL, NULL);
+}
