@@ -32,6 +32,12 @@ static inline uint16_t f16_from_f32_bits(uint32_t x) {
     return (uint16_t)(sign | ((a + 0xfff + (a >> 13 & 1) - 0x38000000) >> 13));
 }
 
+/* bfloat16: the upper half, rounded to nearest even; a NaN becomes cvt.rn.bf16's. */
+static inline uint16_t bf16_from_f32_bits(uint32_t x) {
+    if ((x & 0x7fffffff) > 0x7f800000) return 0x7fff;
+    return (uint16_t)((x + 0x7fff + (x >> 16 & 1)) >> 16);
+}
+
 static inline uint32_t f32_bits_from_f16(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 0x3ff;
     if (e == 31) return sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0);

@@ -7,6 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A copy that no wait has made sure of yet. */
+struct transfer {
+    uint8_t *to;
+    const uint8_t *from;
+    int64_t rows, valid;
+    uint32_t bytes, stride;
+    const struct ir_op *op;
+};
+
+struct transfers {
+    struct transfer *list;
+    size_t n, cap;
+};
+
 /* A lane is a uint64_t holding the value's bits, zero-extended; a value's lanes are adjacent in one array. */
 struct interp {
     const struct ir_func *f;
@@ -17,6 +31,7 @@ struct interp {
     int64_t begin, end;
     void *ws;
     bool fused;
+    struct transfers *open;
     struct err *e;
 };
 
@@ -240,6 +255,16 @@ static bool mma_word(const struct interp *in, const struct ir_op *op, uint64_t a
     return true;
 }
 
+static void run_pair(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    for (unsigned l = 0; l < op->type.lanes; l++) {
+        r[l] = 0;
+        for (unsigned h = 0; h < 2; h++) {
+            uint32_t x = (uint32_t)lanes_of(in, op->args[h])[l];
+            r[l] |= (uint64_t)(op->code == IR_PAIR_BF16 ? bf16_from_f32_bits(x) : f16_from_f32_bits(x)) << 16 * h;
+        }
+    }
+}
+
 static bool run_mma(const struct interp *in, const struct ir_op *op, uint64_t *r) {
     const uint64_t *c = lanes_of(in, op->args[0]), *a = lanes_of(in, op->args[1]), *b = lanes_of(in, op->args[2]);
     const struct ir_mma_shape *s = &ir_mma_shapes[op->imm];
@@ -365,6 +390,64 @@ static bool run_tiledot(const struct interp *in, const struct ir_op *op) {
     return true;
 }
 
+/* Matrix m's row r lies at lane 8m + r's offset. Lane l of its words: the l mod 4th of row l div 4; transposed, the
+ * halves 2 (l mod 4) and + 1 of column l div 4. */
+static bool run_ldmatrix(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    unsigned n = op->type.lanes / 32;
+    uint16_t half[8][8];
+    for (unsigned m = 0; m < n; m++) {
+        for (unsigned row = 0; row < 8; row++) {
+            uint8_t *p;
+            if (!lane_address(in, op, 0, 8 * m + row, &p)) return false;
+            memcpy(half[row], p, sizeof half[row]);
+        }
+        for (unsigned l = 0; l < 32; l++) {
+            unsigned a = l / 4, b = 2 * (l % 4);
+            bool across = op->code == IR_LDMATRIX_T;
+            uint32_t low = across ? half[b][a] : half[a][b], high = across ? half[b + 1][a] : half[a][b + 1];
+            r[32 * m + l] = low | high << 16;
+        }
+    }
+    return true;
+}
+
+/* What a copy writes is unspecified until a wait: filled here, and written then. */
+static bool run_copy(const struct interp *in, const struct ir_op *op) {
+    struct transfers *open = in->open;
+    struct transfer t = {.rows = op->imm, .bytes = op->align, .stride = op->stride, .op = op};
+    t.to = (uint8_t *)(uintptr_t)(*lanes_of(in, op->args[0]) + *lanes_of(in, op->args[1]));
+    t.from = (const uint8_t *)(uintptr_t)(*lanes_of(in, op->args[2]) + *lanes_of(in, op->args[3]));
+    t.valid = (int64_t)*lanes_of(in, op->args[4]);
+    if ((uintptr_t)t.to % 16 || (uintptr_t)t.from % 16) return broken(in, op, "an address is not aligned to 16");
+    memset(t.to, 0xa5, (size_t)t.rows * t.bytes);
+    if (open->n == open->cap) {
+        open->cap = open->cap ? 2 * open->cap : 16;
+        open->list = mem_grow(open->list, open->cap * sizeof *open->list);
+    }
+    open->list[open->n++] = t;
+    return true;
+}
+
+static void run_wait(const struct interp *in, size_t but) {
+    struct transfers *open = in->open;
+    size_t n = open->n > but ? open->n - but : 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct transfer *t = &open->list[i];
+        for (int64_t row = 0; row < t->rows; row++)
+            if (row < t->valid)
+                memcpy(t->to + row * t->bytes, t->from + row * t->stride, t->bytes);
+            else
+                memset(t->to + row * t->bytes, 0, t->bytes);
+    }
+    open->n -= n;
+    memmove(open->list, open->list + n, open->n * sizeof *open->list);
+}
+
+/* Behind a part, and a function. */
+static bool all_waited(const struct interp *in) {
+    return !in->open->n || broken(in, in->open->list[0].op, "nothing waits for it");
+}
+
 /* Memory of one run, the same each time the operation is met; filled, so that reading it uninitialized shows. */
 static void run_stack(const struct ir_op *op, uint64_t *r) {
     if (*r) return;
@@ -438,6 +521,10 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
         return true;
     case IR_DOT4:
         return run_dot4(in, op, r);
+    case IR_PAIR_F16:
+    case IR_PAIR_BF16:
+        run_pair(in, op, r);
+        return true;
     case IR_MMA:
         return run_mma(in, op, r);
     case IR_HSUM:
@@ -448,6 +535,9 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
         return run_load(in, op, r);
     case IR_GATHER:
         return run_gather(in, op, r);
+    case IR_LDMATRIX:
+    case IR_LDMATRIX_T:
+        return run_ldmatrix(in, op, r);
     default:
         break;
     }
@@ -514,6 +604,7 @@ static bool run_split(const struct interp *in, const struct ir_op *op) {
             ok = run_block(in, op->body);
             if (ok && n) take_yield(in, op, op->body->last, scratch);
         }
+        ok = ok && all_waited(in);
         for (uint32_t c = 0; c < n; c++)
             memcpy(parts + p * state + c * IR_MAX_LANES, lanes_of(in, op->inner[c + 1]),
                    in->f->values[op->inner[c + 1]].type.lanes * sizeof *parts);
@@ -546,6 +637,12 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
         case IR_TILEDOT:
             ok = run_tiledot(in, op);
             break;
+        case IR_COPY:
+            ok = run_copy(in, op);
+            break;
+        case IR_WAIT:
+            run_wait(in, (size_t)op->imm);
+            break;
         case IR_FOR:
             ok = op->split ? run_split(in, op) : run_for(in, op);
             break;
@@ -564,8 +661,16 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
 
 bool ir_run(const struct ir_func *f, void *const *args, const int64_t *dims, int64_t begin, int64_t end, void *ws,
             bool fused, struct err *e) {
-    struct interp in = {
-        .f = f, .args = args, .dims = dims, .begin = begin, .end = end, .ws = ws, .fused = fused, .e = e};
+    struct transfers open = {0};
+    struct interp in = {.f = f,
+                        .args = args,
+                        .dims = dims,
+                        .begin = begin,
+                        .end = end,
+                        .ws = ws,
+                        .fused = fused,
+                        .open = &open,
+                        .e = e};
     uint32_t n_lanes = 1;
     in.first = mem_new(f->n_values * sizeof *in.first);
     for (uint32_t v = 1; v < f->n_values; v++) {
@@ -573,8 +678,10 @@ bool ir_run(const struct ir_func *f, void *const *args, const int64_t *dims, int
         n_lanes += f->values[v].type.lanes;
     }
     in.lanes = mem_try(n_lanes, sizeof *in.lanes);
-    bool ok = in.lanes ? run_block(&in, f->body) : err_set(e, ERR_MEMORY, "no memory to run func @%s", f->name);
+    bool ok = in.lanes ? run_block(&in, f->body) && all_waited(&in)
+                       : err_set(e, ERR_MEMORY, "no memory to run func @%s", f->name);
     if (in.lanes) free_stacks(&in);
+    mem_free(open.list);
     mem_free(in.lanes);
     mem_free(in.first);
     return ok;

@@ -47,6 +47,7 @@ enum ir_imm {
     IMM_MMA,   /* a shape's name; imm is its row in ir_mma_shapes */
     IMM_TILE,  /* a shape's name, imm being its row in ir_tile_shapes, and stride N */
     IMM_MEM,   /* C align A, stride N where lanes are not neighbours, and inv for a load */
+    IMM_COPY,  /* ROWS rows BYTES stride S: imm, align and stride */
     IMM_FOR,
 };
 
@@ -54,47 +55,51 @@ enum ir_effect {
     EFF_PURE,  /* depends on its operands only and cannot trap: may be merged, moved, dropped */
     EFF_TRAP,  /* as pure, but traps on a bad operand: may be merged and dropped, never moved to where it did not run */
     EFF_ALLOC, /* stack, shared: fresh each time, so never merged */
-    EFF_READ,  /* load, gather: as trap when `inv` */
-    EFF_WRITE, /* store, storem, scatter, tiledot */
+    EFF_READ,  /* load, gather, ldmatrix: as trap when `inv` */
+    EFF_WRITE, /* store, storem, scatter, tiledot, copy, wait */
     EFF_CTRL,  /* for, if, yield */
 };
 
 /* The type rule, checked by ir_verify.c. T is the result type. */
 enum ir_rule {
-    RULE_PTR,     /* T = ptr */
-    RULE_I64,     /* T = i64 */
-    RULE_CONST,   /* T anything but ptr */
-    RULE_IOTA,    /* T a vector of i8..i64 */
-    RULE_SPLAT,   /* T a vector, operand its scalar */
-    RULE_EXTRACT, /* T a scalar, operand a vector of it, K a lane */
-    RULE_CONCAT,  /* operands have half of T's lanes */
-    RULE_SLICE,   /* operand a longer vector, K + N within it */
-    RULE_SHUFFLE, /* operand a vector of T's scalar, N lane numbers within it */
-    RULE_INT,     /* all T, i8..i64 */
-    RULE_LOGIC,   /* all T, i1..i64 */
-    RULE_ICMP,    /* T = i1 with the operands' lanes; operands share i1..i64 */
-    RULE_FCMP,    /* T = i1 with the operands' lanes; operands share f32 */
-    RULE_SELECT,  /* condition i1, scalar or of T's lanes; the rest T */
-    RULE_FLOAT,   /* all T, f32 */
-    RULE_FPEXT,   /* f16 -> f32, equal lanes */
-    RULE_FPTRUNC, /* f32 -> f16 */
-    RULE_SITOFP,  /* i32 -> f32 */
-    RULE_FPTOSI,  /* f32 -> i32 */
-    RULE_WIDEN,   /* integer to a wider integer, equal lanes */
-    RULE_NARROW,  /* integer to a narrower integer */
-    RULE_BITCAST, /* no ptr; equal total bits */
-    RULE_DOT4,    /* all T = i32xN, 1 <= umax <= 255 */
-    RULE_MMA,     /* T and c: the shape's accumulators; a and b: its words */
-    RULE_REDUCE,  /* T = operand's scalar: i8..i64, f32 */
-    RULE_LOAD,    /* T not i1; ptr, i64 */
-    RULE_STORE,   /* value not i1; ptr, i64 */
-    RULE_STOREM,  /* vector value, i1 mask of its lanes, ptr, i64 */
-    RULE_GATHER,  /* T a vector, not i1; ptr, i64, i32 of T's lanes */
-    RULE_SCATTER, /* vector value, i1 mask, ptr, i64, i32 of its lanes */
-    RULE_TILE,    /* ptr, i64 three times; the stride a row of A at least */
-    RULE_FOR,     /* i64 bounds, carries */
-    RULE_IF,      /* scalar i1 */
-    RULE_YIELD,   /* the carries' types, last in its block */
+    RULE_PTR,      /* T = ptr */
+    RULE_I64,      /* T = i64 */
+    RULE_CONST,    /* T anything but ptr */
+    RULE_IOTA,     /* T a vector of i8..i64 */
+    RULE_SPLAT,    /* T a vector, operand its scalar */
+    RULE_EXTRACT,  /* T a scalar, operand a vector of it, K a lane */
+    RULE_CONCAT,   /* operands have half of T's lanes */
+    RULE_SLICE,    /* operand a longer vector, K + N within it */
+    RULE_SHUFFLE,  /* operand a vector of T's scalar, N lane numbers within it */
+    RULE_INT,      /* all T, i8..i64 */
+    RULE_LOGIC,    /* all T, i1..i64 */
+    RULE_ICMP,     /* T = i1 with the operands' lanes; operands share i1..i64 */
+    RULE_FCMP,     /* T = i1 with the operands' lanes; operands share f32 */
+    RULE_SELECT,   /* condition i1, scalar or of T's lanes; the rest T */
+    RULE_FLOAT,    /* all T, f32 */
+    RULE_FPEXT,    /* f16 -> f32, equal lanes */
+    RULE_FPTRUNC,  /* f32 -> f16 */
+    RULE_SITOFP,   /* i32 -> f32 */
+    RULE_FPTOSI,   /* f32 -> i32 */
+    RULE_WIDEN,    /* integer to a wider integer, equal lanes */
+    RULE_NARROW,   /* integer to a narrower integer */
+    RULE_BITCAST,  /* no ptr; equal total bits */
+    RULE_DOT4,     /* all T = i32xN, 1 <= umax <= 255 */
+    RULE_PAIR,     /* T = i32, operands f32 of its lanes */
+    RULE_MMA,      /* T and c: the shape's accumulators; a and b: its words */
+    RULE_REDUCE,   /* T = operand's scalar: i8..i64, f32 */
+    RULE_LOAD,     /* T not i1; ptr, i64 */
+    RULE_STORE,    /* value not i1; ptr, i64 */
+    RULE_STOREM,   /* vector value, i1 mask of its lanes, ptr, i64 */
+    RULE_GATHER,   /* T a vector, not i1; ptr, i64, i32 of T's lanes */
+    RULE_SCATTER,  /* vector value, i1 mask, ptr, i64, i32 of its lanes */
+    RULE_LDMATRIX, /* T = i32x32, x64 or x128; ptr, i64, i32x32 */
+    RULE_TILE,     /* ptr, i64 three times; the stride a row of A at least */
+    RULE_COPY,     /* ptr, i64, ptr, i64, i64; rows of whole 16 bytes */
+    RULE_WAIT,     /* nothing */
+    RULE_FOR,      /* i64 bounds, carries */
+    RULE_IF,       /* scalar i1 */
+    RULE_YIELD,    /* the carries' types, last in its block */
 };
 
 /* The one table of operations:  X(enumerator, text, operands, immediate, rule, effect).
@@ -155,15 +160,21 @@ enum ir_rule {
     X(TRUNC, "trunc", 1, IMM_NONE, RULE_NARROW, EFF_PURE)                                                              \
     X(BITCAST, "bitcast", 1, IMM_NONE, RULE_BITCAST, EFF_PURE)                                                         \
     X(DOT4, "dot4", 3, IMM_UMAX, RULE_DOT4, EFF_PURE)                                                                  \
+    X(PAIR_F16, "pair_f16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                          \
+    X(PAIR_BF16, "pair_bf16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                        \
     X(MMA, "mma", 3, IMM_MMA, RULE_MMA, EFF_PURE)                                                                      \
     X(HSUM, "hsum", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \
     X(HMAX, "hmax", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \
     X(LOAD, "load", 2, IMM_MEM, RULE_LOAD, EFF_READ)                                                                   \
     X(GATHER, "gather", 3, IMM_MEM, RULE_GATHER, EFF_READ)                                                             \
+    X(LDMATRIX, "ldmatrix", 3, IMM_MEM, RULE_LDMATRIX, EFF_READ)                                                       \
+    X(LDMATRIX_T, "ldmatrix_t", 3, IMM_MEM, RULE_LDMATRIX, EFF_READ)                                                   \
     X(STORE, "store", 3, IMM_MEM, RULE_STORE, EFF_WRITE)                                                               \
     X(STOREM, "storem", 4, IMM_MEM, RULE_STOREM, EFF_WRITE)                                                            \
     X(SCATTER, "scatter", 5, IMM_MEM, RULE_SCATTER, EFF_WRITE)                                                         \
     X(TILEDOT, "tiledot", 6, IMM_TILE, RULE_TILE, EFF_WRITE)                                                           \
+    X(COPY, "copy", 5, IMM_COPY, RULE_COPY, EFF_WRITE)                                                                 \
+    X(WAIT, "wait", 0, IMM_K, RULE_WAIT, EFF_WRITE)                                                                    \
     X(FOR, "for", -1, IMM_FOR, RULE_FOR, EFF_CTRL)                                                                     \
     X(IF, "if", 1, IMM_NONE, RULE_IF, EFF_CTRL)                                                                        \
     X(YIELD, "yield", -1, IMM_NONE, RULE_YIELD, EFF_CTRL)
@@ -255,6 +266,10 @@ struct ir_value_info {
  *   for: lo, hi, init...        if: condition                       yield: one value per carry
  *   everything else: as written.
  * results: one value, none (store, storem, scatter, tiledot, if, yield), or a for's carries' last values.
+ *   ldmatrix: base, offset, rows' offsets                           copy: destination, offset, source, offset, rows
+ *   for: lo, hi, init...        if: condition                       yield: one value per carry
+ *   everything else: as written.
+ * results: one value, none (store, storem, scatter, copy, wait, if, yield), or a for's carries' last values.
  * inner (for only): the index, then the carries, as seen by the body.
  * A split for with carries has a second block, merge; pair: the states of two parts as seen by it, the lower one's
  * first. */
@@ -264,7 +279,7 @@ struct ir_op {
     uint32_t line;       /* of the text it came from; 0 when made by a pass */
     uint32_t n_args, n_results;
     uint32_t align;
-    uint32_t stride; /* of load, store, storem: bytes from lane to lane, 0: neighbours; of tiledot: A's, row to row */
+    uint32_t stride; /* of load, store, storem: bytes from lane to lane, 0: neighbours; of tiledot's A, copy: of rows */
     uint32_t split;  /* of a for: its parts; 0: not split */
     bool inv;
     int64_t imm; /* see enum ir_imm; a for's step */

@@ -388,6 +388,22 @@ static bool parse_tile(struct parser *ps, struct ir_op *op) {
     return true;
 }
 
+/* Lanes that are neighbours or a stride apart, not at offsets of their own. */
+static bool has_stride(enum ir_opcode code) {
+    return code == IR_LOAD || code == IR_STORE || code == IR_STOREM;
+}
+
+static bool parse_copy(struct parser *ps, struct ir_op *op) {
+    int64_t bytes, stride;
+    if (!expect_char(ps, ',') || !expect_int(ps, "the number of rows", 1, IR_MAX_STACK, &op->imm) ||
+        !expect_word(ps, "rows") || !expect_int(ps, "the bytes of a row", 16, IR_MAX_ALIGN, &bytes) ||
+        !expect_word(ps, "stride") || !expect_int(ps, "the stride of the rows", 16, INT32_MAX, &stride))
+        return false;
+    op->align = (uint32_t)bytes;
+    op->stride = (uint32_t)stride;
+    return true;
+}
+
 static bool parse_immediate(struct parser *ps, struct ir_op *op) {
     switch (ir_op_info[op->code].imm) {
     case IMM_NONE:
@@ -407,12 +423,14 @@ static bool parse_immediate(struct parser *ps, struct ir_op *op) {
         return expect_shape(ps, &op->imm);
     case IMM_TILE:
         return parse_tile(ps, op);
+    case IMM_COPY:
+        return parse_copy(ps, op);
     case IMM_MEM:
         if (!expect_char(ps, ',') ||
             !expect_int(ps, "the constant offset", -(__int128)IR_MAX_OFFSET, IR_MAX_OFFSET, &op->imm) ||
             !expect_align(ps, &op->align))
             return false;
-        if (op->code != IR_GATHER && op->code != IR_SCATTER && accept_word(ps, "stride")) {
+        if (has_stride(op->code) && accept_word(ps, "stride")) {
             int64_t stride;
             if (!expect_int(ps, "the stride of the lanes", 1, IR_MAX_ALIGN, &stride)) return false;
             op->stride = (uint32_t)stride;

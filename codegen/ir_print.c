@@ -145,6 +145,9 @@ static void print_op(const struct ir_func *f, const struct ir_op *op, int depth,
     case IMM_TILE:
         buf_printf(out, " %s stride %" PRIu32, ir_tile_shapes[op->imm].name, op->stride);
         break;
+    case IMM_COPY:
+        buf_printf(out, ", %" PRId64 " rows %" PRIu32 " stride %" PRIu32, op->imm, op->align, op->stride);
+        break;
     case IMM_MEM:
         buf_printf(out, ", %" PRId64 " align %" PRIu32, op->imm, op->align);
         if (op->stride) buf_printf(out, " stride %" PRIu32, op->stride);

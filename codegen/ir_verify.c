@@ -186,6 +186,24 @@ static bool check_scatter(struct verifier *v) {
     return want_arg(v, 1, ir_type_of(IR_I1, t.lanes)) && check_lanes_memory(v, t, 2);
 }
 
+/* One, two or four matrices of 8 by 8 halves: 32 words each. */
+static bool check_ldmatrix(struct verifier *v) {
+    struct ir_type t = v->op->type;
+    if (t.scalar != IR_I32 || t.lanes < 32) return wrong_result(v, "i32x32, i32x64 or i32x128");
+    if (v->op->imm < -IR_MAX_OFFSET || v->op->imm > IR_MAX_OFFSET)
+        return fail(v, "the constant offset is out of range");
+    return want_arg(v, 0, type_ptr) && want_arg(v, 1, type_i64) && want_arg(v, 2, ir_type_of(IR_I32, 32));
+}
+
+static bool check_copy(struct verifier *v) {
+    const struct ir_op *op = v->op;
+    if (op->imm < 1 || op->imm > IR_MAX_STACK || op->align < 16 || op->align > IR_MAX_ALIGN ||
+        op->align & (op->align - 1) || op->stride % 16)
+        return fail(v, "rows are a power of two of bytes from 16 to %d, a multiple of 16 apart", IR_MAX_ALIGN);
+    return want_arg(v, 0, type_ptr) && want_arg(v, 1, type_i64) && want_arg(v, 2, type_ptr) &&
+           want_arg(v, 3, type_i64) && want_arg(v, 4, type_i64);
+}
+
 static bool check_mma(struct verifier *v) {
     if (v->op->imm < 0 || v->op->imm >= IR_N_MMA) return fail(v, "there is no such shape");
     const struct ir_mma_shape *s = &ir_mma_shapes[v->op->imm];
@@ -266,6 +284,14 @@ static bool check_rule(struct verifier *v) {
         return t.scalar == IR_I32 && t.lanes > 1 ? want_all(v, t) : wrong_result(v, "a vector of i32");
     case RULE_MMA:
         return check_mma(v);
+    case RULE_PAIR:
+        return t.scalar == IR_I32 ? want_all(v, ir_type_of(IR_F32, t.lanes)) : wrong_result(v, "i32");
+    case RULE_LDMATRIX:
+        return check_ldmatrix(v);
+    case RULE_COPY:
+        return check_copy(v);
+    case RULE_WAIT:
+        return true;
     case RULE_REDUCE: {
         struct ir_type a = arg_type(v, 0);
         if (t.lanes != 1 || !(number || t.scalar == IR_F32)) return wrong_result(v, "a scalar number");
@@ -299,7 +325,8 @@ static bool check_attributes(struct verifier *v) {
     if ((imm == IMM_MEM || imm == IMM_STACK) &&
         (!op->align || op->align > IR_MAX_ALIGN || (op->align & (op->align - 1))))
         return fail(v, "the alignment must be a power of two up to %d, found %" PRIu32, IR_MAX_ALIGN, op->align);
-    if (op->inv && ir_op_info[op->code].effect != EFF_READ) return fail(v, "only a load or gather can be inv");
+    if (op->inv && ir_op_info[op->code].effect != EFF_READ)
+        return fail(v, "only a load, gather or ldmatrix can be inv");
     if (imm == IMM_CONST && (uint64_t)op->imm & ~ir_mask(ir_scalar_bits(op->type.scalar)))
         return fail(v, "the constant does not fit its type");
     if (imm == IMM_K && (op->imm < 0 || op->imm > IR_MAX_INDEX)) return fail(v, "the index is out of range");

@@ -123,9 +123,14 @@ static bool compile(LLVMModuleRef module, LLVMTargetMachineRef tm, enum codegen_
 /* One processor thread does a task: it has no parts to share a loop among, and its lanes are neighbours in memory. */
 static bool check_lone_thread(const struct ir_func *f, const struct ir_block *b, struct err *e) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
-        if (op->split || (op->stride && op->code != IR_TILEDOT))
+        bool staged =
+            op->code == IR_COPY || op->code == IR_WAIT || op->code == IR_LDMATRIX || op->code == IR_LDMATRIX_T;
+        if (op->split || (op->stride && op->code != IR_TILEDOT) || staged)
             return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: a %s is for GPU targets only",
-                           op->line, f->name, op->split ? "split for" : "stride");
+                           op->line, f->name,
+                           op->split ? "split for"
+                           : staged  ? ir_op_info[op->code].name
+                                     : "stride");
         if (op->body && !check_lone_thread(f, op->body, e)) return false;
     }
     return true;

@@ -173,7 +173,7 @@ LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t) {
     return LLVMBuildFPExt(em->b, v, llvm_type(em, t), "");
 }
 
-static LLVMValueRef emit_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t) {
+LLVMValueRef llvm_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t) {
     if (!(em->target->features & FEAT_AVX2)) return x86_soft_fptrunc(em, v, t);
     LLVMTypeRef half = LLVMHalfTypeInContext(em->ctx);
     v = LLVMBuildFPTrunc(em->b, v, t.lanes > 1 ? LLVMVectorType(half, t.lanes) : half, "");
@@ -432,7 +432,7 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_FPEXT:
         return llvm_fpext(em, a[0], t);
     case IR_FPTRUNC:
-        return emit_fptrunc(em, a[0], t);
+        return llvm_fptrunc(em, a[0], t);
     case IR_SITOFP:
         return LLVMBuildSIToFP(b, a[0], llvm_type(em, t), "");
     case IR_FPTOSI:
@@ -447,6 +447,9 @@ static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
         return llvm_bitcast(em, a[0], t);
     case IR_DOT4:
         return llvm_dot4(em, a, t.lanes, (unsigned)op->imm);
+    case IR_PAIR_F16:
+    case IR_PAIR_BF16:
+        return llvm_soft_pair(em, op, a);
     case IR_MMA:
         return llvm_soft_mma(em, op, a);
     case IR_HSUM:
@@ -488,6 +491,12 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
             break;
         case IR_TILEDOT:
             emit_tiledot(em, op);
+            break;
+        case IR_COPY:
+            ptx_copy(em, op);
+            break;
+        case IR_WAIT:
+            ptx_wait(em, op);
             break;
         case IR_FOR:
             emit_for(em, op);

@@ -38,7 +38,8 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b);
 /* The lanes first, first+1, ... of v; lanes outside v are zero. */
 LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n);
 LLVMValueRef llvm_shuffle(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n);
-LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t); /* t: f32 */
+LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);   /* t: f32 */
+LLVMValueRef llvm_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t); /* t: f16 */
 
 /* dot4 of n lanes in registers the target's instruction is declared for. */
 LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, unsigned umax);
@@ -46,6 +47,7 @@ LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a);
 
 /* mma for targets without a matrix unit: shuffles and dot4, or shuffles and fma in order of k. */
 LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
+LLVMValueRef llvm_soft_pair(struct emitter *em, const struct ir_op *op, LLVMValueRef *a); /* pair_f16, pair_bf16 */
 
 /* tiledot for targets without tile registers: a loop over the rows of C, a register of them by dot4. */
 void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b);

@@ -1,6 +1,7 @@
 /* llvm_mma: products of matrix tiles where the target has no matrix unit. mma: each word of k is brought beside the
  * accumulators it belongs to: a shuffle of A, a shuffle of B, and dot4 or two fma. tiledot: row by row of C, each word
- * of A in all lanes by a row of B. */
+ * of A in all lanes by a row of B. And pairs of halves, which such tiles are made of, by the steps of their rounding.
+ */
 #include "codegen/llvm_internal.h"
 
 /* Word w of k of an operand, in the lanes of C. */
@@ -77,4 +78,29 @@ void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef 
     LLVMAddIncoming(i, (LLVMValueRef[]){LLVMConstInt(i64, 0, 0), next}, (LLVMBasicBlockRef[]){before, body}, 2);
     LLVMBuildCondBr(em->b, more, body, done);
     LLVMPositionBuilderAtEnd(em->b, done);
+}
+
+/* The upper half of x rounded to nearest even, in the low bits of an i32; a NaN stays one. */
+static LLVMValueRef bf16_bits(struct emitter *em, LLVMValueRef x, unsigned lanes) {
+    struct ir_type i32 = ir_type_of(IR_I32, lanes);
+    LLVMValueRef bits = llvm_bitcast(em, x, i32), by = llvm_const(em, i32, 16);
+    LLVMValueRef odd = LLVMBuildAnd(em->b, LLVMBuildLShr(em->b, bits, by, ""), llvm_const(em, i32, 1), "");
+    LLVMValueRef up = LLVMBuildAdd(em->b, LLVMBuildAdd(em->b, bits, odd, ""), llvm_const(em, i32, 0x7fff), "");
+    LLVMValueRef nan = LLVMBuildFCmp(em->b, LLVMRealUNO, x, x, "");
+    up = LLVMBuildSelect(em->b, nan, llvm_const(em, i32, 0x7fffffff), up, "");
+    return LLVMBuildLShr(em->b, up, by, "");
+}
+
+static LLVMValueRef f16_bits(struct emitter *em, LLVMValueRef x, unsigned lanes) {
+    LLVMValueRef h = llvm_fptrunc(em, x, ir_type_of(IR_F16, lanes));
+    h = llvm_bitcast(em, h, ir_type_of(IR_I16, lanes));
+    return LLVMBuildZExt(em->b, h, llvm_type(em, ir_type_of(IR_I32, lanes)), "");
+}
+
+LLVMValueRef llvm_soft_pair(struct emitter *em, const struct ir_op *op, LLVMValueRef *a) {
+    unsigned lanes = op->type.lanes;
+    LLVMValueRef h[2];
+    for (unsigned i = 0; i < 2; i++)
+        h[i] = op->code == IR_PAIR_BF16 ? bf16_bits(em, a[i], lanes) : f16_bits(em, a[i], lanes);
+    return LLVMBuildOr(em->b, h[0], LLVMBuildShl(em->b, h[1], llvm_const(em, op->type, 16), ""), "");
 }

@@ -3,25 +3,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { GLOBAL = 1, SHARED = 3 }; /* NVPTX's address spaces; 0 is generic */
-enum { KERNEL_CALL = 71 };       /* LLVM's calling convention ptx_kernel */
-enum { MAX_PENDING = 48 };
+enum { KERNEL_CALL = 71 };     /* LLVM's calling convention ptx_kernel */
 #define MAX_SHARED (48 * 1024) /* bytes of a block that need no opt-in */
 
 /* Memories that never overlap: a warp's stacks and the block's `shared`, both in shared memory, and everything else. */
 enum { MEM_GLOBAL = 1, MEM_STACK = 2, MEM_SHARED = 4, MEM_ANY = 7 };
-
-struct ptx {
-    LLVMValueRef params; /* the parameter block (docs/ptx.md) */
-    LLVMValueRef tid, lane, warp_of_block, begin, end;
-    bool team;                 /* a block does a task, not a warp */
-    const struct ir_op *split; /* the split for around the current operation */
-    LLVMValueRef scratch;      /* where states of a split for's parts pass from warp to warp */
-    /* Accesses since the last warp barrier: those whose operation is known, and the memories that some other access
-     * (of an earlier trip of a loop, of a branch) may have read or written. */
-    const struct ir_op *pending[MAX_PENDING];
-    unsigned n_pending, read, written;
-};
 
 /* ---- what a warp cannot do ---- */
 
@@ -69,6 +55,10 @@ static bool crosses_threads(const struct ir_func *f, const struct ir_op *op) {
     case IR_STOREM:
     case IR_SCATTER:
     case IR_MMA:
+    case IR_LDMATRIX:
+    case IR_LDMATRIX_T:
+    case IR_COPY:
+    case IR_WAIT:
         return true;
     case IR_BITCAST:
         return f->values[op->args[0]].type.lanes != op->type.lanes;
@@ -92,16 +82,6 @@ static bool check_split(const struct ir_func *f, const struct ir_op *op, struct 
     return true;
 }
 
-/* The threads of a part that is narrower than a warp go their own way: they cannot meet. */
-static bool check_in_split(const struct ir_func *f, const struct ir_op *op, const struct ir_op *split, struct err *e) {
-    unsigned n = part_threads(split);
-    if (op->type.lanes > n || (n < PTX_LANES && crosses_threads(f, op)))
-        return err_set(e, ERR_UNSUPPORTED,
-                       "flat IR line %" PRIu32 ", func @%s, %s: one part of the split for has %u threads", op->line,
-                       f->name, ir_op_info[op->code].name, n);
-    return true;
-}
-
 static unsigned widest(const struct ir_func *f, const struct ir_op *op) {
     unsigned n = op->type.lanes;
     for (uint32_t i = 0; i < op->n_args; i++)
@@ -109,10 +89,47 @@ static unsigned widest(const struct ir_func *f, const struct ir_op *op) {
     return n;
 }
 
+static bool is_ldmatrix(const struct ir_op *op) {
+    return op->code == IR_LDMATRIX || op->code == IR_LDMATRIX_T;
+}
+
 /* Moves whole registers of a long vector, or none. */
 static bool whole_registers(const struct ir_op *op) {
     if (op->code == IR_SLICE) return op->imm % PTX_LANES == 0 && op->type.lanes >= PTX_LANES;
-    return op->code == IR_CONCAT || op->code == IR_CONST || op->code == IR_MMA;
+    return op->code == IR_CONCAT || op->code == IR_CONST || op->code == IR_MMA || is_ldmatrix(op);
+}
+
+/* The threads of a part that is narrower than a warp go their own way: they cannot meet. */
+static bool check_in_split(const struct ir_func *f, const struct ir_op *op, const struct ir_op *split, struct err *e) {
+    unsigned n = part_threads(split);
+    bool fits = op->type.lanes <= n || (n >= PTX_LANES && whole_registers(op));
+    if (!fits || (n < PTX_LANES && crosses_threads(f, op)))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "flat IR line %" PRIu32 ", func @%s, %s: one part of the split for has %u threads", op->line,
+                       f->name, ir_op_info[op->code].name, n);
+    return true;
+}
+
+/* Copies are the block's: all of its warps must come to them, and to a wait. */
+static bool check_staging(const struct ir_func *f, const struct ir_op *op, const struct target *t,
+                          const struct ir_op *split, struct err *e) {
+    if (op->code != IR_COPY && op->code != IR_WAIT && !is_ldmatrix(op)) return true;
+    if (!(t->features & FEAT_MMA))
+        return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: %s has no %s", op->line, f->name,
+                       t->name, ir_op_info[op->code].name);
+    const struct ir_op *to = op->n_args ? f->values[op->args[0]].def : NULL;
+    if (to && to->code != IR_SHARED && !(is_ldmatrix(op) && to->code == IR_STACK))
+        return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: %s is of a block's shared memory",
+                       op->line, f->name, ir_op_info[op->code].name);
+    const struct ir_op *from = op->code == IR_COPY ? f->values[op->args[2]].def : NULL;
+    if (from && from->code != IR_ARG && from->code != IR_WS)
+        return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: copy's source is an argument or ws",
+                       op->line, f->name);
+    if (!is_ldmatrix(op) && split && split->split != PTX_WARPS)
+        return err_set(e, ERR_UNSUPPORTED,
+                       "flat IR line %" PRIu32 ", func @%s: %s in a for split into %" PRIu32 " parts, not %d", op->line,
+                       f->name, ir_op_info[op->code].name, split->split, PTX_WARPS);
+    return true;
 }
 
 static bool check_block(const struct ir_func *f, const struct ir_block *b, const struct target *t,
@@ -130,6 +147,7 @@ static bool check_block(const struct ir_func *f, const struct ir_block *b, const
         if (op->code == IR_TILEDOT)
             return err_set(e, ERR_UNSUPPORTED, "flat IR line %" PRIu32 ", func @%s: tiledot is for processors only",
                            op->line, f->name);
+        if (!check_staging(f, op, t, split, e)) return false;
         if ((op->code == IR_STACK || op->code == IR_SHARED) && (*shared += shared_bytes(op)) > MAX_SHARED)
             return err_set(e, ERR_UNSUPPORTED,
                            "flat IR line %" PRIu32 ", func @%s: %d warps and what they share take %" PRIu64
@@ -242,7 +260,7 @@ static LLVMValueRef shuffle(struct emitter *em, LLVMValueRef v, const struct ir_
 }
 
 /* Element k of v, a register of a long vector. */
-static LLVMValueRef element(struct emitter *em, LLVMValueRef v, unsigned k) {
+LLVMValueRef ptx_register(struct emitter *em, LLVMValueRef v, unsigned k) {
     return LLVMBuildExtractElement(em->b, v, k32(em, k), "");
 }
 
@@ -251,7 +269,7 @@ static LLVMValueRef join(struct emitter *em, LLVMValueRef *a, struct ir_type t) 
     unsigned half = t.lanes / PTX_LANES / 2;
     LLVMValueRef v = LLVMGetPoison(llvm_type(em, t));
     for (unsigned k = 0; k < 2 * half; k++) {
-        LLVMValueRef x = half == 1 ? a[k] : element(em, a[k / half], k % half);
+        LLVMValueRef x = half == 1 ? a[k] : ptx_register(em, a[k / half], k % half);
         v = LLVMBuildInsertElement(em->b, v, x, k32(em, k), "");
     }
     return v;
@@ -261,7 +279,8 @@ static LLVMValueRef registers(struct emitter *em, LLVMValueRef v, const struct i
     unsigned first = (unsigned)op->imm / PTX_LANES, n = op->type.lanes / PTX_LANES;
     LLVMValueRef r = n > 1 ? LLVMGetPoison(llvm_type(em, op->type)) : NULL;
     for (unsigned k = 0; k < n; k++)
-        r = n > 1 ? LLVMBuildInsertElement(em->b, r, element(em, v, first + k), k32(em, k), "") : element(em, v, first);
+        r = n > 1 ? LLVMBuildInsertElement(em->b, r, ptx_register(em, v, first + k), k32(em, k), "")
+                  : ptx_register(em, v, first);
     return r;
 }
 
@@ -304,32 +323,6 @@ static LLVMValueRef bitcast(struct emitter *em, LLVMValueRef v, struct ir_type f
     return LLVMBuildBitCast(em->b, r, llvm_type(em, to), "");
 }
 
-/* mma.sync on the words and accumulators that the lanes are made for (docs/ir.md), each as the intrinsic's type. */
-static LLVMValueRef mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a) {
-    static const char *const names[IR_N_MMA] = {
-        [IR_MMA_M16N8K32_U8S8] = "llvm.nvvm.mma.m16n8k32.row.col.u8.s8",
-        [IR_MMA_M16N8K16_U8S8] = "llvm.nvvm.mma.m16n8k16.row.col.u8.s8",
-        [IR_MMA_M16N8K16_F16] = "llvm.nvvm.mma.m16n8k16.row.col.f32.f32",
-        [IR_MMA_M16N8K16_BF16] = "llvm.nvvm.mma.m16n8k16.row.col.bf16",
-    };
-    unsigned id = LLVMLookupIntrinsicID(names[op->imm], strlen(names[op->imm])), n = 0;
-    if (!id) bug("LLVM has no intrinsic %s", names[op->imm]);
-    LLVMValueRef f = LLVMGetIntrinsicDeclaration(em->module, id, NULL, 0), args[12], r;
-    LLVMTypeRef type = LLVMGlobalGetValueType(f), types[12];
-    LLVMGetParamTypes(type, types);
-    for (unsigned i = 0; i < 3; i++) {
-        LLVMValueRef v = a[(i + 1) % 3]; /* A, B, C */
-        bool vector = LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind;
-        for (unsigned k = 0; k < (vector ? LLVMGetVectorSize(LLVMTypeOf(v)) : 1); k++, n++)
-            args[n] = LLVMBuildBitCast(em->b, vector ? element(em, v, k) : v, types[n], "");
-    }
-    LLVMValueRef all = LLVMBuildCall2(em->b, type, f, args, n, "");
-    r = LLVMGetPoison(llvm_type(em, op->type));
-    for (unsigned k = 0; k < op->type.lanes / PTX_LANES; k++)
-        r = LLVMBuildInsertElement(em->b, r, LLVMBuildExtractValue(em->b, all, k, ""), k32(em, k), "");
-    return r;
-}
-
 /* ---- barriers ---- */
 
 static bool reads(const struct ir_op *op) {
@@ -365,7 +358,7 @@ static struct place place_of(const struct emitter *em, const struct ir_op *op) {
 
 /* Lanes at offsets of their own: where they go is not known here. */
 static bool by_lane(const struct ir_op *op) {
-    return op->code == IR_GATHER || op->code == IR_SCATTER;
+    return op->code == IR_GATHER || op->code == IR_SCATTER || is_ldmatrix(op);
 }
 
 /* May a thread other than the one that did `a` meet its bytes in `b`? Both lie behind the same definitions of their
@@ -383,7 +376,7 @@ static bool meets(const struct emitter *em, const struct ir_op *a, const struct 
     return !(x.c == y.c && ir_type_eq(x.type, y.type) && a->stride == b->stride && (both_stores || same_threads));
 }
 
-static void block_barrier(struct emitter *em) {
+void ptx_block_barrier(struct emitter *em) {
     llvm_call(em, "llvm.nvvm.barrier.cta.sync.aligned.all", NULL, 1, (LLVMValueRef[]){k32(em, 0)});
     em->ptx->n_pending = em->ptx->read = em->ptx->written = 0;
 }
@@ -393,7 +386,7 @@ static void block_barrier(struct emitter *em) {
 static void barrier(struct emitter *em, unsigned memory) {
     struct ptx *p = em->ptx;
     if (p->team && !p->split && memory != MEM_STACK) {
-        block_barrier(em);
+        ptx_block_barrier(em);
         return;
     }
     llvm_call(em, "llvm.nvvm.bar.warp.sync", NULL, 1, (LLVMValueRef[]){k32(em, ~0u)});
@@ -427,6 +420,7 @@ static void order(struct emitter *em, const struct ir_op *op) {
 static void note_accesses(struct emitter *em, const struct ir_block *b, unsigned *read, unsigned *written) {
     for (const struct ir_op *op = b->first; op; op = op->next) {
         if (op->body) note_accesses(em, op->body, read, written);
+        if (op->code == IR_COPY || op->code == IR_WAIT) continue; /* ordered by the waits */
         bool store = ir_op_info[op->code].effect == EFF_WRITE;
         if (!store && (!reads(op) || op->inv)) continue;
         *(store ? written : read) |= memory_of(em, op);
@@ -623,7 +617,14 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
     case IR_FRINT:
         return llvm_call(em, "llvm.rint", LLVMTypeOf(a[0]), 1, a);
     case IR_MMA:
-        return mma(em, op, a);
+        return ptx_mma(em, op, a);
+    case IR_PAIR_F16:
+    case IR_PAIR_BF16:
+        return ptx_pair(em, op, a);
+    case IR_LDMATRIX:
+    case IR_LDMATRIX_T:
+        order(em, op);
+        return ptx_ldmatrix(em, op, lane_address(em, op));
     case IR_LOAD:
     case IR_GATHER:
         return load(em, op);
@@ -680,7 +681,7 @@ static LLVMValueRef scratch_at(struct emitter *em, uint64_t at, LLVMValueRef war
 /* Between warps: each leaves its state in scratch memory, and all read all of them. */
 static void merge_warps(struct emitter *em, const struct ir_op *op, LLVMValueRef *state) {
     LLVMValueRef *all = mem_new(PTX_WARPS * op->n_results * sizeof *all);
-    block_barrier(em); /* the scratch memory may still be read for an earlier loop */
+    ptx_block_barrier(em); /* the scratch memory may still be read for an earlier loop */
     uint64_t at = 0;
     for (uint32_t c = 0; c < op->n_results; c++) {
         struct ir_type t = em->f->values[op->results[c]].type;
@@ -692,7 +693,7 @@ static void merge_warps(struct emitter *em, const struct ir_op *op, LLVMValueRef
         LLVMPositionBuilderAtEnd(em->b, done);
         at += carry_bytes(em->f, op, c);
     }
-    block_barrier(em);
+    ptx_block_barrier(em);
     at = 0;
     for (uint32_t c = 0; c < op->n_results; c++) {
         struct ir_type t = em->f->values[op->results[c]].type;

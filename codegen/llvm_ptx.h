@@ -14,6 +14,21 @@
 
 #include "codegen/llvm_internal.h"
 
+enum { GLOBAL = 1, SHARED = 3 }; /* NVPTX's address spaces; 0 is generic */
+enum { MAX_PENDING = 48 };
+
+struct ptx {
+    LLVMValueRef params; /* the parameter block (docs/ptx.md) */
+    LLVMValueRef tid, lane, warp_of_block, begin, end;
+    bool team;                 /* a block does a task, not a warp */
+    const struct ir_op *split; /* the split for around the current operation */
+    LLVMValueRef scratch;      /* where states of a split for's parts pass from warp to warp */
+    /* Accesses since the last warp barrier: those whose operation is known, and the memories that some other access
+     * (of an earlier trip of a loop, of a branch) may have read or written. */
+    const struct ir_op *pending[MAX_PENDING];
+    unsigned n_pending, read, written;
+};
+
 /* Refuses what has no form on t's warps: mma without a matrix unit, long vectors outside of mma's surroundings, stacks
  * beyond a block's shared memory. */
 bool ptx_check(const struct ir_module *m, const struct target *t, struct err *e);
@@ -25,6 +40,16 @@ void ptx_func(struct emitter *em);
 LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
 
 void ptx_store(struct emitter *em, const struct ir_op *op); /* store, storem or scatter */
+
+/* llvm_ptx_tile.c's. */
+LLVMValueRef ptx_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);
+LLVMValueRef ptx_pair(struct emitter *em, const struct ir_op *op, LLVMValueRef *a); /* NULL: in steps */
+LLVMValueRef ptx_ldmatrix(struct emitter *em, const struct ir_op *op, LLVMValueRef row);
+void ptx_copy(struct emitter *em, const struct ir_op *op);
+void ptx_wait(struct emitter *em, const struct ir_op *op);
+
+LLVMValueRef ptx_register(struct emitter *em, LLVMValueRef v, unsigned k); /* of a long vector */
+void ptx_block_barrier(struct emitter *em);
 
 /* Around the bodies of for and if: the memories whose accesses no barrier has ordered yet. */
 struct ptx_order {

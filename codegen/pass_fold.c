@@ -275,6 +275,8 @@ static ir_value fold_op(struct fold *fo, struct ir_op *op) {
         return fold_select(fo, op);
     case IR_LOAD:
     case IR_GATHER:
+    case IR_LDMATRIX:
+    case IR_LDMATRIX_T:
         fold_address(fo, op, 0);
         return 0;
     case IR_STORE:

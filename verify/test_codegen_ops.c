@@ -155,6 +155,9 @@ static void add_rule_cases(enum ir_opcode code, enum ir_scalar s, unsigned lanes
     case RULE_FPTOSI:
         if (is_f32) add_case(code, ir_type_of(IR_I32, lanes), 1, t, t, t);
         break;
+    case RULE_PAIR:
+        if (is_f32) add_case(code, ir_type_of(IR_I32, lanes), 2, t, t, t);
+        break;
     case RULE_REDUCE:
         if ((number || is_f32) && lanes > 1) add_case(code, lane, 1, t, t, t);
         break;

@@ -139,6 +139,57 @@ static void split_loops_match_the_interpreter(void **state) {
     cuda_free(gpu, dims);
 }
 
+/* A block's warps copy 64 rows of 128 bytes a trip, two trips ahead, of which the last have fewer rows, and read them
+ * by ldmatrix, each from a place of its own. */
+static void staged_copies_match_the_interpreter(void **state) {
+    (void)state;
+    NEED_GPU();
+    enum { TRIPS = 5, ROWS = 64, STRIDE = 256, IN = TRIPS * ROWS * STRIDE, OUT = 8 * TRIPS * 6 * 128 };
+    static _Alignas(64) uint8_t in[IN], want[OUT], got[OUT];
+    for (size_t i = 0; i < IN; i++) in[i] = (uint8_t)next_random();
+    static const char text[] =
+        "kgen-ir 1\nfunc @staged\n%1:ptr = arg 0\n%2:ptr = arg 1\n%3:ptr = shared 24576 align 16\n%4:i64 = const 0\n"
+        "%5:i64 = const 8\n%6:i64 = const 5\n%7:i64 = const 16384\n%8:i64 = const 8192\n%9:i64 = const 3\n"
+        "%10:i64 = const 13\n%11:i64 = const 64\n%12:i64 = const 2\n%13:i64 = const 768\n%14:i64 = const 3840\n"
+        "%15:i32x32 = iota\n%16:i32x32 = const 128\n%17:i32x32 = mul %15, %16\n%18:i64 = const 16\n"
+        "for %20 = %4 to %5 step 1 split 8\n"
+        "copy %3, %4, %1, %4, %11, 64 rows 128 stride 256\ncopy %3, %8, %1, %7, %11, 64 rows 128 stride 256\n"
+        "%21:i64 = mul %20, %18\n%22:i64 = mul %20, %14\n"
+        "for %30 = %4 to %6 step 1\nwait 1\n"
+        "%31:i64 = add %30, %12\n%32:i64 = smin %31, %6\n%33:i64 = urem %31, %9\n%34:i64 = mul %33, %8\n"
+        "%35:i64 = mul %32, %7\n%36:i64 = mul %31, %10\n%37:i1 = ilt %31, %6\n%38:i64 = select %37, %36, %4\n"
+        "copy %3, %34, %1, %35, %38, 64 rows 128 stride 256\n"
+        "%40:i64 = urem %30, %9\n%41:i64 = mul %40, %8\n%42:i64 = add %41, %21\n%43:i64 = mul %30, %13\n"
+        "%44:i64 = add %22, %43\n"
+        "%45:i32x128 = ldmatrix %3, %42, %17, 0 align 16\n%46:i32x64 = ldmatrix_t %3, %42, %17, 4096 align 16\n"
+        "%47:i32x32 = slice %45, 0\n%48:i32x32 = slice %45, 32\n%49:i32x32 = slice %45, 64\n%50:i32x32 = slice %45, "
+        "96\n"
+        "%51:i32x32 = slice %46, 0\n%52:i32x32 = slice %46, 32\n"
+        "store %47, %2, %44, 0 align 4\nstore %48, %2, %44, 128 align 4\nstore %49, %2, %44, 256 align 4\n"
+        "store %50, %2, %44, 384 align 4\nstore %51, %2, %44, 512 align 4\nstore %52, %2, %44, 640 align 4\nend\n"
+        "wait 0\nend\nend\n";
+    struct ir_module *m;
+    struct kernel k;
+    struct cuda_kernel *loaded;
+    int64_t sizes[N_RUN_DIMS] = {0};
+    cuda_addr args[2], dims;
+    OK(cuda_alloc(gpu, IN, &args[0], e) && cuda_alloc(gpu, OUT, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
+    struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+    OK(ir_parse(text, sizeof text - 1, &m, e) && ir_verify(m, e));
+    make_kernel(&k, "staged", text, sizeof text - 1, 1);
+    k.phases[0].parts[0].team = true;
+    OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, 1, NULL, true, e));
+    OK(cuda_upload(gpu, args[0], in, IN, e) && cuda_kernel_new(gpu, &k, &loaded, e));
+    OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], OUT, e));
+    assert_memory_equal(want, got, OUT);
+    cuda_kernel_free(gpu, loaded);
+    kernel_free(&k);
+    ir_free(m);
+    cuda_free(gpu, args[0]);
+    cuda_free(gpu, args[1]);
+    cuda_free(gpu, dims);
+}
+
 /* mma.sync as the machine (or the GPU) lays out its fragments, against the interpreter's lanes. */
 static void matrix_tiles_match_the_interpreter(void **state) {
     (void)state;
@@ -350,6 +401,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(memory_that_is_not_there_is_foreseen),
         cmocka_unit_test(devices_that_are_not_there_are_errors),
         cmocka_unit_test(broken_code_names_its_kernel),
+        cmocka_unit_test(staged_copies_match_the_interpreter),
         cmocka_unit_test(matrix_tiles_match_the_interpreter),
         cmocka_unit_test(kernels_match_their_references),
         cmocka_unit_test(faults_are_reported_by_who_waits),

@@ -265,6 +265,15 @@ static const struct bad_case bad[] = {
     {"tiledot %1, %2, %1, %7, %1, %2 m16n16k32.s8u8 stride 64", "operand 4 must be i64, found i1"},
     {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 28", "a multiple of 4 from 32 to 16777216, found 28"},
     {"tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 34", "a multiple of 4 from 32 to 16777216, found 34"},
+    {"%9:i32x4 = pair_f16 %4, %3", "operand 2 must be f32x4, found i32x4"},
+    {"%9:f32x4 = pair_bf16 %4, %4", "the result must be i32"},
+    {"%9:i32x4 = ldmatrix %1, %2, %3, 0 align 16", "the result must be i32x32, i32x64 or i32x128, found i32x4"},
+    {"%9:i32x64 = ldmatrix_t %1, %2, %3, 0 align 16", "operand 3 must be i32x32, found i32x4"},
+    {"copy %1, %2, %1, %2, %8, 4 rows 64 stride 64", "operand 5 must be i64, found f32"},
+    {"copy %1, %2, %1, %2, %2, 4 rows 48 stride 64", "rows are a power of two of bytes from 16 to 4096"},
+    {"copy %1, %2, %1, %2, %2, 4 rows 64 stride 24", "a multiple of 16 apart"},
+    {"copy %1, %2, %1, %2, %2, 4 rows 8 stride 64", "the bytes of a row"},
+    {"%9:i64 = wait 0", "`wait` has no result"},
     {"%9:f32x4 = gather %1, %2, %4, 0 align 4", "operand 3 must be i32x4, found f32x4"},
     {"%9:f32 = gather %1, %2, %3, 0 align 4", "the result must be a vector, found f32"},
     {"%9:i1x4 = gather %1, %2, %3, 0 align 4", "i1 has no form in memory"},
@@ -538,6 +547,12 @@ static void broken_promises_are_named(void **state) {
          "0 is not aligned to 64"},
         {"%9:ptr = arg 0\n%10:i64 = const 0\n%11:i32x4 = iota\n%12:i8x4 = gather %9, %10, %11, 0 align 2",
          "lane 1's address"},
+        {"%9:ptr = arg 0\n%10:i64 = const 0\n%11:ptr = stack 64 align 16\n"
+         "copy %11, %10, %9, %10, %10, 1 rows 16 stride 16\ncopy %11, %10, %9, %10, %10, 2 rows 16 stride 16\nwait 1",
+         "line 7, func @f, copy: nothing waits for it"},
+        {"%9:ptr = arg 0\n%10:i64 = const 8\n%11:ptr = stack 64 align 16\n"
+         "copy %11, %10, %9, %10, %10, 1 rows 16 stride 16",
+         "copy: an address is not aligned to 16"},
         {"%9:ptr = arg 0\n%10:i64 = const 1\n%11:i32 = load %9, %10, 0 align 4", "not aligned to 4"},
     };
     _Alignas(64) char memory[64] = {0};

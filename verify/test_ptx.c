@@ -233,6 +233,29 @@ static void what_a_warp_cannot_do_is_refused(void **state) {
     assert_false(codegen_emit(tile.data, tile.len, &t, STAGE_ASM, NULL, &out, &e));
     assert_non_null(strstr(e.msg, "tiledot is for processors only"));
     buf_free(&tile);
+    static const char *const staged[] = {
+        "kgen-ir 1\nfunc @f\n%1:ptr = arg 0\n%2:ptr = shared 1024 align 16\n%3:i64 = const 0\n%4:i64 = const 8\n",
+        "copy %2, %3, %1, %3, %4, 8 rows 128 stride 256\nwait 0\nend\n",
+        "for %5 = %3 to %4 step 1 split 16\nwait 0\nend\nend\n",
+        "copy %1, %3, %1, %3, %4, 8 rows 128 stride 256\nwait 0\nend\n",
+        "copy %2, %3, %2, %3, %4, 8 rows 128 stride 256\nwait 0\nend\n",
+    };
+    static const char *const said[] = {NULL, "cp.async.cg.shared.global", "into 16 parts, not 8",
+                                       "copy is of a block's shared memory", "copy's source is an argument or ws"};
+    for (size_t i = 1; i < 5; i++) {
+        struct buf text = {0};
+        buf_printf(&text, "%s%s", staged[0], staged[i]);
+        bool ok = codegen_emit(text.data, text.len, &t, STAGE_ASM, NULL, &out, &e);
+        assert_int_equal(ok, i == 1);
+        if (i == 1) {
+            expect(&out, "copy", NULL, said[i], true);
+            expect(&out, "copy", NULL, "cp.async.wait_group", true);
+        } else if (!strstr(e.msg, said[i])) {
+            fail_msg("expected: %s\n  found: %s", said[i], e.msg);
+        }
+        if (i == 1) assert_false(codegen_emit(text.data, text.len, &old, STAGE_ASM, NULL, &out, &e));
+        buf_free(&text);
+    }
     buf_free(&ptx);
     buf_free(&mma);
     buf_free(&out);
