@@ -262,9 +262,10 @@ function M.record_field(rec, fname, t, k)
   return record_ld(rec, fname:match("^dot") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))))
 end
 
+-- Where a record's codes from element k on lie.
+function M.record_codes(rec, t, k) return add(add(M.record_base(rec, t), i(rec.fields.q)), k) end
+
 -- Four consecutive codes as one 32-bit word.
-function M.record_codes4(rec, t, k)
-  return record_ld(rec, "i32", add(add(M.record_base(rec, t), i(rec.fields.q)), k))
-end
+function M.record_codes4(rec, t, k) return record_ld(rec, "i32", M.record_codes(rec, t, k)) end
 
 return M

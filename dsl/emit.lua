@@ -321,21 +321,44 @@ function emit_op.ld(self, s, n)
   return v
 end
 
--- Loads from a vector materialized in the function's own stack memory.
+-- Bytes on the function's stack that `scope`'s function keeps for one value.
+local function own_memory(self, s, bytes)
+  local root = s
+  while root.parent do root = root.parent end
+  return def(self, root, "ptr", "stack %d align 64", bytes)
+end
+
+-- A panel of unpacked codes (dsl/panel.lua), filled where it is needed first; the value is the pointer.
+function emit_op.panel(self, s, n)
+  local p = own_memory(self, s, n.bytes)
+  local name_of = "panel " .. p
+  self.own[name_of] = p
+  at_scope(self, s, function() n.fill(name_of) end)
+  return p
+end
+
+-- A product of tiles in memory; the value is the pointer to C.
+function emit_op.tiledot(self, s, n)
+  local c, zero = own_memory(self, s, 1024), E.int(0)
+  self:values { zero }
+  line(s, "tiledot %s, %s, %s, %s, %s, %s %s", c, operand(self, zero), self.base("ws"), operand(self, n.args[2]),
+    operand(self, n.args[1]), operand(self, n.args[3]), n.imm)
+  return c
+end
+
+-- Loads from a vector in the function's own stack memory.
 function emit_op.sld(self, s, n)
   local const, rest, lane, align = address(n.args[2])
-  local ty = n.lane and "f32x" .. n.lane or "f32"
+  local ty = ir_type(n)
   if n.lane and lane ~= 4 then error({ kernel_error = "a vec() value is not read along the lanes here" }) end
   return def(self, s, ty, "load %s, %s, %d align %d", operand(self, n.args[1]), operand(self, rest), const, align)
 end
 
 -- A materialized vector: its lane vectors, stored to stack memory; the value is the pointer.
 function emit_op.mat(self, s, n)
-  local root = s
-  while root.parent do root = root.parent end
   local bytes = 0
   for _, v in ipairs(n.args) do bytes = bytes + 4 * (v.lane or 1) end
-  local p = def(self, root, "ptr", "stack %d align 64", bytes)
+  local p = own_memory(self, s, bytes)
   local zero = E.int(0)
   self:values { zero }
   local at = 0
@@ -699,13 +722,14 @@ end
 -- Opens a function; bases are pointers named by what they address.
 function M:func(fname, dim_index, arg_index)
   self.next_id = 0
-  self.team, self.shared = false, {} -- shared: name -> bytes
+  self.team, self.shared, self.own = false, {}, {} -- shared: name -> bytes; own: name -> pointer to stack memory
   self.scope = nil
   local root = push_scope(self, {})
   self.root = root
   self.dim_index = dim_index
   local bases = {}
   self.base = function(id)
+    if self.own[id] then return self.own[id] end
     if not bases[id] then
       if id == "ws" then
         bases[id] = def(self, root, "ptr", "ws")

@@ -338,7 +338,7 @@ function E.cast(op, ty, a) return node(op, ty, { a }) end
 -- Rebuilding --------------------------------------------------------------------------------------------------------
 
 -- Fields of a node, beside its arguments, that a rebuilt node keeps.
-local carried = { "array", "monoid", "fields", "base", "storage", "inv", "max_align" }
+local carried = { "array", "monoid", "fields", "base", "storage", "inv", "max_align", "bytes", "fill" }
 
 local rebuilders = {
   lin = function(n, args)

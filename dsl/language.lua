@@ -727,7 +727,7 @@ local function product_map(product, own, axes)
     local task = {}
     for _, axis in ipairs(own.task) do if axis ~= "tok" then task[#task + 1] = axis end end
     derived[product][own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across,
-                              shared = true }
+                              tile = product.tile, shared = true }
   end
   return derived[product][own]
 end

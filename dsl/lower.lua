@@ -11,6 +11,7 @@ local reduce = require "dsl.reduce"
 local formats = require "dsl.formats"
 local emit = require "dsl.emit"
 local tiles = require "dsl.tile"
+local panels = require "dsl.panel"
 
 local M = {}
 
@@ -267,10 +268,24 @@ local function over(em, axes, k, maps, body)
     end)
     return
   end
-  if ax.unroll == 1 then return run(ax.lo, ax.hi, 1, "m") end
-  local whole = E.node("imod", "i64", { add(ax.hi, ax.lo, -1), i(ax.unroll) })
-  local split = add(ax.hi, whole, -1)
-  run(ax.lo, split, ax.unroll, "m")
+  -- The end of the whole runs of n from `lo` on.
+  local function whole(lo, n) return add(ax.hi, E.node("imod", "i64", { add(ax.hi, lo, -1), i(n) }), -1) end
+  local lo = ax.lo
+  if ax.tile then -- tiles of a matrix unit, then the rest
+    local n, split = ax.tile.size, whole(lo, ax.tile.size)
+    local any, first = E.var(ax.var.axis .. "?" .. n, 2, "m" .. k), E.var(ax.var.axis .. "*" .. n, nil, "m" .. k)
+    em:each(any, i(0), E.node("imin", "i64", { i(1), add(split, lo, -1) }), 1, function()
+      em:each(first, lo, split, n, function()
+        ax.tile.enter(any, first)
+        over(em, axes, k + 1, expand(first, n), body)
+        ax.tile.leave()
+      end)
+    end)
+    lo = split
+  end
+  if ax.unroll == 1 then return run(lo, ax.hi, 1, "m") end
+  local split = whole(lo, ax.unroll)
+  run(lo, split, ax.unroll, "m")
   run(split, ax.hi, 1, "r")
 end
 
@@ -387,6 +402,8 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       if not map.rows_across then block = math.max(block, o.packed.float and 8 or o.packed.chunk) end
     end
   end
+  local in_tile = panels.fits(self, map, used) and map.tile or {}
+  self.panel = nil
   local axes, by_name, sizes = {}, {}, first.sizes
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
@@ -411,6 +428,11 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     if u == "all" then u = ax.static end
     ax.unroll = u or 1
     if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
+    local size = not ax.static and in_tile[var.axis]
+    if size then
+      ax.tile = { size = size, leave = function() self.panel = nil end,
+                  enter = function(any, at) self.panel = panels.new(any, at, size) end }
+    end
     axes[#axes + 1] = ax
     by_name[var.axis] = ax
   end
@@ -486,6 +508,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   local within, around = {}, {}
   for _, ax in ipairs(ordered) do table.insert(is_task[ax] and within or around, ax) end
   local rows = packed_rows and around[1] and not self.team and not self.serial and self:rows_in_cache(used) or 1
+  if next(in_tile) then rows = 1 end -- panels are a task's: its tokens go by inside
   if rows > 1 then
     -- The other axes go around a run of tasks: what they read is read once for all of the run.
     local run = E.var("run", nil, 0)
@@ -651,7 +674,7 @@ end
 -- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"},
 --         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
 -- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor,
---           tiles = bool: the flat IR's mma }
+--           tiles = bool: the flat IR's mma, tiledot = bool: its tiledot }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
 --           ws = bytes a token, tunables = {name -> {default, axis, extent = of that axis, where known}} }
 local function trace_spec(spec, x, layout, opts)
@@ -724,7 +747,7 @@ end
 function M.kernel(spec, target, opts)
   local team = not target.serial and target.team ~= 0 and target.team or nil
   local x = setmetatable({ lanes = target.lanes, pack_lanes = target.pack_lanes, vregs = target.vregs, class = target.class,
-    serial = target.serial, team = team, tiles = team and target.tiles, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
+    serial = target.serial, team = team, tiles = team and target.tiles, tiledot = target.tiledot, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
     n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs, team ~= nil) }, X)
   local k, trace = trace_spec(spec, x, { lanes = target.pack_lanes, words = target.pack_words }, opts)
   local args = {}

@@ -13,6 +13,7 @@ local E = require "dsl.expr"
 local access = require "dsl.access"
 local formats = require "dsl.formats"
 local in_tiles = require "dsl.tile"
+local in_panels = require "dsl.panel"
 
 local M = {}
 
@@ -206,11 +207,12 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       if X.tile then return E.cast("sitofp", "f32", in_tiles.dot(X, kvar, kbase, e0, g, w, x, o1, o2)) end
       local L = o1.packed
       local d = access.iconst(0)
-      if L.bias > 0 then
-        local start = { [kvar] = add(kbase, i(e0)) }
-        d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), X:lower(E.subst(x.args[1], start)),
-          X:lower(E.subst(x.args[2], start)))
-      end
+      local start = { [kvar] = add(kbase, i(e0)) }
+      local token, k = X:lower(E.subst(x.args[1], start)), X:lower(E.subst(x.args[2], start))
+      if L.bias > 0 then d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), token, k) end
+      local dots = X.panel and in_panels.dot(X, g, o1, X:lower(E.subst(w.args[1], start)), X:lower(E.subst(w.args[2], start)),
+        o2, token, k)
+      if dots then return E.cast("sitofp", "f32", L.bias > 0 and access.i32op("iadd32", dots, d) or dots) end
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
         local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))

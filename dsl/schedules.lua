@@ -1,13 +1,15 @@
 -- Named maps: where each axis of a kernel's stores goes. `task` axes are spread over the pool's threads (or thread
 -- blocks), the `lane` axis lies across SIMD lanes, `unroll` names how many instances of an axis are computed together
 -- ("all", a number, or the name of a tunable). Axes not named are serial loops.
--- rows_across: packed weights lie with their rows across the lanes. Many kernels share these maps (`shared`), so they
+-- rows_across: packed weights lie with their rows across the lanes. tile: how many instances of an axis go through a
+-- processor's tile registers together, where it has them. Many kernels share these maps (`shared`), so they
 -- may name axes that a kernel does not have; a map written in a kernel may not.
 
 local S = {}
 
 -- Row-parallel products: tiles of rows are the tasks; a tile of tokens shares each weight load.
-S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks", row = "rows" }, rows_across = true }
+S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks", row = "rows" }, rows_across = true,
+               tile = { tok = 16 } }
 
 -- Token by token, elements across the lanes.
 S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }

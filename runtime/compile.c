@@ -27,12 +27,12 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
     return p->times * ((sizes[p->dim] + p->per - 1) / p->per);
 }
 
-/* With fewer tokens than this the tasks of a part are divided once, since taking them costs more than waiting for a late
- * thread. */
+/* With fewer tokens than this the tasks of a part are divided once, since taking them costs more than waiting for a
+ * late thread. */
 enum { DEALT_TOKENS = 16 };
 
-/* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same lines
- * of the KV cache, for which two threads should not compete. */
+/* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same
+ * lines of the KV cache, for which two threads should not compete. */
 enum { RUNS_OF_ROWS = 32, RUNS_OF_TOKENS = 8 };
 
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
@@ -125,10 +125,10 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
 }
 
 json_t *compile_target(const struct target *t, bool serial) {
-    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i, s:b}", "class", t->class_name, "lanes", (int)t->lanes,
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:b, s:i, s:b, s:b}", "class", t->class_name, "lanes", (int)t->lanes,
                      "pack_lanes", (int)t->pack_lanes, "pack_words", (int)t->pack_words, "vregs", (int)t->n_vregs,
-                     "serial", serial, "team", t->ptx ? (int)PTX_THREADS : 0, "tiles",
-                     (t->features & FEAT_MMA) != 0);
+                     "serial", serial, "team", t->ptx ? (int)PTX_THREADS : 0, "tiles", (t->features & FEAT_MMA) != 0,
+                     "tiledot", (t->features & FEAT_AMX) != 0);
 }
 
 bool compile_packed_size(struct dsl *d, const struct target *t, const char *fmt, int64_t rows, int64_t n,

@@ -1,4 +1,4 @@
--- kernel 'k': a map has task, lane, unroll and rows_across; not 'lanes'
+-- kernel 'k': a map has task, lane, unroll, rows_across and tile; not 'lanes'
 kernel "k" {
   sig = "x: f32[tok?,d] -> y: f32[tok?,d]",
   body = function(a)
