@@ -103,11 +103,18 @@ CUresult launch_check(struct context *ctx, const struct launch *l) {
 }
 
 /* Called with the lock held once, which the kernel itself does not keep. */
-CUresult launch_run(struct context *ctx, const struct launch *l) {
+CUresult launch_run(struct stream *s, const struct launch *l) {
+    struct context *ctx = s->ctx;
     struct function *f = launch_function(l->f);
     if (!f) return CUDA_ERROR_INVALID_HANDLE; /* unloaded while it was queued */
-    struct vm_launch_params p = {
-        .dynamic_shared = l->shared, .params = l->params, .param_bytes = l->n_params, .cooperative = l->cooperative};
+    struct vm_chain chain = s->chain;
+    struct vm_launch_params p = {.dynamic_shared = l->shared,
+                                 .params = l->params,
+                                 .param_bytes = l->n_params,
+                                 .cooperative = l->cooperative,
+                                 .dependent = l->dependent,
+                                 .chain = &chain};
+    CUstream stream = s->handle;
     memcpy(p.grid, l->grid, sizeof p.grid);
     memcpy(p.block, l->block, sizeof p.block);
     cluster_of(l, f, p.cluster);
@@ -116,6 +123,7 @@ CUresult launch_run(struct context *ctx, const struct launch *l) {
     driver_unlock(); /* the module outlives this: unloading waits for the context's work */
     CUresult r = (CUresult)vm_launch(vm, &p, &fault, NULL);
     driver_lock();
+    if (handle_get(KIND_STREAM, stream) == s) s->chain = chain;
     if (r == CUDA_SUCCESS || !fault.code) return r;
     context_fault(ctx, r);
     return driver.blocking ? r : CUDA_SUCCESS; /* the launch call has long returned on hardware */
@@ -136,6 +144,7 @@ CUresult launch_attribute(struct launch *l, const CUlaunchAttribute *a) {
         return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION:
         l->dependent = a->value.programmaticStreamSerializationAllowed != 0;
+        if (l->dependent) vm_depend_watch();
         return CUDA_SUCCESS;
     case CU_LAUNCH_ATTRIBUTE_IGNORE: /* hints, without effect on what a kernel computes */
     case CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW:

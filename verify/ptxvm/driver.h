@@ -263,7 +263,8 @@ CUresult copy_check(const struct copy *c);
 CUresult fill_check(const struct fill *f);
 
 /* Run without the lock held by the caller's scope: launch_run drops it around the kernel itself. */
-CUresult launch_run(struct context *ctx, const struct launch *l);
+struct stream;
+CUresult launch_run(struct stream *s, const struct launch *l);
 CUresult copy_run(const struct copy *c);
 CUresult fill_run(const struct fill *f);
 
@@ -299,6 +300,7 @@ struct stream {
     CUaccessPolicyWindow window;
     CUsynchronizationPolicy sync_policy;
     int mem_sync_domain;
+    struct vm_chain chain; /* of the kernels at its end */
 };
 
 struct capture {

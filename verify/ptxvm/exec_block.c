@@ -40,6 +40,8 @@ struct block *vm_block_new(struct gang *g, u64 linear) {
     b->linear = (u32)linear;
     b->gang_check = l->check;
     b->gang_count = l->count_memory;
+    b->gang_depend = l->number != 0;
+    b->waited = false;
     b->n_threads = n_threads;
     b->n_warps = b->live_warps = n_warps;
     b->shared_bytes = l->shared_total;
@@ -174,6 +176,8 @@ bool vm_barriers(struct block *b) {
         if (!complete(b, bar)) continue;
         moved = true;
         if (b->gang_check) missed(b, bar, id), vm_race_barrier(b, bar);
+        if (b->waited) /* one thread has waited for the grids before: the barrier hands that on */
+            for (u32 i = 0; i < b->n_warps; i++) b->warps[i].waited = ~0u;
         for (u32 i = 0; i < b->n_warps; i++)
             for (int k = 0; k < b->warps[i].n_splits; k++) {
                 struct split *s = &b->warps[i].splits[k];

@@ -333,10 +333,14 @@ static void dec_nanosleep(struct decoder *d) {
     dec_src(d, dec_operand(d, 0), PT_U32);
     dec_op(d, op_nanosleep, NULL);
 }
-static void dec_griddepcontrol(struct decoder *d) { /* launches run one after another: a dependency is always met */
-    if (!dec_take(d, "wait") && !dec_take(d, "launch_dependents")) dec_unknown(d);
+static void dec_griddepcontrol(struct decoder *d) {
+    bool wait = dec_take(d, "wait");
+    if (!wait && !dec_take(d, "launch_dependents")) dec_unknown(d);
     dec_count(d, 0, 0);
-    dec_op(d, op_nop, NULL);
+    struct ext *x = dec_ext(d, 0);
+    x->mode = wait;
+    dec_op(d, op_griddepcontrol, x);
+    vm_depend_watch();
 }
 static void dec_setmaxnreg(struct decoder *d) {
     if ((!dec_take(d, "inc") && !dec_take(d, "dec")) || !dec_take(d, "sync") || !dec_take(d, "aligned") ||

@@ -239,6 +239,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     l->count_memory = vm_settings()->count_memory || counters;
     if (l->count_memory && !vm_count_begin(l)) result = VM_OUT_OF_MEMORY;
     l->seed = vm_settings()->seed;
+    vm_depend_begin(l);
     u32 n_warps = (p->block[0] * p->block[1] * p->block[2] + 31) / 32, n_async = f->module->async ? ASYNC_ACTORS : 0;
     l->n_actors = (u32)per * (n_warps + n_async);
     l->view = n_async ? 2 * l->n_actors : l->n_actors;
@@ -291,6 +292,7 @@ int vm_launch(struct vm_function *f, const struct vm_launch_params *p, struct vm
     }
     if (l->workspace) vm_mem_free(l->workspace);
     vm_count_end(l);
+    vm_depend_end(l);
     free(l->params);
     free(l->shadow);
     free(l);

@@ -229,8 +229,12 @@ bool graph_order(struct graph *g) {
 
 CUresult graph_submit(struct stream *s, const struct graph *g) {
     CUstream handle = s->handle;
+    const struct node *last = NULL;
     for (size_t i = 0; i < g->n_nodes; i++) {
         const struct node *n = g->nodes[i];
+        /* What is behind several nodes, or not behind the last one, waits for nothing that is still unfinished here. */
+        if (n->n_deps != 1 || !last || n->deps[0] != last->handle) s->chain = (struct vm_chain){0};
+        last = n;
         if (n->disabled || n->op.kind == OP_EMPTY) continue;
         CUresult r;
         if (n->op.kind == OP_GRAPH) {

@@ -269,6 +269,7 @@ struct warp {
     struct flying *flying;  /* products of its group that it has not waited for (mma_group.c) */
     u32 cluster_phase;      /* of the cluster barrier, when it arrived last */
     u64 range_lo, range_hi; /* the allocation of the last checked access */
+    u32 waited;             /* lanes that have waited for the grids before (depend.c) */
     bool done, polling;     /* polling: in this turn it has found an mbarrier not ready */
     bool careful;           /* registers of products in flight are watched */
 };
@@ -308,6 +309,7 @@ struct block {
     u8 order[MAX_WARPS]; /* in which warps get their turns */
     struct block *next_spare;
     bool gang_check, gang_count; /* the launch's checks and counters of memory */
+    bool gang_depend, waited;    /* accesses are shown to depend.c; some thread has waited */
     bool done;
 };
 
@@ -321,6 +323,10 @@ struct launch {
     u8 *shadow; /* of a block's shared memory at its start */
     bool check, count_memory;
     atomic_ullong *touched; /* count.c: of each sector of the arena, whether it was read (1), written (2); or NULL */
+    /* depend.c: its number, 0: nothing is noted; the first launch that may run beside it, 0: none; those from there on
+     * and below behind_wait may do so even behind its wait */
+    u32 number, first_unfinished, behind_wait;
+    _Atomic bool has_waited;
     atomic_ullong next_gang;
     atomic_ullong fault_block; /* lowest block with a fault so far */
     atomic_llong steps_left;
@@ -529,6 +535,13 @@ u16 vm_undefined_from(const struct frame *f, u32 op, u32 lane);
 void vm_undefined_put(struct frame *f, u32 op, u32 m, const u16 from[32]); /* marks of a row, in place of its own */
 bool vm_undefined_store(struct warp *w, struct split *s, const struct insn *in, u32 op, u32 lane, u8 *to,
                         u32 bytes); /* that lane has put its bytes there; the frame has marks */
+
+/* depend.c: dependent grids */
+void vm_depend_begin(struct launch *l);
+void vm_depend_end(struct launch *l);
+bool vm_depend_access(struct warp *w, const struct split *s, const struct insn *in, u32 lane, u64 address, u32 bytes,
+                      int access); /* of global memory; false: a fault was recorded */
+enum step op_griddepcontrol(struct warp *, struct split *, const struct insn *, u32);
 
 /* count.c */
 void vm_count_access(struct warp *w, u8 space, const u64 *addresses, u32 mask, u32 bytes, int store);

@@ -155,6 +155,7 @@ u8 *vm_range_pointer(struct warp *w, struct split *s, const struct insn *in, u32
     }
     default: /* what did not come in a request of the warp is counted here: bulk copies and the like */
         if (w->block->gang_count && bytes) vm_count_touched(w, address, bytes, access != ACCESS_LOAD);
+        if (w->block->gang_depend && bytes && !vm_depend_access(w, s, in, lane, address, bytes, access)) return NULL;
         return global_slow(w, s, in, lane, address, bytes, access);
     }
 }
@@ -282,8 +283,10 @@ bool vm_pointers(struct warp *w, struct split *s, const struct insn *in, u8 spac
     if (w->block->gang_count) vm_count_access(w, space, addr, m, bytes, access != ACCESS_LOAD);
     if (space == SP_GLOBAL || space == SP_CONST) {
         u64 limit = vm_arena_bytes - bytes;
+        bool depend = w->block->gang_depend;
         EACH_LANE(i, m) {
             u64 off = addr[i] - VM_DEV_BASE;
+            if (depend && !vm_depend_access(w, s, in, i, addr[i], bytes, access)) return false;
             if (off <= limit && !(addr[i] & low) && (!check || shadow_all_ok(vm_arena_shadow + off, bytes)))
                 out[i] = vm_arena + off;
             else if (!(out[i] = vm_lane_pointer(w, s, in, i, SP_GLOBAL, addr[i], bytes, access)))

@@ -90,6 +90,7 @@ static void run_host(struct context *ctx, const struct op *op) {
  * context's. */
 static CUresult run(struct work *w) {
     struct context *ctx = w->stream->ctx;
+    if (w->op.kind != OP_KERNEL) w->stream->chain = (struct vm_chain){0};
     CUresult r = CUDA_SUCCESS;
     if (w->op.kind == OP_HOST) {
         run_host(ctx, &w->op);
@@ -98,7 +99,7 @@ static CUresult run(struct work *w) {
     } else if (ctx->sticky == CUDA_SUCCESS) {
         switch (w->op.kind) {
         case OP_KERNEL:
-            r = launch_run(ctx, &w->op.launch);
+            r = launch_run(w->stream, &w->op.launch);
             break;
         case OP_COPY:
             r = copy_run(&w->op.copy);
@@ -218,6 +219,7 @@ static CUresult submit(struct stream *s, struct op *op) {
 CUresult stream_submit(struct stream *s, struct op *op) {
     if (s->capture) return capture_add(s, op);
     if (op->kind == OP_GRAPH) {
+        s->chain = (struct vm_chain){0};
         CUresult r = graph_submit(s, op->graph);
         op_free(op);
         return r;
@@ -246,6 +248,12 @@ bool stream_busy(const struct stream *s) {
     return pending(s->ctx, s, s->is_legacy);
 }
 
+/* Everything before has ended, for dependent grids too. */
+static void settle(void *object, void *ctx) {
+    struct stream *s = object;
+    if (s->ctx == ctx) s->chain = (struct vm_chain){0};
+}
+
 CUresult stream_wait(struct context *ctx, struct stream *s) {
     if (s && s->capture) {
         s->capture->invalid = true;
@@ -260,6 +268,10 @@ CUresult stream_wait(struct context *ctx, struct stream *s) {
         if (context_of(handle) != ctx) return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     }
     vm_report_host(VM_H_SYNC, 0);
+    if (s)
+        s->chain = (struct vm_chain){0};
+    else
+        handle_each(KIND_STREAM, settle, ctx);
     return ctx->sticky;
 }
 

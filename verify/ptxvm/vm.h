@@ -155,12 +155,22 @@ struct vm_tensor_map {
 };
 
 /* ---- launching ---- */
+
+/* Grids that were launched one behind the other, for those that may start before their predecessors have ended: what the
+ * driver keeps for a stream, all zero where everything before has ended. */
+struct vm_chain {
+    uint32_t first;       /* the number of the first launch that the next one may run beside, 0: none */
+    uint32_t behind_wait; /* those below it may still run when the next one has waited */
+};
+void vm_depend_watch(void); /* a program has dependent grids: from now on launches are numbered */
+
 struct vm_launch_params {
     uint32_t grid[3], block[3], cluster[3]; /* cluster 0,0,0 or 1,1,1: none */
     uint64_t dynamic_shared;
     const void *params; /* param_bytes, laid out as vm_function_info.params says */
     size_t param_bytes;
-    bool cooperative;
+    bool cooperative, dependent; /* dependent: it need not wait for the end of the grids before it in its chain */
+    struct vm_chain *chain;      /* NULL: it stands alone */
 };
 
 enum vm_class {
