@@ -141,6 +141,9 @@ note "driver API: $passed of $expected tests do what they do on the PTX machine"
 
 # shellcheck disable=SC2086 # lists of words
 step 300 model "$kgen" bench --synthetic $model --device cuda $sizes $series --json
+# What it is worth that kernels start before those before them end.
+# shellcheck disable=SC2086
+step 120 plain_launches env KGEN_DEPENDENT_LAUNCH=0 "$kgen" bench --synthetic $model --device cuda $sizes --json
 # shellcheck disable=SC2086
 step 120 profile "$kgen" bench --synthetic $model --device cuda $sizes --profile
 cp "$work/profile.err" "$out/profile.txt"
@@ -157,7 +160,7 @@ done
 {
     printf '{"ok": %s, "kgen": "%s", "date": "%s", "likelihoods_equal": [%d, %d], "api_tests": [%d, %d]' \
         "$([ $failed = 0 ] && echo true || echo false)" "$("$kgen" --version)" "$(date -u +%F)" $equal $compared $passed $expected
-    for part in doctor verify model; do printf ',\n"%s": ' $part; cat "$work/$part.json"; done
+    for part in doctor verify model plain_launches; do printf ',\n"%s": ' $part; cat "$work/$part.json"; done
     printf ',\n"kernels": ['
     separator=''
     for file in $kernels; do printf '%s\n' "$separator"; cat "$file"; separator=,; done

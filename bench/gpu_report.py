@@ -111,7 +111,11 @@ def table(path):
     print("| what | tok/s | ms | of the limit |\n|---|---|---|---|")
     read = peaks["read_bytes_per_s"] / model["bytes_per_token"]
     compute = (peaks["bf16_ops_per_s"] or peaks["dp4a_ops_per_s"]) / model["ops_per_token"]
-    for name, values, n, limit in [("decode", model["tg"], 1, read), (f"prompt {model['prompt']}", model["pp"], model["prompt"], compute)]:
+    rows = [("decode", model["tg"], 1, read), (f"prompt {model['prompt']}", model["pp"], model["prompt"], compute)]
+    plain = results.get("plain_launches") or {"tg": [], "pp": []}
+    rows += [("decode, plain launches", plain["tg"], 1, read),
+             (f"prompt {model['prompt']}, plain launches", plain["pp"], model["prompt"], compute)]
+    for name, values, n, limit in rows:
         if values:
             speed = statistics.median(values)
             print(f"| {name} | {spread(values)} | {n / speed * 1e3:.3f} | {100 * speed / limit:.0f} % |")

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* The part of the driver API that is needed here. */
-enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, DEPENDENT_FROM_MAJOR = 9 };
 struct driver {
     int (*init)(unsigned flags);
     int (*version)(int *version);
@@ -16,6 +16,7 @@ struct driver {
     int (*name)(char *name, int bytes, int device);
     int (*memory)(size_t *bytes, int device);
     int (*attribute)(int *value, int attribute, int device);
+    bool launches_dependents; /* the driver can; the device must as well */
 };
 
 static bool driver_load(void *library, struct driver *d) {
@@ -35,6 +36,7 @@ static bool driver_load(void *library, struct driver *d) {
         /* POSIX lets a data pointer from dlsym stand for a function; copied, since C has no such cast. */
         memcpy(functions[i].function, &symbol, sizeof symbol);
     }
+    d->launches_dependents = dlsym(library, "cuLaunchKernelEx") != NULL;
     return true;
 }
 
@@ -51,6 +53,9 @@ static json_t *device(const struct driver *d, int ordinal) {
     json_object_set_new(o, "name", json_text(name, strnlen(name, sizeof name)));
     json_object_set_new(o, "architecture", json_string(architecture));
     json_object_set_new(o, "memory_bytes", json_integer((json_int_t)bytes));
+    /* Kernels start before those before them end; else one after the other (docs/ptx.md). */
+    bool dependent = d->launches_dependents && major >= DEPENDENT_FROM_MAJOR;
+    json_object_set_new(o, "launches", json_string(dependent ? "dependent launches" : "plain launches"));
     return o;
 }
 

@@ -14,6 +14,7 @@
 const struct variable variables[] = {
     {"KGEN_CACHE_DIR", "where compiled kernels, packed weights and tuning results are kept ($XDG_CACHE_HOME/kgen)", true},
     {"KGEN_LUA", "a directory with kernels.lua, dsl/ or models/ to use instead of those built in", false},
+    {"KGEN_DEPENDENT_LAUNCH", "0: kernels on a GPU do not start before those before them end, to measure what that is worth", false},
     {"NO_COLOR", "any value: no colour, even on a terminal", false},
     {"KGEN_PTXVM", "the PTX machine (build/ptxvm/libcuda.so.1): fast, check or leaks", false},
     {"KGEN_PTXVM_REPORT", "a file the PTX machine writes its counters to", false},

@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 /* Raise by one whenever the code made from the same flat IR changes. */
-#define CODEGEN_ABI 9
+#define CODEGEN_ABI 10
 
 static bool compile(struct ir_module *m, const struct target *t, enum codegen_stage stage, const char *dump,
                     struct buf *out, struct err *e) {

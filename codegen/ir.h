@@ -281,7 +281,7 @@ struct ir_op {
     uint32_t align;
     uint32_t stride; /* of load, store, storem: bytes from lane to lane, 0: neighbours; of tiledot's A, copy: of rows */
     uint32_t split;  /* of a for: its parts; 0: not split */
-    bool inv;
+    bool inv; /* load, gather: the memory does not change while the function runs; arg: between launches neither */
     int64_t imm; /* see enum ir_imm; a for's step */
     ir_value *args, *results, *inner, *pair;
     uint8_t *lanes; /* shuffle: type.lanes lane numbers */

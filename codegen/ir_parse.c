@@ -410,7 +410,10 @@ static bool parse_immediate(struct parser *ps, struct ir_op *op) {
     case IMM_FOR:
         return true;
     case IMM_K:
-        return (!op->n_args || expect_char(ps, ',')) && expect_int(ps, "the index", 0, IR_MAX_INDEX, &op->imm);
+        if ((op->n_args && !expect_char(ps, ',')) || !expect_int(ps, "the index", 0, IR_MAX_INDEX, &op->imm))
+            return false;
+        op->inv = op->code == IR_ARG && accept_word(ps, "inv");
+        return true;
     case IMM_LANES:
         return parse_lanes(ps, op);
     case IMM_CONST:

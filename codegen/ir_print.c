@@ -125,6 +125,7 @@ static void print_op(const struct ir_func *f, const struct ir_op *op, int depth,
         break;
     case IMM_K:
         buf_printf(out, "%s%" PRId64, op->n_args ? ", " : " ", op->imm);
+        if (op->inv) buf_puts(out, " inv");
         break;
     case IMM_LANES:
         for (unsigned i = 0; i < op->type.lanes; i++) buf_printf(out, "%s%u", i ? " " : ", ", op->lanes[i]);

@@ -325,8 +325,8 @@ static bool check_attributes(struct verifier *v) {
     if ((imm == IMM_MEM || imm == IMM_STACK) &&
         (!op->align || op->align > IR_MAX_ALIGN || (op->align & (op->align - 1))))
         return fail(v, "the alignment must be a power of two up to %d, found %" PRIu32, IR_MAX_ALIGN, op->align);
-    if (op->inv && ir_op_info[op->code].effect != EFF_READ)
-        return fail(v, "only a load, gather or ldmatrix can be inv");
+    if (op->inv && ir_op_info[op->code].effect != EFF_READ && op->code != IR_ARG)
+        return fail(v, "only an arg, load, gather or ldmatrix can be inv");
     if (imm == IMM_CONST && (uint64_t)op->imm & ~ir_mask(ir_scalar_bits(op->type.scalar)))
         return fail(v, "the constant does not fit its type");
     if (imm == IMM_K && (op->imm < 0 || op->imm > IR_MAX_INDEX)) return fail(v, "the index is out of range");

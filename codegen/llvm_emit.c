@@ -330,7 +330,7 @@ static void emit_if(struct emitter *em, const struct ir_op *op) {
     if (em->ptx) ptx_leave_body(em, op, order);
 }
 
-static LLVMValueRef emit_value(struct emitter *em, const struct ir_op *op) {
+LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op) {
     LLVMBuilderRef b = em->b;
     struct ir_type t = op->type;
     LLVMValueRef a[4] = {0};
@@ -507,7 +507,7 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
         case IR_YIELD: /* emit_for reads it */
             break;
         default:
-            em->values[op->results[0]] = emit_value(em, op);
+            em->values[op->results[0]] = llvm_emit_value(em, op);
         }
     }
 }

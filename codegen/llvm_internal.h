@@ -34,6 +34,7 @@ void llvm_mark_invariant(struct emitter *em, LLVMValueRef load);
 LLVMValueRef llvm_byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off);
 LLVMBasicBlockRef llvm_new_block(struct emitter *em);
 void llvm_emit_block(struct emitter *em, const struct ir_block *b);
+LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op); /* of one that has one */
 
 /* The lanes first, first+1, ... of v; lanes outside v are zero. */
 LLVMValueRef llvm_lanes(struct emitter *em, LLVMValueRef v, unsigned first, unsigned n);

@@ -44,7 +44,7 @@ static bool has_team(const struct ir_block *b) {
 }
 
 /* Does the operation read another thread's lane, or memory that another thread may have written? */
-static bool crosses_threads(const struct ir_func *f, const struct ir_op *op) {
+bool ptx_crosses_threads(const struct ir_func *f, const struct ir_op *op) {
     switch (op->code) {
     case IR_EXTRACT:
     case IR_SLICE:
@@ -103,7 +103,7 @@ static bool whole_registers(const struct ir_op *op) {
 static bool check_in_split(const struct ir_func *f, const struct ir_op *op, const struct ir_op *split, struct err *e) {
     unsigned n = part_threads(split);
     bool fits = op->type.lanes <= n || (n >= PTX_LANES && whole_registers(op));
-    if (!fits || (n < PTX_LANES && crosses_threads(f, op)))
+    if (!fits || (n < PTX_LANES && ptx_crosses_threads(f, op)))
         return err_set(e, ERR_UNSUPPORTED,
                        "flat IR line %" PRIu32 ", func @%s, %s: one part of the split for has %u threads", op->line,
                        f->name, ir_op_info[op->code].name, n);
@@ -480,12 +480,17 @@ static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
     return t.lanes > 1 && op->align > bytes ? bytes : op->align;
 }
 
+LLVMValueRef ptx_address(struct emitter *em, const struct ir_op *op) {
+    return by_lane(op) ? lane_address(em, op) : address(em, op, op->args[0], op->args[1], op->imm, op->type);
+}
+
 static LLVMValueRef load(struct emitter *em, const struct ir_op *op) {
     if (!op->inv) order(em, op);
-    LLVMValueRef p = by_lane(op) ? lane_address(em, op) : address(em, op, op->args[0], op->args[1], op->imm, op->type);
+    LLVMValueRef p = ptx_address(em, op);
     LLVMValueRef v = LLVMBuildLoad2(em->b, llvm_type(em, op->type), p, "");
     LLVMSetAlignment(v, by_lane(op) ? op->align : lane_align(op, op->type));
-    if (op->inv) llvm_mark_invariant(em, v);
+    /* Where a predecessor may still run when this starts, what it writes changes meanwhile. */
+    if (op->inv && (ptx_unwritten(em, op) || !(em->target->features & FEAT_DEPENDENT))) llvm_mark_invariant(em, v);
     return v;
 }
 
@@ -637,11 +642,15 @@ LLVMValueRef ptx_value(struct emitter *em, const struct ir_op *op, LLVMValueRef 
 
 /* Part p of a split for is the threads p · n … p · n + n − 1 of the block: each starts p steps in and makes as many
  * steps at once as there are parts. */
-void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step) {
+void ptx_split_range(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step) {
     LLVMValueRef part = LLVMBuildUDiv(em->b, em->ptx->tid, k32(em, part_threads(op)), "");
     part = LLVMBuildZExt(em->b, part, i64_type(em), "");
     *lo = LLVMBuildAdd(em->b, *lo, LLVMBuildMul(em->b, part, *step, ""), "");
     *step = LLVMConstInt(i64_type(em), (uint64_t)op->imm * op->split, 0);
+}
+
+void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step) {
+    ptx_split_range(em, op, lo, step);
     em->ptx->split = op;
 }
 
@@ -792,8 +801,10 @@ void ptx_func(struct emitter *em) {
     em->values = mem_new(em->f->n_values * sizeof *em->values);
     LLVMBasicBlockRef entry = llvm_new_block(em), body = llvm_new_block(em), done = llvm_new_block(em);
     LLVMPositionBuilderAtEnd(em->b, entry);
+    ptx_let_successors_start(em);
     LLVMBuildCondBr(em->b, share_tasks(em), body, done);
     LLVMPositionBuilderAtEnd(em->b, body);
+    ptx_ahead(em);
     llvm_emit_block(em, em->f->body);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);

@@ -58,6 +58,15 @@ struct ptx_order {
 struct ptx_order ptx_enter_body(struct emitter *em, const struct ir_op *op);
 void ptx_leave_body(struct emitter *em, const struct ir_op *op, struct ptx_order before);
 
+/* llvm_ptx_ahead.c, for targets with FEAT_DEPENDENT: at the entry, and behind the share of the tasks, before the
+ * function's body. */
+void ptx_let_successors_start(struct emitter *em);
+void ptx_ahead(struct emitter *em);
+bool ptx_unwritten(const struct emitter *em, const struct ir_op *op); /* a load or gather of what no launch writes */
+bool ptx_crosses_threads(const struct ir_func *f, const struct ir_op *op);
+LLVMValueRef ptx_address(struct emitter *em, const struct ir_op *op); /* of a load or gather, the lane's own */
+void ptx_split_range(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step);
+
 /* A split for: the part's first index and step instead of the loop's; behind it, its results merged in place. */
 void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step);
 void ptx_leave_split(struct emitter *em, const struct ir_op *op);

@@ -18,6 +18,7 @@ enum target_feature {
     FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
     FEAT_AMX = 1 << 7,     /* AMX-TILE and AMX-INT8: tile registers, which the system must have granted */
     FEAT_MMA = 1 << 6,     /* PTX: mma.sync of the shapes of ir_mma_shapes (sm_80 and later) */
+    FEAT_DEPENDENT = 1 << 7, /* PTX: griddepcontrol: a kernel may start before its predecessors end (sm_90 and later) */
 };
 
 /* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall

@@ -8,10 +8,11 @@
  * Tiles of 8 rows with 4 words of each side by side: 16 bytes a load, 128 for the eight threads of a part. */
 #define WITH(NAME, PTX, FEATURES)                                                                                      \
     { NAME, "ptx", PTX_LANES, 8, 4, 128, FEATURES, true, NAME, PTX, NULL, true }
-#define GPU(NAME, PTX) WITH(NAME, PTX, FEAT_DP4A | FEAT_MMA)
+#define AMPERE(NAME, PTX) WITH(NAME, PTX, FEAT_DP4A | FEAT_MMA)
+#define GPU(NAME, PTX) WITH(NAME, PTX, FEAT_DP4A | FEAT_MMA | FEAT_DEPENDENT)
 static const struct target gpus[] = {
     WITH("sm_75", "+ptx70", FEAT_DP4A),
-    GPU("sm_80", "+ptx70"),  GPU("sm_86", "+ptx71"),  GPU("sm_89", "+ptx78"),   GPU("sm_90", "+ptx78"),
+    AMPERE("sm_80", "+ptx70"), AMPERE("sm_86", "+ptx71"), AMPERE("sm_89", "+ptx78"), GPU("sm_90", "+ptx78"),
     GPU("sm_90a", "+ptx80"), GPU("sm_100", "+ptx86"), GPU("sm_100a", "+ptx86"),
     GPU("sm_103", "+ptx88"), GPU("sm_103a", "+ptx88"), GPU("sm_120", "+ptx87"), GPU("sm_120a", "+ptx87"),
     GPU("sm_121", "+ptx88"), GPU("sm_121a", "+ptx88"),

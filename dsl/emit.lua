@@ -720,7 +720,8 @@ function M:stores(list)
 end
 
 -- Opens a function; bases are pointers named by what they address.
-function M:func(fname, dim_index, arg_index)
+-- unwritten: set of arguments that no launch writes; nil: none is known.
+function M:func(fname, dim_index, arg_index, unwritten)
   self.next_id = 0
   self.team, self.shared, self.own = false, {}, {} -- shared: name -> bytes; own: name -> pointer to stack memory
   self.scope = nil
@@ -736,7 +737,8 @@ function M:func(fname, dim_index, arg_index)
       elseif self.shared[id] then
         bases[id] = def(self, root, "ptr", "shared %d align 16", self.shared[id])
       else
-        bases[id] = def(self, root, "ptr", "arg %d", arg_index[id] or error("internal: no argument " .. tostring(id)))
+        bases[id] = def(self, root, "ptr", "arg %d%s", arg_index[id] or error("internal: no argument " .. tostring(id)),
+          unwritten and unwritten[id] and " inv" or "")
       end
     end
     return bases[id]

@@ -162,6 +162,7 @@ end
 -- Returns def, formats, sizes, binding (parameter -> tensor) and a key equal for runs of the same structure.
 local function composed(run, escapes, lone)
   local names, params, steps, binding = {}, {}, {}, {}
+  local unwritten = {} -- parameters that no launch writes
   local formats, sizes, scalars = {}, {}, {}
   local n_fmt, key = 0, {}
   local produced = {}
@@ -189,7 +190,9 @@ local function composed(run, escapes, lone)
     end
     params[#params + 1] = { text = ("%s: %s%s[%s]"):format(name, fmt, p.layout ~= "dense" and "@" .. p.layout or "",
       table.concat(dims, ",")), io = io }
-    key[#key + 1] = params[#params].text .. "=" .. t.fmt .. (io or "")
+    local constant = t.kind == "weight" or t.kind == "table" or t.kind == "input"
+    if constant then unwritten[#unwritten + 1] = name end
+    key[#key + 1] = params[#params].text .. "=" .. t.fmt .. (io or "") .. (constant and " unwritten" or "")
     return name
   end
   local internal, shown = 0, {} -- shown: tensor -> the name of what this run writes it to
@@ -235,7 +238,10 @@ local function composed(run, escapes, lone)
   end
   local ins, outs = {}, {}
   for _, p in ipairs(params) do table.insert(p.io == "in" and ins or outs, p.text) end
-  if needs_pages then ins[#ins + 1] = "pages: i32[npages?]" end
+  if needs_pages then
+    ins[#ins + 1] = "pages: i32[npages?]"
+    unwritten[#unwritten + 1] = "pages"
+  end
   if needs_pos then ins[#ins + 1] = "pos: dim" end
   local sig = table.concat(ins, ", ") .. " -> " .. table.concat(outs, ", ")
   local label, last, count = {}, nil, 0
@@ -246,7 +252,7 @@ local function composed(run, escapes, lone)
   flush()
   if lone then sizes.tok = 1 end
   return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars,
-           lone = lone },
+           unwritten = unwritten, lone = lone },
     binding, table.concat(key, ";")
 end
 
@@ -254,7 +260,8 @@ end
 function M.resolve(spec)
   if spec.steps then
     local k = language.fusion(spec.name, spec.sig, spec.steps, spec.lone)
-    return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params, tune = spec.tune }
+    return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params, unwritten = spec.unwritten,
+             tune = spec.tune }
   end
   return spec
 end
@@ -452,7 +459,7 @@ function M.plan(arg)
       if lone then key = "lone;" .. key end
       if not by_key[key] then
         kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
-                                  sizes = def.sizes, params = def.params, lone = def.lone }
+                                  sizes = def.sizes, params = def.params, unwritten = def.unwritten, lone = def.lone }
         by_key[key] = #kernels
       end
       local nodes, ids = {}, {}

@@ -527,7 +527,7 @@ end
 
 -- Opens a function of the launch; begin and finish of its tasks.
 function X:open_part(name)
-  local begin, finish = self.em:func(name, self.dim_index, self.arg_index)
+  local begin, finish = self.em:func(name, self.dim_index, self.arg_index, self.unwritten)
   for _, rec in ipairs(self.records) do
     if rec.shared then self.em.shared[rec.shared] = rec.stride end
   end
@@ -751,11 +751,13 @@ function M.kernel(spec, target, opts)
     n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs, team ~= nil) }, X)
   local k, trace = trace_spec(spec, x, { lanes = target.pack_lanes, words = target.pack_words }, opts)
   local args = {}
-  x.arg_index = {}
+  x.arg_index, x.unwritten = {}, {}
+  for _, name in ipairs(spec.unwritten or {}) do x.unwritten[name] = true end
   for _, p in ipairs(k.sig.params) do
     if p.dims then
       args[#args + 1] = p.name
       x.arg_index[p.name] = #args - 1
+      if x.owners[p.name] and x.owners[p.name].packed then x.unwritten[p.name] = true end
     end
   end
 

@@ -79,6 +79,7 @@ static char *copy(const char *s) {
 static bool load_code(struct kernel *k, const struct target *t, const struct buf *obj, struct err *e) {
     if (!t->ptx) return code_load(obj->data, obj->len, &k->code, e);
     k->ptx = mem_new(obj->len + 1);
+    k->dependent = (t->features & FEAT_DEPENDENT) != 0;
     memcpy(k->ptx, obj->data, obj->len);
     return true;
 }

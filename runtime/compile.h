@@ -40,6 +40,7 @@ struct kernel {
     uint64_t ws_per_tok; /* bytes of workspace a token */
     struct code *code;
     char *ptx; /* of a GPU target: what runtime/dev_cuda.h loads instead; parts have no fn then */
+    bool dependent; /* its code waits for the kernels before it: it may be launched while they run */
 };
 
 struct compiler {

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- the driver: the part of its interface used here (CUDA Driver API reference; sizes and numbers from there) ----
@@ -29,6 +30,18 @@ enum {
 enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
 enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
+
+enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6 };
+struct cu_attribute {
+    int id;
+    uint64_t value[8]; /* a union; of this attribute, an int */
+};
+struct cu_launch_config {
+    unsigned grid[3], block[3], shared;
+    cu_stream stream;
+    const struct cu_attribute *attributes;
+    unsigned n_attributes;
+};
 
 /* X(field, symbol, parameters) */
 #define DRIVER(X)                                                                                                      \
@@ -70,9 +83,13 @@ enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
     X(graph_free, "cuGraphDestroy", (cu_graph g))                                                                      \
     X(graph_exec_free, "cuGraphExecDestroy", (cu_graph_exec x))
 
+/* What older drivers lack: NULL then. */
+#define OPTIONAL(X) X(launch_ex, "cuLaunchKernelEx", (const struct cu_launch_config *c, cu_function f, void **params, void **extra))
+
 struct driver {
 #define X(FIELD, SYMBOL, PARAMS) int(*FIELD) PARAMS;
     DRIVER(X)
+    OPTIONAL(X)
 #undef X
 };
 
@@ -85,9 +102,13 @@ static void load(void) {
     static const struct {
         const char *name;
         size_t at;
+        bool optional;
     } symbols[] = {
-#define X(FIELD, SYMBOL, PARAMS) {SYMBOL, offsetof(struct driver, FIELD)},
+#define X(FIELD, SYMBOL, PARAMS) {SYMBOL, offsetof(struct driver, FIELD), false},
         DRIVER(X)
+#undef X
+#define X(FIELD, SYMBOL, PARAMS) {SYMBOL, offsetof(struct driver, FIELD), true},
+        OPTIONAL(X)
 #undef X
     };
     void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
@@ -99,7 +120,7 @@ static void load(void) {
     }
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *s = dlsym(library, symbols[i].name);
-        if (!s) {
+        if (!s && !symbols[i].optional) {
             err_set(&load_error, ERR_UNSUPPORTED, "libcuda.so.1 has no %s: the driver is too old; CUDA 12 is needed",
                     symbols[i].name);
             return;
@@ -147,6 +168,7 @@ struct cuda {
     unsigned sm;
     int multiprocessors;
     const char *target;
+    bool dependent; /* kernels may start before those before them end */
 };
 
 static bool enter(struct cuda *c, struct err *e) {
@@ -202,6 +224,9 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
         return err_set(e, ERR_UNSUPPORTED,
                        "%s has architecture sm_%u; kgen needs sm_75 (Turing) or newer: try --device cpu", c->name,
                        c->sm);
+    /* A switch for measurements (bench/gpu.sh). */
+    const char *wish = getenv("KGEN_DEPENDENT_LAUNCH");
+    c->dependent = c->sm >= 90 && driver.launch_ex && !(wish && strcmp(wish, "0") == 0);
     CALL("opening the device", context_retain(&c->context, c->device));
     if (!enter(c, e)) return false;
     CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));
@@ -237,6 +262,9 @@ const char *cuda_name(const struct cuda *c) {
 }
 const char *cuda_target(const struct cuda *c) {
     return c->target;
+}
+bool cuda_starts_early(const struct cuda *c) {
+    return c->dependent;
 }
 
 /* ---- memory ---- */
@@ -383,8 +411,18 @@ static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, b
     block[PTX_PARAM_PER] = (uint64_t)per;
     for (size_t i = 0; i < k->n_args; i++) block[PTX_PARAM_ARGS + i] = l->args[i];
     void *params[] = {block};
-    CALL("launching a kernel", launch(f, (unsigned)((workers + of_block - 1) / of_block), 1, 1, PTX_THREADS, 1, 1, 0,
-                                      c->stream, params, NULL));
+    unsigned n_blocks = (unsigned)((workers + of_block - 1) / of_block);
+    if (c->dependent && k->dependent) {
+        struct cu_attribute early = {LAUNCH_PROGRAMMATIC_SERIALIZATION, {1}};
+        struct cu_launch_config config = {.grid = {n_blocks, 1, 1},
+                                          .block = {PTX_THREADS, 1, 1},
+                                          .stream = c->stream,
+                                          .attributes = &early,
+                                          .n_attributes = 1};
+        CALL("launching a kernel", launch_ex(&config, f, params, NULL));
+        return true;
+    }
+    CALL("launching a kernel", launch(f, n_blocks, 1, 1, PTX_THREADS, 1, 1, 0, c->stream, params, NULL));
     return true;
 }
 

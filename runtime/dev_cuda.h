@@ -25,6 +25,7 @@ void cuda_close(struct cuda *c); /* NULL is fine; memory and code not given back
 
 const char *cuda_name(const struct cuda *c);
 const char *cuda_target(const struct cuda *c);    /* the newest target (codegen/target.h) that the device runs */
+bool cuda_starts_early(const struct cuda *c); /* kernels start while those before them end (sm_90 and later) */
 bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs code for sm_NN */
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
 
@@ -55,7 +56,8 @@ struct cuda_launch {
     bool whole;            /* one warp does the tasks of a part, in order */
 };
 
-/* Queues the phases, each behind the one before. */
+/* Queues the phases, each behind the one before: what a kernel reads of the results of those before it is there when it
+ * reads, even where it starts earlier. */
 bool cuda_launch(struct cuda *c, const struct cuda_kernel *k, const struct cuda_launch *l, struct err *e);
 
 /* The sizes in the order of a kernel's dims. */

@@ -18,10 +18,12 @@ export XDG_STATE_HOME=$tmp/state KGEN_THREADS=1
 kg() { call env -u LD_LIBRARY_PATH "$kgen" "$@"; }
 on() { LD_LIBRARY_PATH=$machine call "$kgen" "$@"; }
 through() {
-    KGEN_PTXVM=leaks KGEN_SHIM_DRIVER=$machine/libcuda.so.1 LD_LIBRARY_PATH=$tmp/shim \
+    KGEN_PTXVM=leaks KGEN_SHIM_DRIVER=$machine/libcuda.so.1 LD_LIBRARY_PATH=$tmp/${shim:-shim} \
         call timeout 60 "$kgen" "$@"
 }
-gcc -O1 -shared -fPIC -o "$tmp/libcuda.so.1" verify/gpu/shim.c -ldl && mkdir "$tmp/shim" && mv "$tmp/libcuda.so.1" "$tmp/shim"
+# new_shim DIR FLAGS…: -DNAME=other leaves the function NAME out.
+new_shim() { mkdir "$tmp/$1" && gcc -O1 -shared -fPIC -o "$tmp/$1/libcuda.so.1" "${@:2}" verify/gpu/shim.c -ldl; }
+new_shim shim
 # With f32 activations two devices write the same text.
 run=(run -m $model --raw --act f32 -p abc -n 6)
 
@@ -170,13 +172,30 @@ for kernel in $kernels; do
 done
 [ "${damaged:-0}" -ge 10 ]; ok "damage_was_done"
 
+# ---- dependent launches: the machine finds a kernel that does not wait for the ones before it, and without them, or where
+# the device has none, the same text is written ----
+for kernel in $kernels; do
+    case $kernel in *rmsnorm* | *linear* | argmax*) ;; *) continue ;; esac
+    KGEN_SHIM_DAMAGE="$kernel:griddepcontrol.wait;:/*                */" through "${run[@]}" --device cuda
+    [ $status_of = 1 ] && grep -qF "ptxvm: missing griddepcontrol.wait: kernel $kernel," "$tmp/err"; ok "a_missing_wait_is_found_in_$kernel"
+    hasty=$((${hasty:-0} + 1))
+done
+[ "${hasty:-0}" -ge 3 ]; ok "waits_were_removed"
+KGEN_DEPENDENT_LAUNCH=0 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "dependent_launches_can_be_turned_off"
+KGEN_PTXVM_ARCH=89 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "older_devices_launch_plainly"
+new_shim older -DcuLaunchKernelEx=without
+shim=older KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'cuLaunchKernel ' "$tmp/count"; ok "older_drivers_launch_plainly"
+
 # ---- every driver call fails once ----
 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q ptxvm: "$tmp/err"; ok "nothing_leaks"
 # Functions that give something back, and those that name an error, are asked nothing more: their failure changes nothing.
 while read -r name calls; do
     case $name in
-    cuMemAlloc_v2) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel) code=701 ;;
+    cuMemAlloc_v2) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel*) code=701 ;;
     cuStreamSynchronize) code=719 ;; cuStreamEndCapture) code=901 ;; *) code=999 ;;
     esac
     for at in 1 "$calls"; do

@@ -47,8 +47,9 @@ on_machine bench/gpu.sh --tiny --out "$tmp/results"; [ $status_of = 0 ] && grep 
 holds 'r["ok"] and r["likelihoods_equal"] == [2, 2] and r["api_tests"][0] == r["api_tests"][1] > 20'; ok "checks_are_in_the_results"
 holds 'len(r["verify"]["rows"]) > 0 and all(x["failures"] == 0 for x in r["verify"]["rows"])'; ok "verification_is_in_the_results"
 holds 'r["model"]["tg"][0] > 0 and r["model"]["prompts"][0]["ms"] > 0 and r["model"]["batches"][0]["tokens"] == 2'; ok "speeds_are_in_the_results"
+holds 'r["plain_launches"]["tg"][0] > 0'; ok "speeds_with_plain_launches_are_in_the_results"
 holds 'len(r["kernels"]) == 3 and all(k["results"][0]["bytes_per_s"] > 0 for k in r["kernels"])'; ok "kernels_are_in_the_results"
-grep -q '^| decode |' "$tmp/results/table.md" && grep -q '^| linear ' "$tmp/results/table.md"; ok "table"
+grep -q '^| decode |' "$tmp/results/table.md" && grep -q '^| decode, plain launches |' "$tmp/results/table.md" && grep -q '^| linear ' "$tmp/results/table.md"; ok "table"
 grep -q 'rmsnorm' "$tmp/results/profile.txt"; ok "profile"
 stored=build/gpu/expected/llama-mixed.f32.json
 cp $stored "$tmp/stored"

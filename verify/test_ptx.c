@@ -135,6 +135,52 @@ static void float32_uses_no_small_products(void **state) {
     }
 }
 
+/* From sm_90 on: once in each function successors may start, then what no launch writes is asked for, then it is waited;
+ * before that nothing is stored, and nothing loaded but run-time sizes. What others write is never read as a constant. */
+static void kernels_wait_for_what_others_write(void **state) {
+    (void)state;
+    static const struct {
+        const char *kernel, *format, *shape;
+        bool ahead; /* it has weights to ask for */
+    } rows[] = {{"linear", "q4_k", "act=q8", true},         {"linear", "q4_k", "act=q8,tok=512", true},
+                {"linear", "q8_0", "act=f32", true},        {"norm_qkv", "q4_k", "act=q8", true},
+                {"swiglu_ffn", "q8_0", "act=q8", true},     {"attention", "f32", NULL, false},
+                {"rmsnorm", NULL, NULL, false},             {"kv_append", "f32", NULL, false},
+                {"argmax", NULL, NULL, false}};
+    static const char let[] = "griddepcontrol.launch_dependents;", wait[] = "griddepcontrol.wait;";
+    static const char *const targets[] = {"sm_90", "sm_120a"};
+    struct target old = find("sm_89");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const char *kernel = rows[i].kernel, *format = rows[i].format;
+        struct buf ptx = ptx_of(kernel, format, rows[i].shape, &old);
+        expect(&ptx, kernel, format, "griddepcontrol", false);
+        expect(&ptx, kernel, format, "prefetch", false);
+        buf_free(&ptx);
+        for (size_t k = 0; k < sizeof targets / sizeof *targets; k++) {
+            struct target t = find(targets[k]);
+            ptx = ptx_of(kernel, format, rows[i].shape, &t);
+            size_t n = count(ptx.data, ".entry");
+            assert_int_equal(count(ptx.data, let), n);
+            assert_int_equal(count(ptx.data, wait), n);
+            expect(&ptx, kernel, format, "prefetch.global.L2", rows[i].ahead);
+            if (!rows[i].ahead) assert_int_equal(count(ptx.data, "ld.global.nc"), count(ptx.data, "ld.global.nc.b64"));
+            char *at = ptx.data;
+            while ((at = strstr(at, ".entry"))) {
+                char *end = strstr(at, wait);
+                assert_true(strstr(at, let) < end);
+                *end = 0;
+                assert_int_equal(count(at, "ld.global"), count(at, "ld.global.nc.b64"));
+                assert_int_equal(count(at, "\tst."), 0);
+                assert_int_equal(count(at, "atom"), 0);
+                at = end + 1;
+                char *next = strstr(at, ".entry");
+                assert_true(!strstr(at, "prefetch") || (next && strstr(at, "prefetch") > next));
+            }
+            buf_free(&ptx);
+        }
+    }
+}
+
 /* ---- ptxas ---- */
 
 static bool have_ptxas(void) {
@@ -340,6 +386,7 @@ int main(void) {
         cmocka_unit_test(quantized_products_use_integer_units_and_the_read_only_path),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),
+        cmocka_unit_test(kernels_wait_for_what_others_write),
         cmocka_unit_test(what_a_warp_cannot_do_is_refused),
         cmocka_unit_test(kernels_stay_within_their_budget),
     };

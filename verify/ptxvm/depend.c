@@ -14,7 +14,8 @@
 
 static _Atomic bool watching; /* some program has dependent grids, or code for them */
 static _Atomic u32 last_number;
-static _Atomic(atomic_uint *) writers; /* a launch's number for each 4 bytes of the arena; pages come as they are touched */
+static _Atomic(atomic_uint *)
+    writers; /* a launch's number for each 4 bytes of the arena; pages come as they are touched */
 static pthread_mutex_t mapping = PTHREAD_MUTEX_INITIALIZER;
 
 void vm_depend_watch(void) {
@@ -24,8 +25,8 @@ void vm_depend_watch(void) {
 static bool map_writers(void) {
     pthread_mutex_lock(&mapping);
     if (!atomic_load(&writers)) {
-        void *p = mmap(NULL, vm_arena_bytes + 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
+        void *p =
+            mmap(NULL, vm_arena_bytes + 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (p != MAP_FAILED) atomic_store(&writers, p);
     }
     pthread_mutex_unlock(&mapping);

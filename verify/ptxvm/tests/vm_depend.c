@@ -1,4 +1,5 @@
-/* Dependent grids: what one may touch ahead of its griddepcontrol.wait, and what the checker says where it does more. */
+/* Dependent grids: what one may touch ahead of its griddepcontrol.wait, and what the checker says where it does more.
+ */
 #include "verify/ptxvm/tests/vm_test.h"
 
 /* Each: (x, y, z). x is written by nobody, `produce` writes y, `others` z. */
@@ -12,16 +13,18 @@
 static const char text[] = ".version 7.8\n.target sm_90\n.address_size 64\n" KERNEL(
     "produce", "griddepcontrol.launch_dependents;\ngriddepcontrol.wait;\nst.global.b32 [%y], %t;\n")
     KERNEL("early", "ld.global.b32 %v, [%y];\ngriddepcontrol.wait;\nst.global.b32 [%z], %v;\n")
-    KERNEL("late", "griddepcontrol.wait;\nld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
-    KERNEL("constant", "griddepcontrol.wait;\nld.global.nc.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
-    KERNEL("weights", "ld.global.nc.b32 %v, [%x];\ngriddepcontrol.wait;\nst.global.b32 [%z], %v;\n")
-    KERNEL("early_store", "st.global.b32 [%y], %t;\ngriddepcontrol.wait;\n")
-    KERNEL("early_atomic", "atom.global.add.u32 %v, [%y], 1;\ngriddepcontrol.wait;\n")
-    KERNEL("never_waits", "ld.global.b32 %v, [%x];\nst.global.b32 [%z], %v;\n")
-    KERNEL("one_waits", "setp.ne.u32 %p, %t, 0;\n@%p bra JOIN;\ngriddepcontrol.wait;\nJOIN:\nbar.sync 0;\n"
-                        "ld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
-    KERNEL("one_waits_alone", "setp.ne.u32 %p, %t, 0;\n@%p bra JOIN;\ngriddepcontrol.wait;\nJOIN:\n"
-                              "ld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n");
+        KERNEL("late", "griddepcontrol.wait;\nld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
+            KERNEL("constant", "griddepcontrol.wait;\nld.global.nc.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
+                KERNEL("weights", "ld.global.nc.b32 %v, [%x];\ngriddepcontrol.wait;\nst.global.b32 [%z], %v;\n")
+                    KERNEL("early_store", "st.global.b32 [%y], %t;\ngriddepcontrol.wait;\n")
+                        KERNEL("early_atomic", "atom.global.add.u32 %v, [%y], 1;\ngriddepcontrol.wait;\n")
+                            KERNEL("never_waits", "ld.global.b32 %v, [%x];\nst.global.b32 [%z], %v;\n") KERNEL(
+                                "one_waits",
+                                "setp.ne.u32 %p, %t, 0;\n@%p bra JOIN;\ngriddepcontrol.wait;\nJOIN:\nbar.sync 0;\n"
+                                "ld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n")
+                                KERNEL("one_waits_alone",
+                                       "setp.ne.u32 %p, %t, 0;\n@%p bra JOIN;\ngriddepcontrol.wait;\nJOIN:\n"
+                                       "ld.global.b32 %v, [%y];\nst.global.b32 [%z], %v;\n");
 
 #define MISSING "missing griddepcontrol.wait"
 #define CONSTANT "read-only load of what changes"

@@ -27,7 +27,7 @@ static inline void fuzz_one(const char *text, size_t len) {
         vm_mem_set(data, 1, 1, 4096, 1, 0);
         for (unsigned k = 0; k < info->n_params; k++)
             memcpy(params + info->params[k].off, &data, info->params[k].bytes < 8 ? info->params[k].bytes : 8);
-        struct vm_launch_params p = {{2, 1, 1}, {40, 1, 1}, {0, 0, 0}, 256, params, sizeof params, false};
+        struct vm_launch_params p = {{2, 1, 1}, {40, 1, 1}, {0, 0, 0}, 256, params, sizeof params, false, false, NULL};
         struct vm_fault fault;
         vm_launch(f, &p, &fault, NULL);
         vm_mem_free(data);

@@ -40,7 +40,7 @@ static int run_with_maps(const char *name, struct dims b, const struct vm_tensor
     memcpy(bytes + i->params[0].off, p, sizeof *p);
     memcpy(bytes + i->params[1].off, q, sizeof *q);
     for (int k = 0; k < n; k++) memcpy(bytes + i->params[2 + k].off, &rest[k], i->params[2 + k].bytes);
-    struct vm_launch_params lp = {{1, 1, 1}, {b.x, b.y, b.z}, {0, 0, 0}, 0, bytes, sizeof bytes, false};
+    struct vm_launch_params lp = {{1, 1, 1}, {b.x, b.y, b.z}, {0, 0, 0}, 0, bytes, sizeof bytes, false, false, NULL};
     return vm_launch(f, &lp, fault, NULL);
 }
 

@@ -430,7 +430,7 @@ static void t_by_value(void **u) {
     memcpy(bytes + info->params[0].off, &p, sizeof p);
     memcpy(bytes + info->params[1].off, &q, sizeof q);
     memcpy(bytes + info->params[2].off, &dy, 8);
-    struct vm_launch_params lp = {{1, 1, 1}, {32, 1, 1}, {0, 0, 0}, 0, bytes, sizeof bytes, false};
+    struct vm_launch_params lp = {{1, 1, 1}, {32, 1, 1}, {0, 0, 0}, 0, bytes, sizeof bytes, false, false, NULL};
     struct vm_fault fault;
     assert_int_equal(vm_launch(f, &lp, &fault, NULL), 0);
     fetch(y, dy, sizeof y);

@@ -244,7 +244,7 @@ static void t_clusters(void **unused) {
     uint64_t d = device(sizeof y, NULL);
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         const uint32_t *c = shapes[k];
-        struct vm_launch_params p = {{4, 6, 2}, {1, 1, 1}, {c[0], c[1], c[2]}, 0, &d, sizeof d, false};
+        struct vm_launch_params p = {{4, 6, 2}, {1, 1, 1}, {c[0], c[1], c[2]}, 0, &d, sizeof d, false, false, NULL};
         struct vm_fault fault;
         if (vm_launch(f, &p, &fault, NULL)) fail_msg("%s", fault.text);
         fetch(y, d, sizeof y);
@@ -263,7 +263,7 @@ static void t_clusters(void **unused) {
         }
     }
     struct vm_launch_params p = {{4, 6, 2}, {1, 1, 1}, {3, 1, 1}, 0,
-                                 &d,        sizeof d,  false}; /* does not divide the grid */
+                                 &d,        sizeof d, false, false, NULL}; /* does not divide the grid */
     struct vm_fault fault;
     assert_int_equal(vm_launch(f, &p, &fault, NULL), VM_INVALID_VALUE);
     vm_module_free(m);

@@ -83,7 +83,7 @@ static int run_copy(const struct copy *c, const char *name, struct vm_fault *fau
     memcpy(args, &c->map, 128);
     memcpy(args + 128, &d_box, 8);
     memcpy(args + 136, &d_in, 8);
-    struct vm_launch_params p = {{1, 1, 1}, {32, 1, 1}, {0, 0, 0}, 0, args, sizeof args, false};
+    struct vm_launch_params p = {{1, 1, 1}, {32, 1, 1}, {0, 0, 0}, 0, args, sizeof args, false, false, NULL};
     int r = vm_launch(f, &p, fault, NULL);
     vm_mem_free(d_in);
     vm_module_free(m);

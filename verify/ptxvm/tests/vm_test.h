@@ -65,7 +65,8 @@ static inline int launch_full(struct vm_module *m, const char *name, struct dims
     unsigned char p[4096] = {0};
     assert_int_equal((int)i->n_params, n);
     for (int k = 0; k < n; k++) memcpy(p + i->params[k].off, &args[k], i->params[k].bytes < 8 ? i->params[k].bytes : 8);
-    struct vm_launch_params lp = {{g.x, g.y, g.z}, {b.x, b.y, b.z}, {0, 0, 0}, dynamic, p, sizeof p, cooperative};
+    struct vm_launch_params lp = {{g.x, g.y, g.z}, {b.x, b.y, b.z}, {0, 0, 0}, dynamic, p,
+                                  sizeof p,        cooperative,     false,     NULL};
     struct vm_fault own;
     return vm_launch(f, &lp, fault ? fault : &own, c);
 }
