@@ -147,6 +147,8 @@ function C:line(x, n)
   elseif x.op == "load" then n.loads = (n.loads or 0) + 1
   elseif x.op == "store" or x.op == "storem" then n.stores = (n.stores or 0) + 1
   elseif x.op == "dot4" then n.dots = (n.dots or 0) + 1
+  elseif x.op == "tiledot" then -- a row of A, B or C is a register's worth
+    n.loads, n.stores = (n.loads or 0) + 32, (n.stores or 0) + 16
   elseif is_vector(x.ty) and float_ops[x.op] then n.floats = (n.floats or 0) + float_ops[x.op]
   elseif is_vector(x.ty) and vector_ops[x.op] then n.others = (n.others or 0) + 1
   elseif x.op == "hsum" or x.op == "hmax" then n.others = (n.others or 0) + 8

@@ -403,7 +403,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     end
   end
   local in_tile = panels.fits(self, map, used) and map.tile or {}
-  self.panel = nil
+  self.panel, em.in_step = nil, nil
   local axes, by_name, sizes = {}, {}, first.sizes
   for _, var in ipairs(first.axes) do
     local ax = { var = var, static = E.int_const(var.len), lo = i(0), hi = self:lower(var.len) }
@@ -430,8 +430,8 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
     local size = not ax.static and in_tile[var.axis]
     if size then
-      ax.tile = { size = size, leave = function() self.panel = nil end,
-                  enter = function(any, at) self.panel = panels.new(any, at, size) end }
+      ax.tile = { size = size, leave = function() self.panel, em.in_step = nil, nil end,
+                  enter = function(any, at) self.panel, em.in_step = panels.new(any, at, size), panels.IN_STEP end }
     end
     axes[#axes + 1] = ax
     by_name[var.axis] = ax

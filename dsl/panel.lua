@@ -18,6 +18,7 @@ local add, mul = E.iadd, E.imul
 local function i(x) return E.int(x) end
 
 local LANES = 16
+M.IN_STEP = 4 -- sums continued together: beside the accumulators of 16 tokens there are 16 registers left
 local MOST_BYTES = 512 * 1024 -- of a function's panels
 
 -- The runs that one product sums over, longest first.

@@ -1,5 +1,5 @@
-/* The emulator of AMX (verify/amx), instruction by instruction, against plain sums; and tiledot as compiled for
- * x86-64-v4-amx. On a machine with AMX the same code runs on the hardware: then it is the model that is checked. */
+/* The emulator of AMX (verify/amx), instruction by instruction, against plain sums; and tiledot, kernels and models for
+ * x86-64-v4-amx, whose results are the bits of its class. On a machine with AMX all of it runs on the hardware. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,9 +16,11 @@
 
 #include "codegen/ir.h"
 #include "codegen/target.h"
+#include "runtime/session.h"
 #include "verify/amx/emulator.h"
 #include "verify/codegen_help.h"
 #include "verify/ir_random.h"
+#include "verify/parity.h"
 
 #define AMX __attribute__((target("amx-tile,amx-int8")))
 
@@ -196,6 +198,14 @@ static void compiled_products_are_exact(void **state) {
     }
 }
 
+/* What is found is what an emulator or the processor brings. */
+static void native_code_uses_tiles(void **state) {
+    (void)state;
+    struct target t = find("native");
+    assert_true(t.features & FEAT_AMX);
+    assert_non_null(strstr(t.cpu_features, "+amx-int8"));
+}
+
 /* Registers are configured once a function, where it has products, and given up at its end. */
 static void functions_without_products_have_no_tiles(void **state) {
     (void)state;
@@ -217,6 +227,78 @@ static void functions_without_products_have_no_tiles(void **state) {
     buf_free(&plain);
 }
 
+/* ---- kernels and models ---- */
+
+/* Every integer format at odd shapes: against the reference; and since a launch of few tokens goes by dot4, the parts
+ * of a launch against the whole, bit by bit. */
+static void kernels_compute_their_algebra(void **state) {
+    (void)state;
+    amx_emulate();
+    static const char *const kernels[] = {"linear", "norm_qkv", "swiglu_ffn"};
+    struct parity_options o = {.target = "x86-64-v4-amx", .kernels = kernels, .n_kernels = 3, .seed = 5, .quick = true};
+    struct parity_report r;
+    struct err e;
+    if (!parity_run(&o, NULL, NULL, &r, &e)) fail_msg("%s", e.msg);
+    for (size_t i = 0; i < r.n_failures; i++) printf("# %s\n", r.failures[i]);
+    assert_int_equal(r.n_failures, 0);
+    size_t cases = 0;
+    for (size_t i = 0; i < r.n_rows; i++) cases += r.rows[i].cases;
+    assert_true(cases > 500);
+    parity_free(&r);
+}
+
+enum { N_TOKENS = 41, N_OUT = 9 }; /* two tiles of tokens and a rest */
+
+struct logits {
+    float *rows;
+    int64_t n_vocab, n;
+};
+
+static bool keep(void *ctx, int64_t pos, const float *row, struct err *e) {
+    (void)pos, (void)e;
+    struct logits *l = ctx;
+    memcpy(l->rows + l->n_vocab * l->n++, row, (size_t)l->n_vocab * sizeof *row);
+    return true;
+}
+
+/* The last N_OUT logits of a prompt, then those of three tokens of the answer. */
+static struct logits logits_of(const char *path, const char *target) {
+    struct model_options o = {.path = path, .act = "q8", .target = target, .n_threads = 2, .no_cache = true};
+    struct model *m;
+    struct session *s;
+    struct err e;
+    if (!model_open(&o, &m, &e) || !session_open(m, 0, &s, &e)) fail_msg("%s", e.msg);
+    struct logits l = {.rows = mem_new((N_OUT + 3) * (size_t)m->n_vocab * sizeof(float)), .n_vocab = m->n_vocab};
+    int32_t ids[N_TOKENS];
+    for (int i = 0; i < N_TOKENS; i++) ids[i] = (int32_t)((i * 37 + 5) % m->n_vocab);
+    if (!session_eval(s, ids, N_TOKENS, N_OUT, keep, &l, &e)) fail_msg("%s", e.msg);
+    for (int i = 0; i < 3; i++)
+        if (!session_argmax(s, ids, &e) || !session_eval(s, ids, 1, 1, keep, &l, &e)) fail_msg("%s", e.msg);
+    assert_int_equal(l.n, N_OUT + 3);
+    session_close(s);
+    model_close(m);
+    return l;
+}
+
+static void models_give_the_bits_of_their_class(void **state) {
+    (void)state;
+    amx_emulate();
+    static const char *const models[] = {"llama-mixed", "qwen2", "gemma3-hd256"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "verify/data/families/%s.gguf", models[i]);
+        struct logits want = logits_of(path, "x86-64-v4-vnni");
+        uint64_t before = amx_emulated(AMX_TDPBSUD);
+        struct logits got = logits_of(path, "x86-64-v4-amx");
+        if (getenv("AMX_REPORT")) printf("# %s: %d products\n", models[i], (int)(amx_emulated(AMX_TDPBSUD) - before));
+        if (before) assert_true(amx_emulated(AMX_TDPBSUD) > before); /* else the hardware did them */
+        assert_int_equal(want.n_vocab, got.n_vocab);
+        assert_memory_equal(want.rows, got.rows, (size_t)(want.n * want.n_vocab) * sizeof *want.rows);
+        mem_free(want.rows);
+        mem_free(got.rows);
+    }
+}
+
 int main(void) {
     struct target t = find("x86-64-v4-amx");
     if (!target_runs_here(&t)) {
@@ -228,7 +310,10 @@ int main(void) {
         cmocka_unit_test(tiles_move_through_every_address),
         cmocka_unit_test(mistakes_end_the_process),
         cmocka_unit_test(compiled_products_are_exact),
+        cmocka_unit_test(native_code_uses_tiles),
         cmocka_unit_test(functions_without_products_have_no_tiles),
+        cmocka_unit_test(kernels_compute_their_algebra),
+        cmocka_unit_test(models_give_the_bits_of_their_class),
     };
     return cmocka_run_group_tests_name("amx", tests, NULL, NULL);
 }

@@ -84,6 +84,15 @@ is(count(tiles, { tok = 1 }, nil, { "tok" }).loads, 2, "a token runs the rest al
 is(count(tiles, { tok = 27 }, nil, { "tok" }).loads, 3 + 2 * 3, "tiles and the rest")
 is(count(tiles, { tok = 16 }, { times = 2, per = 8, dim = "tok" }, { "tok" }).loads, 2 * 2 * 2, "tasks over a run-time axis")
 
+is(count([[
+kgen-ir 1
+func @f
+  %1:ptr = ws
+  %2:i64 = const 0
+  tiledot %1, %2, %1, %2, %1, %2 m16n16k32.s8u8 stride 64
+end
+]]).slots, 48, "a product of tiles loads 32 rows and stores 16")
+
 -- Real kernels.
 local main, lower, graph = require "dsl.main", require "dsl.lower", require "dsl.graph"
 local list = { "kernels.lua" }
@@ -104,6 +113,10 @@ is(linear({ toks = 8 }, 24).dots, one.dots, "tiles do not change their number")
 local eight = linear({ toks = 8 }, 24)
 is(eight.loads < one.loads and eight.others < one.others and eight.slots < one.slots, true, "a tile of tokens shares loads and unpacking")
 is(linear({ toks = 16, rows = 4 }, 24).dots, one.dots, "nor do rows computed together")
+
+target.tiledot = true
+is(linear({ toks = 8 }, 24).dots, 8 * 256 * 512 // 64, "where there are tile registers, 16 of 24 tokens go through them")
+target.tiledot = nil
 
 local candidates = main.candidates { spec = made.spec, target = target, runs = { made.run }, dots = 1 }
 local ranked = true

@@ -11,7 +11,8 @@
 
 #include "verify/parity_case.h"
 
-/* x86-64-v4 for all; v3, whose registers and instructions differ most, for the products. */
+/* x86-64-v4 for all; for products v3, whose registers and instructions differ most, and AMX, whose tokens go by tiles.
+ */
 static const struct golden {
     const char *kernel, *target, *fmt[3], *act, *label;
 } goldens[] = {
@@ -24,6 +25,8 @@ static const struct golden {
     {"linear", "x86-64-v4", {"q4_1"}, "f32", "linear.q4_1.f32"},
     {"linear", "x86-64-v4", {"f16"}, "f32", "linear.f16.f32"},
     {"linear", "x86-64-v3", {"q4_1"}, "q8", "linear.q4_1.q8"},
+    {"linear", "x86-64-v4-amx", {"q4_k"}, "q8", "linear.q4_k.q8"},
+    {"linear", "x86-64-v4-amx", {"q6_k"}, "q8", "linear.q6_k.q8"},
     {"add", "x86-64-v4", {0}, NULL, "add"},
     {"add_bias", "x86-64-v4", {0}, NULL, "add_bias"},
     {"silu_mul", "x86-64-v4", {0}, NULL, "silu_mul"},
