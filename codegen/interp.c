@@ -373,17 +373,18 @@ static bool tile_address(const struct interp *in, const struct ir_op *op, int ba
 }
 
 static bool run_tiledot(const struct interp *in, const struct ir_op *op) {
-    unsigned k = ir_tile_shapes[op->imm].k;
+    const struct ir_tile_shape *shape = &ir_tile_shapes[op->imm];
     uint8_t *c, *a, *b;
     if (!tile_address(in, op, 0, 64, &c) || !tile_address(in, op, 2, 4, &a) || !tile_address(in, op, 4, 64, &b))
         return false;
     for (unsigned i = 0; i < IR_TILE_ROWS; i++)
         for (unsigned j = 0; j < IR_TILE_COLUMNS; j++) {
             int32_t sum = 0; /* at most 64 * 127 * 255 */
-            for (unsigned e = 0; e < k; e++) {
+            for (unsigned e = 0; e < shape->k; e++) {
                 int8_t s = (int8_t)a[(size_t)i * op->stride + e];
                 if (s == -128) return broken(in, op, "a byte of A is -128");
-                sum += s * b[(e / 4 * IR_TILE_COLUMNS + j) * 4 + e % 4];
+                uint8_t u = b[(e / 4 * IR_TILE_COLUMNS + j) * 4 + e % 4];
+                sum += s * (shape->b_signed ? (int8_t)u : u);
             }
             memcpy(c + (i * IR_TILE_COLUMNS + j) * sizeof sum, &sum, sizeof sum);
         }

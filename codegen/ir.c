@@ -15,7 +15,7 @@ const struct ir_mma_shape ir_mma_shapes[IR_N_MMA] = {
 };
 
 const struct ir_tile_shape ir_tile_shapes[IR_N_TILE] = {
-#define X(NAME, text, k) [IR_TILE_##NAME] = {text, k},
+#define X(NAME, text, k, b_signed) [IR_TILE_##NAME] = {text, k, b_signed},
     IR_TILE_SHAPES(X)
 #undef X
 };

@@ -214,12 +214,15 @@ static inline unsigned ir_mma_lane_b(unsigned j, unsigned w) {
 }
 
 /* Products of tiles in memory (tiledot): C[16][16] = A[16][k] . B[k/4][16][4], 32-bit integers from signed bytes by
- * unsigned ones: what a tile register holds of each (Intel 64 and IA-32 Architectures Software Developer's Manual,
- * volume 1, chapter 18). X(enumerator, text, k) */
+ * unsigned or signed ones: what a tile register holds of each (Intel 64 and IA-32 Architectures Software Developer's
+ * Manual, volume 1, chapter 18). X(enumerator, text, k, whether B is signed) */
 #define IR_TILE_SHAPES(X)                                                                                              \
-    X(K16, "m16n16k16.s8u8", 16)                                                                                       \
-    X(K32, "m16n16k32.s8u8", 32)                                                                                       \
-    X(K64, "m16n16k64.s8u8", 64)
+    X(K16_S8U8, "m16n16k16.s8u8", 16, false)                                                                           \
+    X(K32_S8U8, "m16n16k32.s8u8", 32, false)                                                                           \
+    X(K64_S8U8, "m16n16k64.s8u8", 64, false)                                                                           \
+    X(K16_S8S8, "m16n16k16.s8s8", 16, true)                                                                            \
+    X(K32_S8S8, "m16n16k32.s8s8", 32, true)                                                                            \
+    X(K64_S8S8, "m16n16k64.s8s8", 64, true)
 
 enum ir_tile {
 #define X(NAME, ...) IR_TILE_##NAME,
@@ -231,6 +234,7 @@ enum ir_tile {
 struct ir_tile_shape {
     const char *name;
     uint8_t k;
+    bool b_signed;
 };
 extern const struct ir_tile_shape ir_tile_shapes[IR_N_TILE];
 enum { IR_TILE_ROWS = 16, IR_TILE_COLUMNS = 16 };

@@ -20,7 +20,7 @@ static LLVMValueRef i8_const(struct emitter *em, unsigned n) {
 static LLVMValueRef config(struct emitter *em) {
     uint8_t bytes[CONFIG_BYTES] = {1};
     for (unsigned t = 0; t < N_TILES; t++) {
-        unsigned k = t < FIRST_OF_SHAPE ? 0 : ir_tile_shapes[(t - FIRST_OF_SHAPE) / 2].k;
+        unsigned k = t < FIRST_OF_SHAPE ? 0 : 16u << (t - FIRST_OF_SHAPE) / 2;
         bool is_a = t >= FIRST_OF_SHAPE && t % 2 == 0, is_b = t >= FIRST_OF_SHAPE && t % 2 == 1;
         bytes[CONFIG_COLUMNS + 2 * t] = (uint8_t)(is_a ? k : 4 * IR_TILE_COLUMNS);
         bytes[CONFIG_ROWS + t] = (uint8_t)(is_b ? k / 4 : IR_TILE_ROWS);
@@ -56,11 +56,13 @@ static void tile_memory(struct emitter *em, const char *name, unsigned tile, LLV
 }
 
 void amx_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
-    unsigned of_c = em->n_tiledots++ % FIRST_OF_SHAPE, of_a = FIRST_OF_SHAPE + 2 * (unsigned)op->imm, of_b = of_a + 1;
+    const struct ir_tile_shape *shape = &ir_tile_shapes[op->imm];
+    unsigned of_a = FIRST_OF_SHAPE + (shape->k == 16 ? 0 : shape->k == 32 ? 2 : 4), of_b = of_a + 1;
+    unsigned of_c = em->n_tiledots++ % FIRST_OF_SHAPE;
     llvm_call(em, "llvm.x86.tilezero", NULL, 1, (LLVMValueRef[]){i8_const(em, of_c)});
     tile_memory(em, "llvm.x86.tileloadd64", of_a, a, op->stride);
     tile_memory(em, "llvm.x86.tileloadd64", of_b, b, 4 * IR_TILE_COLUMNS);
-    llvm_call(em, "llvm.x86.tdpbsud", NULL, 3,
+    llvm_call(em, shape->b_signed ? "llvm.x86.tdpbssd" : "llvm.x86.tdpbsud", NULL, 3,
               (LLVMValueRef[]){i8_const(em, of_c), i8_const(em, of_a), i8_const(em, of_b)});
     tile_memory(em, "llvm.x86.tilestored64", of_c, c, 4 * IR_TILE_COLUMNS);
 }

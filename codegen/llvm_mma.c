@@ -49,19 +49,25 @@ static LLVMValueRef load(struct emitter *em, LLVMTypeRef type, LLVMValueRef at, 
     return v;
 }
 
-/* One row of C: `a` and `c` point to its rows of A and C. */
-static void tile_row(struct emitter *em, unsigned k, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
+/* One row of C: `a` and `c` point to its rows of A and C. Signed bytes of B are 128 less than dot4's unsigned ones. */
+static void tile_row(struct emitter *em, const struct ir_tile_shape *s, LLVMValueRef c, LLVMValueRef a,
+                     LLVMValueRef b) {
     struct ir_type row = ir_type_of(IR_I32, IR_TILE_COLUMNS);
     LLVMTypeRef type = llvm_type(em, row), i32 = LLVMInt32TypeInContext(em->ctx);
-    LLVMValueRef sum = llvm_const(em, row, 0);
+    LLVMValueRef sum = llvm_const(em, row, 0), less = sum, half = llvm_const(em, row, 0x80808080);
     unsigned every[IR_TILE_COLUMNS] = {0};
-    for (unsigned w = 0; w < k / 4; w++) {
+    for (unsigned w = 0; w < s->k / 4; w++) {
         LLVMValueRef word =
             LLVMBuildInsertElement(em->b, LLVMGetPoison(type), load(em, i32, a, 4 * w, 4), LLVMConstInt(i32, 0, 0), "");
         word = llvm_shuffle(em, word, LLVMGetPoison(type), every, IR_TILE_COLUMNS);
-        sum = llvm_dot4(em, (LLVMValueRef[]){sum, load(em, type, b, 64 * w, 64), word}, IR_TILE_COLUMNS, 255);
+        LLVMValueRef bytes = load(em, type, b, 64 * w, 64);
+        if (s->b_signed) {
+            bytes = LLVMBuildXor(em->b, bytes, half, "");
+            less = llvm_dot4(em, (LLVMValueRef[]){less, half, word}, IR_TILE_COLUMNS, 128);
+        }
+        sum = llvm_dot4(em, (LLVMValueRef[]){sum, bytes, word}, IR_TILE_COLUMNS, 255);
     }
-    LLVMSetAlignment(LLVMBuildStore(em->b, sum, c), 64);
+    LLVMSetAlignment(LLVMBuildStore(em->b, LLVMBuildSub(em->b, sum, less, ""), c), 64);
 }
 
 void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
@@ -72,7 +78,7 @@ void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef 
     LLVMValueRef i = LLVMBuildPhi(em->b, i64, "");
     LLVMValueRef row = LLVMBuildMul(em->b, i, LLVMConstInt(i64, 4 * IR_TILE_COLUMNS, 0), "");
     LLVMValueRef from = LLVMBuildMul(em->b, i, LLVMConstInt(i64, op->stride, 0), "");
-    tile_row(em, ir_tile_shapes[op->imm].k, llvm_byte_offset(em, c, row), llvm_byte_offset(em, a, from), b);
+    tile_row(em, &ir_tile_shapes[op->imm], llvm_byte_offset(em, c, row), llvm_byte_offset(em, a, from), b);
     LLVMValueRef next = LLVMBuildAdd(em->b, i, LLVMConstInt(i64, 1, 0), "");
     LLVMValueRef more = LLVMBuildICmp(em->b, LLVMIntULT, next, LLVMConstInt(i64, IR_TILE_ROWS, 0), "");
     LLVMAddIncoming(i, (LLVMValueRef[]){LLVMConstInt(i64, 0, 0), next}, (LLVMBasicBlockRef[]){before, body}, 2);

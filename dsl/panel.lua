@@ -6,8 +6,9 @@
 -- in every bit. So the results are those of the class.
 --
 -- A: the tokens' codes where they lie in their records, one record a row. B: the codes of a tile of rows, unpacked to bytes
--- once a task into a panel on the function's stack, [element / 4][row][element % 4], and used for all tiles of tokens. C: on
--- the stack, a buffer for each product that stands in the text; its row t is token t's dots, in the lanes of the rows.
+-- less their bias once a task, into a panel on the function's stack, [element / 4][row][element % 4], and used for all tiles
+-- of tokens. C: on the stack, a buffer for each product that stands in the text; its row t is token t's dots, in the lanes of
+-- the rows.
 
 local E = require "dsl.expr"
 local access = require "dsl.access"
@@ -44,6 +45,13 @@ function M.new(any, first, tokens)
   return { any = any, places = places }
 end
 
+-- Four codes less their bias, as signed bytes: no byte carries into the next, since a code is at most 127 more than the bias.
+local function less_bias(bias, codes)
+  if bias == 0 then return codes end
+  if bias < 128 then codes = access.i32op("iadd32", codes, access.iconst((128 - bias) * 0x01010101)) end
+  return access.i32op("ixor", codes, access.iconst(0x80808080))
+end
+
 -- The panel of the tile of rows that `row` names in lanes.
 local function panel(X, weight, row)
   local n = weight.dims[#weight.dims].size
@@ -59,7 +67,7 @@ local function panel(X, weight, row)
         local at = add(k, i(e))
         list[#list + 1] = { base = base, name = base, storage = "i32", lanes = LANES,
                             off = add(mul(at, i(LANES)), mul(E.lane_var(LANES), i(4))),
-                            value = access.plane_groups(weight, row, at) }
+                            value = less_bias(L.bias, access.plane_groups(weight, row, at)) }
       end
       em:stores(list)
     end
@@ -71,11 +79,13 @@ local function panel(X, weight, row)
   return p
 end
 
--- The integer dot of g codes from element `k` of token `token`'s record and from element `e` of the rows on, without what the
--- codes' bias adds; nil where it is no product of tiles.
+-- The integer dot of g codes from element `k` of token `token`'s record and from element `e` of the rows on; nil where it is
+-- no product of tiles.
 function M.dot(X, g, weight, row, e, record, token, k)
   local place = X.panel.places[token]
+  local bias = weight.packed.bias
   if not place or g % RUNS[#RUNS] ~= 0 then return nil end
+  if bias > 0 and (bias > 128 or (1 << weight.def.code.width) - 1 - bias > 127) then return nil end
   local b = panel(X, weight, row)
   local sum
   local from = 0
@@ -83,7 +93,7 @@ function M.dot(X, g, weight, row, e, record, token, k)
     while g - from >= run do
       local codes = access.record_codes(record, place.first, add(k, i(from)))
       local c = E.node("tiledot", "ptr", { b, codes, mul(add(e, i(from)), i(LANES)) },
-        ("m16n16k%d.s8u8 stride %d"):format(run, record.stride))
+        ("m16n16k%d.s8%s stride %d"):format(run, bias > 0 and "s8" or "u8", record.stride))
       local dots = E.node("sld", "i32", { c, add(i(4 * LANES * place.row), mul(E.lane_var(LANES), i(4))) })
       sum = sum and access.i32op("iadd32", sum, dots) or dots
       from = from + run

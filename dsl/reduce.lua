@@ -209,10 +209,10 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       local d = access.iconst(0)
       local start = { [kvar] = add(kbase, i(e0)) }
       local token, k = X:lower(E.subst(x.args[1], start)), X:lower(E.subst(x.args[2], start))
+      local in_tile = X.panel and in_panels.dot(X, g, o1, X:lower(E.subst(w.args[1], start)),
+        X:lower(E.subst(w.args[2], start)), o2, token, k)
+      if in_tile then return E.cast("sitofp", "f32", in_tile) end
       if L.bias > 0 then d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), token, k) end
-      local dots = X.panel and in_panels.dot(X, g, o1, X:lower(E.subst(w.args[1], start)), X:lower(E.subst(w.args[2], start)),
-        o2, token, k)
-      if dots then return E.cast("sitofp", "f32", L.bias > 0 and access.i32op("iadd32", dots, d) or dots) end
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
         local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))

@@ -296,7 +296,7 @@ int32_t ir_tile_element(const uint8_t *in, int shape, uint32_t trip, unsigned ro
     for (unsigned e = 0; e < ir_tile_shapes[shape].k; e++) {
         int8_t a = (int8_t)in[4 * trip + row * IR_TILE_STRIDE + e];
         uint8_t b = in[IR_TILE_AT_B + e / 4 * 64 + column * 4 + e % 4] ^ (uint8_t)(trip >> 8 * (e % 4));
-        sum += (uint32_t)(a * b);
+        sum += (uint32_t)(a * (ir_tile_shapes[shape].b_signed ? (int8_t)b : b));
     }
     return (int32_t)sum;
 }

@@ -17,6 +17,16 @@ else
     skip "objdump" "there is no objdump"
 fi
 
+ir() { call build/kgen emit linear --stage ir --target "$1" --shape "n=32,$2,act=q8"; }
+for shape in W=q4_1,d=512 W=q6_k,d=512 W=iq4_nl,d=512 W=q4_k,d=32768; do
+    ir x86-64-v4-amx $shape; grep -q '^ *tiledot' "$tmp/out"; ok "products_of_tiles_for_$shape"
+done
+# A panel wider than a stack should be, weights that are no codes, a processor without tiles.
+for shape in W=q4_k,d=33024 W=f16,d=512; do
+    ir x86-64-v4-amx $shape; [ "$status_of" = 0 ] && ! grep -q tiledot "$tmp/out"; ok "none_for_$shape"
+done
+ir x86-64-v4-vnni W=q4_k,d=512; [ "$status_of" = 0 ] && ! grep -q tiledot "$tmp/out"; ok "none_without_amx"
+
 if ! grep -q avx512_vnni /proc/cpuinfo; then
     skip "emulated" "the emulator runs on processors with AVX512-VNNI"
     finish

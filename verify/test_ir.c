@@ -461,6 +461,12 @@ static const struct meaning_case meanings[] = {
      "store %11, %3, %12, 0 align 64\nend\ntiledot %1, %4, %2, %4, %3, %4 m16n16k16.s8u8 stride 16\n"
      "%9:i32 = load %1, %10, 844 align 4",
      "i32", (uint32_t)-32},
+    /* the same with B's bytes 255: -1 where they are signed */
+    {"%1:ptr = stack 1024 align 64\n%2:ptr = stack 256 align 64\n%4:i64 = const 0\n%5:i64 = const 256\n"
+     "%10:i64 = const 64\n%6:i32x16 = const -1\nfor %12 = %4 to %5 step 64\nstore %6, %2, %12, 0 align 64\nend\n"
+     "tiledot %1, %4, %2, %4, %2, %4 m16n16k16.s8s8 stride 16\n%7:i32 = load %1, %10, 844 align 4\n"
+     "tiledot %1, %4, %2, %4, %2, %4 m16n16k16.s8u8 stride 16\n%8:i32 = load %1, %10, 844 align 4\n%9:i32 = sub %7, %8",
+     "i32", 16 + 16 * 255},
 };
 
 static uint64_t run_meaning(const struct meaning_case *c, bool optimized) {
