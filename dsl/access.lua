@@ -43,6 +43,21 @@ local function to_f32(n)
 end
 M.to_f32 = to_f32
 
+-- The 16-bit number nearest to x, in its own type: an f16, or the upper half of a float32. What was one already stays.
+function M.nearest(fmt, x)
+  if fmt == "f16" then
+    if x.op == "fpext" then return x.args[1] end
+    if E.fconst(x) == 0 then return E.node("const", "f16", {}, x.imm) end
+    if x.op == "select" then return E.select(x.args[1], M.nearest(fmt, x.args[2]), M.nearest(fmt, x.args[3])) end
+    return E.cast("fptrunc", "f16", x)
+  end
+  local bits = E.cast("bitcast", "i32", x)
+  local odd = i32op("iand", i32op("ilshr", bits, iconst(16)), iconst(1))
+  local up = i32op("iadd32", bits, i32op("iadd32", odd, iconst(0x7fff)))
+  local y = E.cast("bitcast", "f32", i32op("iand", up, iconst(-0x10000)))
+  return E.select(E.cmp("feq", x, x), y, E.f32(0 / 0))
+end
+
 local function and_mask(n, m) return i32op("iand", n, iconst(m)) end
 local function shr(n, k) return k == 0 and n or i32op("ilshr", n, iconst(k)) end
 local function shl(n, k) return k == 0 and n or i32op("ishl", n, iconst(k)) end

@@ -372,6 +372,9 @@ end
 
 function emit_op.hsum(self, s, n) return def(self, s, n.ty, "hsum %s", operand(self, n.args[1], n.imm)) end
 function emit_op.hmax(self, s, n) return def(self, s, n.ty, "hmax %s", operand(self, n.args[1], n.imm)) end
+function emit_op.shuffle(self, s, n)
+  return def(self, s, ir_type(n), "shuffle %s, %s", operand(self, n.args[1]), n.imm)
+end
 function emit_op.extract(self, s, n)
   local a = n.args[1]
   local v = def(self, s, a.ty == "i64" and "i32" or a.ty, "extract %s, %d", operand(self, a), n.imm)

@@ -12,6 +12,7 @@ local formats = require "dsl.formats"
 local emit = require "dsl.emit"
 local tiles = require "dsl.tile"
 local panels = require "dsl.panel"
+local tile_folds = require "dsl.tile_fold"
 
 local M = {}
 
@@ -45,19 +46,8 @@ local function expand_tanh(x)
   return E.fsub(f(1), E.fdiv(f(2), E.fadd(expand_exp(E.fmul(x, f(2))), f(1))))
 end
 
--- The 16-bit number nearest to x, in its own type: an f16, or the upper half of a float32 as an i32. What was one already stays.
-local function nearest(fmt, x)
-  if fmt == "f16" then return x.op == "fpext" and x.args[1] or E.cast("fptrunc", "f16", x) end
-  if x.op == "bitcast" and x.args[1].op == "ishl" then return x end
-  local bits = E.cast("bitcast", "i32", x)
-  local odd = E.node("iand", "i32", { E.node("ilshr", "i32", { bits, access.iconst(16) }), access.iconst(1) })
-  local up = E.node("iadd32", "i32", { bits, E.node("iadd32", "i32", { odd, access.iconst(0x7fff) }) })
-  local y = E.cast("bitcast", "f32", E.node("iand", "i32", { up, access.iconst(-0x10000) }))
-  return E.select(E.cmp("feq", x, x), y, f(0 / 0))
-end
-
 local function expand_rounded(fmt, x)
-  local y = nearest(fmt, x)
+  local y = access.nearest(fmt, x)
   return fmt == "f16" and E.cast("fpext", "f32", y) or y
 end
 
@@ -80,6 +70,8 @@ function X:lower(n)
   local out
   if already[n.op] then
     out = n
+  elseif self.tile and self.tile[n.op] then
+    out = self.tile[n.op](self, n)
   elseif n.op == "load" or n.op == "rload" then
     local o = self:owner_of(n)
     if o then
@@ -856,7 +848,7 @@ function X:schedule(trace, phases)
     for _, g in ipairs(groups) do
       local used = {}
       for _, st in ipairs(g) do arrays_in(self, st.value, {}, used) end
-      put(g.phase, tiles.part(self, g, used) or self:store_part(g))
+      put(g.phase, tiles.part(self, g, used) or tile_folds.part(self, g) or self:store_part(g))
     end
   end
   for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end

@@ -123,6 +123,8 @@ local function carry(tag, ty, lane_like)
   return c
 end
 
+M.carry = carry
+
 -- A loop over var in [lo, hi) with carries; inits and nexts in step. Returns the list of results. merge, where the loop is
 -- split into `parts` that run at the same time: two lists of states -> the list of the merged one; the inits are neutral in it.
 function M.loop(var, lo, hi, carries, inits, nexts, parts, merge)
@@ -511,7 +513,7 @@ vector_mt.__add = lift(function(a, b) return a + b end)
 vector_mt.__sub = lift(function(a, b) return a - b end)
 vector_mt.__mul = lift(function(a, b) return a * b end)
 
-M.vec_lanes = vec_lanes
+M.vec_lanes, M.vector = vec_lanes, vector
 
 function M.fold(X, node)
   local monoid, names = node.monoid, node.fields

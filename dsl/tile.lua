@@ -180,16 +180,21 @@ local function part_of(X, group, used, name)
   return X:close_part { times = n_rows, per = per, dim = "tok" }
 end
 
--- The group as a part; nil where it has no form in tiles.
-function M.part(X, group, used)
-  if not fits(X, group, used) then return nil end
+-- make(name) as a part whose tasks are a warp's each; nil where it finds itself unfit.
+function M.attempt(X, make)
   local outside = X.parted
-  X.parted = "all" -- a warp has a task to itself
-  local ok, part = pcall(part_of, X, group, used, X:part_name())
+  X.parted = "all"
+  local ok, part = pcall(make, X:part_name())
   X.tile, X.parted, X.em.in_step = nil, outside, nil
   if ok then return part end
   if type(part) == "table" and part.no_tiles then return nil end
   error(part, 0)
+end
+
+-- The group as a part; nil where it has no form in tiles.
+function M.part(X, group, used)
+  if not fits(X, group, used) then return nil end
+  return M.attempt(X, function(name) return part_of(X, group, used, name) end)
 end
 
 M.unfit = unfit

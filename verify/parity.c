@@ -467,7 +467,6 @@ static void describe_sizes(const struct parity_shape *s, char *out, size_t cap) 
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].v) at += (size_t)snprintf(out + at, cap - at, "%s%s=%d", at ? " " : "", sizes[i].name, sizes[i].v);
-    if (s->prod) snprintf(out + at, cap - at, " prod=%s", s->prod);
 }
 
 static void add_instances(struct plan *p, const struct parity_kernel *k, const struct parity_shape *base,
@@ -487,6 +486,7 @@ static void add_instances(struct plan *p, const struct parity_kernel *k, const s
         for (int f = 0; f < PARITY_MAX_FMTS && list[i].fmt[f]; f++)
             at += (size_t)snprintf(in->formats + at, sizeof in->formats - at, "%s%s", f ? "," : "", list[i].fmt[f]);
         if (list[i].act) snprintf(in->formats + at, sizeof in->formats - at, "%sact=%s", at ? " " : "", list[i].act);
+        if (list[i].prod) snprintf(in->formats + at, sizeof in->formats - at, " prod=%s", list[i].prod);
         describe_sizes(&list[i], in->sizes, sizeof in->sizes);
     }
 }

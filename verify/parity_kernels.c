@@ -17,7 +17,7 @@ static size_t add_shape(struct parity_shape *list, size_t n, struct parity_shape
         s.runs[0].tok = TOK;
         s.n_runs = 1;
     }
-    s.small = n == 0;
+    s.small = n == 0 || strcmp(list[n - 1].prod ? list[n - 1].prod : "", s.prod ? s.prod : "") != 0;
     list[n] = s;
     return n + 1;
 }
@@ -492,22 +492,23 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
     static const int heads[][4] = {{3, 1, 16, 0},  {9, 3, 64, 40}, {2, 2, 32, 300},
                                    {4, 1, 128, 0}, {4, 2, 80, 0},  {3, 3, 24, 1}}; /* heads, key heads, width, window */
     static const int runs[][2] = {{0, 1}, {0, 17}, {30, 1}, {29, 5}, {31, 1}, {32, 1}, {250, 9}, {255, 1}, {583, 17}};
+    static const char *const prods[] = {NULL, "f16", "bf16"};
+    bool half = strcmp(base->fmt[0], "f16") == 0;
     size_t n = 0;
-    for (size_t i = 0; i < (quick ? 2 : 6); i++) {
-        struct parity_shape s = *base;
-        s.nh = heads[i][0];
-        s.nkv = heads[i][1];
-        s.hd = heads[i][2];
-        s.window = heads[i][3];
-        for (s.n_runs = 0; s.n_runs < 9; s.n_runs++) {
-            s.runs[s.n_runs].pos = runs[s.n_runs][0];
-            s.runs[s.n_runs].tok = runs[s.n_runs][1];
+    for (size_t p = 0; p < (half ? 3 : 1); p++)
+        for (size_t i = 0; i < (quick || p == 2 ? 2 : 6); i++) {
+            struct parity_shape s = *base;
+            s.nh = heads[i][0];
+            s.nkv = heads[i][1];
+            s.hd = heads[i][2];
+            s.window = heads[i][3];
+            s.prod = prods[p];
+            for (s.n_runs = 0; s.n_runs < 9; s.n_runs++) {
+                s.runs[s.n_runs].pos = runs[s.n_runs][0];
+                s.runs[s.n_runs].tok = runs[s.n_runs][1];
+            }
+            n = add_shape(list, n, s);
         }
-        n = add_shape(list, n, s);
-        if (strcmp(s.fmt[0], "f16") != 0) continue;
-        s.prod = i % 2 ? "f16" : "bf16";
-        n = add_shape(list, n, s);
-    }
     return n;
 }
 
