@@ -247,9 +247,19 @@ static LLVMValueRef reduce(struct emitter *em, LLVMValueRef v, struct ir_type fr
     return is_float && !sum ? exchange(em, "idx", v, k32(em, 0)) : v;
 }
 
+/* Whether every lane's source is its own number with the bits of *by changed. */
+static bool is_butterfly(const struct ir_op *op, unsigned from_lanes, uint32_t *by) {
+    *by = op->lanes[0];
+    for (unsigned l = 0; l < op->type.lanes; l++)
+        if (op->lanes[l] != (l ^ *by)) return false;
+    return op->type.lanes == from_lanes;
+}
+
 /* Each bit of the source lanes as a mask over the threads: five instructions a bit, no table in memory. */
 static LLVMValueRef shuffle(struct emitter *em, LLVMValueRef v, const struct ir_op *op) {
     LLVMValueRef at = k32(em, 0);
+    uint32_t by;
+    if (is_butterfly(op, em->f->values[op->args[0]].type.lanes, &by)) return exchange(em, "bfly", v, k32(em, by));
     for (unsigned bit = 0; bit < 5; bit++) {
         uint32_t mask = 0;
         for (unsigned l = 0; l < PTX_LANES; l++) mask |= (uint32_t)(op->lanes[l % op->type.lanes] >> bit & 1) << l;

@@ -436,7 +436,7 @@ function M.plan(arg)
     error(("unknown architecture '%s'; known: %s"):format(tostring(arg.arch), table.concat(known, " ")), 0)
   end
   local b = setmetatable({ arch = arg.arch, keys = arg.keys, tensors_in = arg.tensors, kv = arg.kv,
-    formats = { act = arg.act, prod = arg.prod or "f32" },
+    formats = { act = arg.act, prod = arg.prod },
     tensors = {}, n_tensors = 0, weights = {}, tables = {}, nodes = {}, used = {} }, B)
   b.ids = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })
   b.pages = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })

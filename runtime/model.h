@@ -118,9 +118,13 @@ bool model_bundle_fits(const struct model_options *o, struct err *e);
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
 
+/* What the target wants the factors of attention's products rounded to (kernels.lua's `prod`), for many tokens: "f32", or
+ * what its matrix unit multiplies, where activations are 8 bits and keys 16 anyway. */
+const char *model_prod(const struct target *t, const char *act, const char *kv);
+
 /* The plan of a file: tensors, kernels, launches (dsl/graph.lua); lone: also the launches of one
  * token, for packed tiles of so many rows; 0: not. New reference. */
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, unsigned lone, json_t **plan,
-                struct err *e);
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, const char *prod, bool fuse,
+                unsigned lone, json_t **plan, struct err *e);
 
 #endif

@@ -172,7 +172,13 @@ static void check_case(struct subject *s, const struct target *t, const struct p
     }
 }
 
-/* The first case again by the interpreter: the mapped IR gives the bits of compiled code, the serial one its own. */
+/* Whether the IR leaves the bits of its results to the machine: how a matrix unit adds products of floats (docs/ir.md). */
+static bool leaves_order_open(const char *ir) {
+    return strstr(ir, " m16n8k16.f16\n") || strstr(ir, " m16n8k16.bf16\n");
+}
+
+/* The first case again by the interpreter: the mapped IR gives the bits of compiled code where it says which, the serial
+ * one its own. */
 static bool check_interpreted(struct subject *s, const struct target *t, const json_t *meta,
                               const struct parity_exec *compiled, bool mapped, struct err *e) {
     const json_t *text = json_object_get(meta, "ir");
@@ -183,10 +189,14 @@ static bool check_interpreted(struct subject *s, const struct target *t, const j
     struct parity_out by_code = {0}, by_hand = {0};
     double max_abs = 0, max_of_tol = 0;
     int64_t few = strstr(json_string_value(text), "tiledot") ? 17 : 3; /* a tile of tokens and a rest */
-    int64_t n = c->n_tok < few ? c->n_tok : few;
-    bool ok = ir_verify(ir, e) && parity_launch(&run, c, s->packed[0], 0, n, CUT_WHOLE, &by_hand, e) &&
-              parity_launch(compiled, c, s->packed[0], 0, n, CUT_WHOLE, &by_code, e) &&
-              parity_same(c, &by_hand, &by_code, 0, n, e);
+    bool open = leaves_order_open(json_string_value(text));
+    int64_t n = c->n_tok < few || open ? c->n_tok : few;
+    bool ok = ir_verify(ir, e) && parity_launch(&run, c, s->packed[0], 0, n, CUT_WHOLE, &by_hand, e);
+    if (open)
+        ok = ok && parity_compare(c, &by_hand, &max_abs, &max_of_tol, e);
+    else
+        ok = ok && parity_launch(compiled, c, s->packed[0], 0, n, CUT_WHOLE, &by_code, e) &&
+             parity_same(c, &by_hand, &by_code, 0, n, e);
     parity_out_free(&by_hand);
     parity_out_free(&by_code);
     if (!ok) err_prefix(e, "interpreted flat IR and compiled code");

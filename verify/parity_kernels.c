@@ -531,9 +531,9 @@ static json_t *attention_spec(const struct parity_shape *s) {
 
 /* The relative error of an output's weights: twice the largest error of a score (a sum of hd products, scaled), then
  * exp; exp again for each time the running maximum moved: at most once a tile, then once a page. Factors rounded to 16
- * bits: q and k are so in the reference; a weight, once in a sum of them and once in one of products, and a value err by
- * half a unit each, an f16 weight below 2^-14 of its tile's largest by 2^-25 of that; and a matrix unit may cut what it
- * adds where float32 would round. */
+ * bits: q and k are so in the reference; a weight, once in a sum of them and once in one of products, and a value err
+ * by half a unit each, an f16 weight below 2^-14 of its tile's largest by 2^-25 of that; and a matrix unit may cut what
+ * it adds where float32 would round. */
 static void attention_bounds(const struct parity_shape *s, const struct ref_attention *p, const double *q,
                              const double *k, const double *v, size_t n_tok, const double *mag, double *err) {
     bool f16 = strcmp(prod_of(s), "f16") == 0, bf16 = strcmp(prod_of(s), "bf16") == 0;
@@ -671,8 +671,7 @@ static json_t *top_rank_spec(const struct parity_shape *s) {
 
 static json_t *top_pick_spec(const struct parity_shape *s) {
     return json_pack("{s:s, s:{s:i, s:i}, s:{s:i, s:i, s:i}}", "kernel", "top_pick", "sizes", "n", s->d, "kept",
-                     s->n * s->hd, "params", "groups", s->n, "k", s->hd, "valid",
-                     s->d - TOP_PADDING);
+                     s->n * s->hd, "params", "groups", s->n, "k", s->hd, "valid", s->d - TOP_PADDING);
 }
 
 static void put_exact(struct parity_case *c, const char *name, const float *want, size_t n_tok, size_t width) {

@@ -121,7 +121,7 @@ end
 -- facts: "NAME FORMAT NE0 NE1; …; KEY = VALUE; …"
 function runners.family(text, facts, name)
   local main = open { ["models/" .. name .. ".lua"] = text }
-  local arg = { arch = name, act = "q8", kv = "f16", tensors = {}, keys = {} }
+  local arg = { arch = name, act = "q8", kv = "f16", prod = "f32", tensors = {}, keys = {} }
   for fact in facts:gmatch "[^;]+" do
     local key, v = fact:match "^%s*([%w_.]+)%s*=%s*(%S+)%s*$"
     local tensor, fmt, ne = fact:match "^%s*([%w_.]+)%s+(%l[%w_]*)%s+([%d ]+)$"

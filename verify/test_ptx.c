@@ -103,6 +103,37 @@ static void quantized_products_use_integer_units_and_the_read_only_path(void **s
     }
 }
 
+/* What a warp does for a tile of 64 keys and 16 rows is 2 · 64 · 16 · width products; and it looks at other rows' lanes
+ * for the largest score and the sums of weights only. */
+static void attention_over_a_prompt_uses_the_matrix_unit(void **state) {
+    (void)state;
+    static const char product[] = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32";
+    struct target t = find("sm_80"), old = find("sm_75");
+    const char *shapes[] = {"tok=512,prod=f16,hd=64", "tok=512,prod=f16,hd=128", "tok=512,prod=f16,hd=80,nh=6,nkv=2"};
+    const unsigned widths[] = {64, 128, 80};
+    for (size_t i = 0; i < 3; i++) {
+        struct buf ptx = ptx_of("attention", "f16", shapes[i], &t);
+        /* Loops over tiles that need no mask, and over those that do. */
+        assert_int_equal(count(ptx.data, product), 2 * (2 * 64 * 16 * widths[i]) / (16 * 8 * 16));
+        assert_int_equal(count(ptx.data, "shfl.sync"), 2 * 2 * 2 * 2);
+        buf_free(&ptx);
+        ptx = ptx_of("attention", "f16", shapes[i], &old);
+        expect(&ptx, "attention", "f16", "mma", false);
+        buf_free(&ptx);
+    }
+    /* Factors as they are, keys of 32 or 8 bits, heads that are no whole tiles, and one token go another way. */
+    const char *const others[][2] = {{"f16", "tok=512"},
+                                     {"f32", "tok=512"},
+                                     {"q8_0", "tok=512"},
+                                     {"f16", "tok=512,prod=f16,hd=24"},
+                                     {"f16", "tok=1,prod=f16"}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        struct buf ptx = ptx_of("attention", others[i][0], others[i][1], &t);
+        expect(&ptx, "attention", others[i][0], "mma", false);
+        buf_free(&ptx);
+    }
+}
+
 static void sums_across_a_team_are_five_exchanges_and_two_barriers(void **state) {
     (void)state;
     struct target t = find("sm_90");
@@ -384,6 +415,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_assembles),
         cmocka_unit_test(quantized_products_use_integer_units_and_the_read_only_path),
+        cmocka_unit_test(attention_over_a_prompt_uses_the_matrix_unit),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),
         cmocka_unit_test(kernels_wait_for_what_others_write),
