@@ -43,6 +43,13 @@ local function to_f32(n)
 end
 M.to_f32 = to_f32
 
+-- x where 16 bits are kept of it: its factors need no more.
+function M.short(x)
+  if x.op == "exp" then return E.un("short_exp", x.args[1]) end
+  if x.op == "fmul" then return E.fmul(M.short(x.args[1]), M.short(x.args[2])) end
+  return x
+end
+
 -- The 16-bit number nearest to x, in its own type: an f16, or the upper half of a float32. What was one already stays.
 function M.nearest(fmt, x)
   if fmt == "f16" then

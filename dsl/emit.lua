@@ -372,6 +372,9 @@ end
 
 function emit_op.hsum(self, s, n) return def(self, s, n.ty, "hsum %s", operand(self, n.args[1], n.imm)) end
 function emit_op.hmax(self, s, n) return def(self, s, n.ty, "hmax %s", operand(self, n.args[1], n.imm)) end
+function emit_op.pair(self, s, n)
+  return def(self, s, ir_type(n), "pair_%s %s, %s", n.imm, operand(self, n.args[1], n.lane), operand(self, n.args[2], n.lane))
+end
 function emit_op.shuffle(self, s, n)
   return def(self, s, ir_type(n), "shuffle %s, %s", operand(self, n.args[1]), n.imm)
 end
@@ -591,15 +594,17 @@ function M:bound(v)
   return false
 end
 
--- Emits every node of the list (and what it needs), in step.
+-- Emits every node of the list (and what it needs), in step. A node may name others to come with it (`together`): what they
+-- read in steps is then read once.
 function M:values(list)
   local pending, seen = {}, {}
-  for _, n in ipairs(list) do
-    if not seen[n] and not memo_get(self, n) then
-      seen[n] = true
-      pending[#pending + 1] = n
-    end
+  local function add(n)
+    if seen[n] or memo_get(self, n) then return end
+    seen[n] = true
+    pending[#pending + 1] = n
+    for _, m in ipairs(n.together or {}) do add(m) end
   end
+  for _, n in ipairs(list) do add(n) end
   if #pending == 0 then return end
   -- Same operation and operand count: in step; otherwise group by group, in order of appearance.
   local groups, index = {}, {}

@@ -41,6 +41,22 @@ local function expand_exp(x)
   return E.select(E.cmp("flt", f(88.72), x), f(math.huge), y)
 end
 
+-- 2^r for |r| <= 1/2 within 2^-18 of itself, exact at 0: the coefficients of r^4 … r^0.
+local POWER_OF_2 = { 0x1.3a02cap-7, 0x1.c9fc46p-5, 0x1.ec0378p-3, 0x1.62e12cp-1, 1 }
+
+-- exp(x) where 16 bits are kept of it: relative error under 2^-17; below 1.2e-38 it stays that, above 1.6e38 too. The
+-- integer part is what is left of x / ln2 where 1.5·2^23 was added.
+local function expand_short_exp(x)
+  local c = E.fmin(f(88), E.fmax(f(-87), x))
+  local magic = f(0x1.8p23)
+  local t = E.fma(c, f(1.4426950408889634), magic)
+  local r = E.fma(c, f(1.4426950408889634), E.fsub(magic, t))
+  local p = f(POWER_OF_2[1])
+  for k = 2, #POWER_OF_2 do p = E.fma(p, r, f(POWER_OF_2[k])) end
+  local e = E.node("ishl", "i32", { E.cast("bitcast", "i32", t), access.iconst(23) })
+  return E.cast("bitcast", "f32", E.node("iadd32", "i32", { E.cast("bitcast", "i32", p), e }))
+end
+
 -- tanh(x) = 1 − 2 / (exp(2x) + 1): absolute error under 2e-7.
 local function expand_tanh(x)
   return E.fsub(f(1), E.fdiv(f(2), E.fadd(expand_exp(E.fmul(x, f(2))), f(1))))
@@ -127,7 +143,9 @@ function X:lower(n)
   elseif n.op == "tanh" then
     out = expand_tanh(self:lower(n.args[1]))
   elseif n.op == "rounded" then
-    out = expand_rounded(n.imm, self:lower(n.args[1]))
+    out = expand_rounded(n.imm, self:lower(access.short(n.args[1])))
+  elseif n.op == "short_exp" then
+    out = expand_short_exp(self:lower(n.args[1]))
   else
     local args, changed = {}, false
     for k, a in ipairs(n.args) do

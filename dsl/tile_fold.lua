@@ -7,11 +7,12 @@
 --
 --   a sum of products of two factors that are rounded alike, one of the row and one of a column (a key, an element of the
 --   value), is a product of tiles ("product"): an accumulator of an mma, whose operands are the factors at their own places;
+--   a sum of numbers that are rounded is such a product with ones;
 --   a sum or maximum over a tile's keys ("across") is one over the registers and then over the lanes l mod 4;
 --   a vec() read at an index is its element there: what a tile's keys have is in registers.
 --
--- The columns of a product are where the next product has its pairs of the contracted axis, so that the weights of attention
--- are computed where its second product reads them: no rule says so, the places are equal.
+-- An axis has one place for its elements, whether it is a product's columns or contracted: so the weights of attention are
+-- computed where its second product reads them.
 
 local E = require "dsl.expr"
 local access = require "dsl.access"
@@ -30,63 +31,64 @@ local TASK_ROWS = 128 -- rows of eight neighbouring tasks: a block's warps, whic
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
 
--- Places along an axis of n elements: pair c, element b of it, in the lanes l mod 4; and, for the other operand, the same
--- columns 2·(l mod 4) + b of pair c across the lanes l div 4. Where the axis is contracted (`wide`), a lane's pairs are
--- neighbours, as many as there are.
-local function at_pair(wide, c, b)
-  if not wide then return add(mul(of_four(), i(2)), i(8 * c + b)) end
-  return add(mul(of_four(), i(8)), i(32 * (c // 4) + 2 * (c % 4) + b))
+-- Places along an axis of n elements, in its n div 8 tiles of columns: column 2·(l mod 4) + b of tile c, and all columns of
+-- tile c across the lanes l div 4. Neighbouring elements are the same column of neighbouring tiles, up to eight: what a lane
+-- reads of a row of memory for them is contiguous.
+local function neighbours(n) return reduce.pow2_divisor(n // 8, 8) end
+local function column_at(n, c, column)
+  local run = neighbours(n)
+  return add(mul(column, i(run)), i(c // run * 8 * run + c % run))
 end
-local function at_column(wide, c)
-  if not wide then return add(of_eight(), i(8 * c)) end
-  local pair, odd = E.lane_digit(LANES, 8, 4), E.lane_digit(LANES, 4, 2)
-  return add(add(mul(pair, i(8)), odd), i(32 * (c // 4) + 2 * (c % 4)))
-end
+local function at_pair(n, c, b) return column_at(n, c, add(mul(of_four(), i(2)), i(b))) end
+local function at_column(n, c) return column_at(n, c, of_eight()) end
 
--- Two numbers of 16 bits as one word, the first lowest.
+-- Two numbers rounded to 16 bits as one word, the first lowest.
 local function word(fmt, low, high)
-  low, high = access.nearest(fmt, low), access.nearest(fmt, high)
-  if fmt == "f16" then
-    local function bits(x) return E.cast("zext", "i32", E.cast("bitcast", "i16", x)) end
-    return access.i32op("ior", bits(low), access.i32op("ishl", bits(high), access.iconst(16)))
+  local function exact(x) -- what is f16 already stays in sight
+    local y = fmt == "f16" and access.nearest(fmt, x)
+    return y and y.op ~= "fptrunc" and E.cast("fpext", "f32", y) or x
   end
-  local function bits(x) return E.cast("bitcast", "i32", x) end
-  return access.i32op("ior", access.i32op("ilshr", bits(low), access.iconst(16)), bits(high))
+  return E.node("pair", "i32", { exact(low), exact(high) }, fmt)
 end
+local ONES = { f16 = 0x3c003c00, bf16 = 0x3f803f80 } -- 1 twice
 
 -- The tile of `many`: what is lowered by name ------------------------------------------------------------------------------
 
--- T: { row = the row's variable, rows = {h -> its place}, place_of = {node -> {h} or {c, b, wide}}, outside = {variables of
+-- T: { row = the row's variable, rows = {h -> its place}, place_of = {node -> {h} or {c, b, n}}, outside = {variables of
 --      loops around a tile}, products, sums: by number, what their nodes stand for; inner, state: the fold's values within its
 --      loop and after it, {field -> {h -> value or {c -> {b -> value}}}} }
 local T = {}
 T.__index = T
 
-local function pair(t, wide, c, b)
-  local node = at_pair(wide, c, b)
-  t.place_of[node] = { c = c, b = b, wide = wide }
+local function pair(t, n, c, b)
+  local node = at_pair(n, c, b)
+  t.place_of[node] = { c = c, b = b, n = n }
   return node
 end
 
 -- A node that stands for a sum of products: over its row and its column.
 local function product_node(X, n)
   local t, body, kvar, len = X.tile, n.args[2], n.binds, reduce.bound_of(n.args[1])
-  if n.imm ~= "sum" or body.op ~= "fmul" or not len or len % 16 ~= 0 then unfit() end
-  local a, b = body.args[1], body.args[2]
-  if not a.deps[t.row] then a, b = b, a end
-  if a.op ~= "rounded" or b.op ~= "rounded" or a.imm ~= b.imm or not a.deps[t.row] or b.deps[t.row] then unfit() end
-  if not (a.deps[kvar] and b.deps[kvar]) then unfit() end
+  if n.imm ~= "sum" or not len or len % 16 ~= 0 then unfit() end
+  local a, b = body, nil
+  if body.op == "fmul" then
+    a, b = body.args[1], body.args[2]
+    if not a.deps[t.row] then a, b = b, a end
+    if a.op ~= "rounded" or b.op ~= "rounded" or a.imm ~= b.imm or b.deps[t.row] or not b.deps[kvar] then unfit() end
+  end
+  if not (a.deps[t.row] and a.deps[kvar]) then unfit() end
   local column
-  for v in pairs(b.deps) do
-    if v.op == "var" and not t.outside[v] and not rawequal(v, kvar) then
-      if column then unfit() end
+  for v in pairs(body.deps) do
+    if v.op == "var" and not t.outside[v] and not rawequal(v, kvar) and not rawequal(v, t.row) then
+      if column or a.deps[v] then unfit() end
       column = v
     end
   end
-  if not column or a.deps[column] then unfit() end
-  local key = ("%d,%d,%d"):format(a.id, b.id, kvar.id)
+  if b and not column then unfit() end
+  local key = ("%d,%d"):format(body.id, kvar.id)
   if not t.products[key] then
-    t.products[#t.products + 1] = { fmt = a.imm, a = a.args[1], b = b.args[1], kvar = kvar, len = len, column = column, done = {} }
+    t.products[#t.products + 1] = { fmt = a.imm, a = access.short(a.args[1]), b = b and access.short(b.args[1]), kvar = kvar, len = len, column = column,
+                                    done = {}, together = {} }
     t.products[key] = #t.products
   end
   return E.node("product", "f32", { t.row, column }, t.products[key])
@@ -103,7 +105,8 @@ local function prepared(X, n, tile_n)
     end
     if x.op ~= "reduce" then return nil end
     local kvar, body = x.binds, x.args[2]
-    if body.op == "fmul" and body.args[1].op == "rounded" and body.args[2].op == "rounded" then return product_node(X, x) end
+    local factor = body.op == "fmul" and body.args[1] or body
+    if factor.op == "rounded" and x.imm == "sum" then return product_node(X, x) end
     if not rawequal(x.args[1], tile_n) then unfit() end
     for v in pairs(body.deps) do
       if not (t.outside[v] or rawequal(v, t.row) or rawequal(v, kvar)) then unfit() end
@@ -117,35 +120,42 @@ local function prepared(X, n, tile_n)
   end)
 end
 
--- The accumulators of pair c of a product's columns: four registers, {row half 0, b = 0}, {0, 1}, {1, 0}, {1, 1}.
-local function accumulators(X, p, c, wide)
+-- The mma that ends tile c of a product's columns, of n; `together` with the neighbours that read the same rows of memory.
+local function accumulators(X, p, c, n)
   if p.done[c] then return p.done[c] end
   local t = X.tile
-  local acc = { E.f32(0), E.f32(0), E.f32(0), E.f32(0) }
+  local acc, last = { E.f32(0), E.f32(0), E.f32(0), E.f32(0) }, nil
   for s = 0, p.len // 16 - 1 do
     local args = table.move(acc, 1, 4, 1, {})
-    local function operand(n, var, at, r)
-      local function element(b)
-        return X:lower(E.subst(n, { [var] = at, [p.kvar] = pair(t, p.len % 32 == 0, 2 * s + r, b) }))
-      end
+    local function operand(x, var, at, r)
+      local function element(b) return X:lower(E.subst(x, { [var] = at, [p.kvar] = pair(t, p.len, 2 * s + r, b) })) end
       args[#args + 1] = word(p.fmt, element(0), element(1))
     end
     for r = 0, 1 do
       for h = 0, 1 do operand(p.a, t.row, t.rows[h], r) end
     end
-    for r = 0, 1 do operand(p.b, p.column, at_column(wide, c), r) end
-    local product = E.node("mma", "f32", args, ("m16n8k16.%s"):format(p.fmt))
-    for k = 0, 3 do acc[k + 1] = E.node("register", "f32", { product }, k) end
+    for r = 0, 1 do
+      if p.b then operand(p.b, p.column, at_column(n, c), r) else args[#args + 1] = access.iconst(ONES[p.fmt]) end
+    end
+    last = E.node("mma", "f32", args, ("m16n8k16.%s"):format(p.fmt))
+    for k = 0, 3 do acc[k + 1] = E.node("register", "f32", { last }, k) end
   end
   p.done[c] = acc
+  if p.b then
+    local run = neighbours(n)
+    local key = c // run
+    p.together[key] = p.together[key] or {}
+    table.insert(p.together[key], last)
+    last.together = p.together[key]
+    for other = key * run, key * run + run - 1 do accumulators(X, p, other, n) end
+  end
   return acc
 end
 
 function T.product(X, n)
   local t = X.tile
-  local row, column = t.place_of[n.args[1]], t.place_of[n.args[2]]
-  if not (row and column) then unfit() end
-  return accumulators(X, t.products[n.imm], column.c, column.wide)[2 * row.h + column.b + 1]
+  local row, column = t.place_of[n.args[1]], n.args[2] and t.place_of[n.args[2]] or { c = 0, b = 0 }
+  return accumulators(X, t.products[n.imm], column.c, column.n)[2 * row.h + column.b + 1]
 end
 
 local XOR = {}
@@ -161,7 +171,7 @@ function T.across(X, n)
   local combine, list = sum.max and E.fmax or E.fadd, {}
   for c = 0, access.TILE // 8 - 1 do
     for b = 0, 1 do
-      list[#list + 1] = X:lower(E.subst(sum.body, { [t.row] = n.args[1], [sum.kvar] = pair(t, true, c, b) }))
+      list[#list + 1] = X:lower(E.subst(sum.body, { [t.row] = n.args[1], [sum.kvar] = pair(t, access.TILE, c, b) }))
     end
   end
   while #list > 1 do
@@ -255,6 +265,8 @@ local function fold(X, node, bounds)
   t.outside[tile_var] = true
   local base = mul(tile_var, i(TILE))
 
+  local function imin(x, y) return E.node("imin", "i64", { x, y }) end
+
   -- The state after one more tile; masked: some row does not see some of its keys.
   local function step(masked)
     local last = at_row(len, bounds.last)
@@ -271,12 +283,12 @@ local function fold(X, node, bounds)
     local view = { n = E.node("bounded", "i64", { add(last, base, -1) }, TILE) }
     for _, f in ipairs(names) do
       local v = elem[f]
-      if v.op == "vec" then -- keys behind the last have no value: what lies there may be no number
+      if v.op == "vec" then
         view[f] = setmetatable({ n = v.args[1] }, { __index = function(_, j)
+          -- Keys behind the last weigh nothing, but what lies there may be no number: the last one's value is read instead.
+          if masked then j = E.imod(imin(j, add(last, add(base, i(1)), -1)), i(TILE)) end
           return setmetatable({}, { __index = function(_, idx)
-            local x = E.subst(v.args[2], { [v.binds] = idx, [jvar] = add(base, j) })
-            if not masked then return x end
-            return E.select(E.cmp("ilt", j, add(last, base, -1)), x, number(zero[f]))
+            return E.subst(v.args[2], { [v.binds] = idx, [jvar] = add(base, j) })
           end })
         end })
       else
@@ -301,7 +313,7 @@ local function fold(X, node, bounds)
     t.inner = inner
     for k, s in ipairs(list) do
       local map = { [t.row] = t.rows[s.h] }
-      if s.c then map[axis[s.f]] = pair(t, false, s.c, s.b) end
+      if s.c then map[axis[s.f]] = pair(t, widths[s.f], s.c, s.b) end
       out[k] = X:lower(E.subst(next_of[s.f], map))
     end
     return out
@@ -313,7 +325,6 @@ local function fold(X, node, bounds)
   -- Tiles that all rows see in full need no mask; those before and behind them do.
   local function tile_of(x) return E.idiv(x, i(TILE)) end
   local function imax(x, y) return E.node("imax", "i64", { x, y }) end
-  local function imin(x, y) return E.node("imin", "i64", { x, y }) end
   local all = tile_of(add(at_row(len, bounds.last), i(TILE - 1)))
   local begin, full = i(0), tile_of(at_row(len, bounds.first))
   local result = inits
@@ -437,7 +448,7 @@ local function part_of(X, group, name)
       for c = 0, width // 8 - 1 do
         for h = 0, 1 do
           for b = 0, 1 do
-            local place = { [row] = t.rows[h], [along] = pair(t, false, c, b) }
+            local place = { [row] = t.rows[h], [along] = pair(t, width, c, b) }
             for _, st in ipairs(group) do
               local idx = {}
               for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(E.subst(e, map), place)) end

@@ -103,8 +103,9 @@ static void quantized_products_use_integer_units_and_the_read_only_path(void **s
     }
 }
 
-/* What a warp does for a tile of 64 keys and 16 rows is 2 · 64 · 16 · width products; and it looks at other rows' lanes
- * for the largest score and the sums of weights only. */
+/* What a warp multiplies for a tile of 64 keys and 16 rows is 2 · 64 · 16 · width products, and ones for the sums of
+ * weights; it looks at other rows' lanes for the largest score only; and what it reads of a key or a value are 16 bytes
+ * a lane. */
 static void attention_over_a_prompt_uses_the_matrix_unit(void **state) {
     (void)state;
     static const char product[] = "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32";
@@ -114,8 +115,9 @@ static void attention_over_a_prompt_uses_the_matrix_unit(void **state) {
     for (size_t i = 0; i < 3; i++) {
         struct buf ptx = ptx_of("attention", "f16", shapes[i], &t);
         /* Loops over tiles that need no mask, and over those that do. */
-        assert_int_equal(count(ptx.data, product), 2 * (2 * 64 * 16 * widths[i]) / (16 * 8 * 16));
-        assert_int_equal(count(ptx.data, "shfl.sync"), 2 * 2 * 2 * 2);
+        assert_int_equal(count(ptx.data, product), 2 * (2 * 64 * 16 * widths[i] / (16 * 8 * 16) + 64 / 16));
+        assert_int_equal(count(ptx.data, "shfl.sync"), 2 * 2 * 2);
+        expect(&ptx, "attention", "f16", "ld.global.nc.b16", false);
         buf_free(&ptx);
         ptx = ptx_of("attention", "f16", shapes[i], &old);
         expect(&ptx, "attention", "f16", "mma", false);
