@@ -412,7 +412,6 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       if not map.rows_across then block = math.max(block, o.packed.float and 8 or o.packed.chunk) end
     end
   end
-  local in_tile = panels.fits(self, map, used) and map.tile or {}
   self.panel, em.in_step = nil, nil
   local axes, by_name, sizes = {}, {}, first.sizes
   for _, var in ipairs(first.axes) do
@@ -438,13 +437,17 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     if u == "all" then u = ax.static end
     ax.unroll = u or 1
     if ax.static then ax.unroll = math.min(ax.unroll, ax.static) while ax.static % ax.unroll ~= 0 do ax.unroll = ax.unroll - 1 end end
-    local size = not ax.static and in_tile[var.axis]
-    if size then
+    axes[#axes + 1] = ax
+    by_name[var.axis] = ax
+  end
+  local tiled -- the axis whose instances go through tile registers
+  for _, ax in ipairs(axes) do
+    local size = map.tile and not ax.static and map.tile[ax.var.axis]
+    if size and by_name[map.lane] and panels.fit(self, map, used, by_name[map.lane].unroll) then
+      tiled = ax
       ax.tile = { size = size, leave = function() self.panel, em.in_step = nil, nil end,
                   enter = function(any, at) self.panel, em.in_step = panels.new(any, at, size), panels.IN_STEP end }
     end
-    axes[#axes + 1] = ax
-    by_name[var.axis] = ax
   end
 
   -- Task axes, outermost first; their tiles are numbered together. The lane axis comes innermost of the rest.
@@ -518,8 +521,16 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   local within, around = {}, {}
   for _, ax in ipairs(ordered) do table.insert(is_task[ax] and within or around, ax) end
   local rows = packed_rows and around[1] and not self.team and not self.serial and self:rows_in_cache(used) or 1
-  if next(in_tile) then rows = 1 end -- panels are a task's: its tokens go by inside
-  if rows > 1 then
+  local function whole_tasks() em:each(task, begin, finish, 1, function() over(em, ordered, 1, { {} }, instances) end) end
+  if tiled then
+    -- A panel is a task's, filled for as many tokens as stay in the cache: those go around the tasks.
+    local n, lo, hi = panels.tokens(self, used, tiled.tile.size), tiled.lo, tiled.hi
+    local at = E.var(tiled.var.axis .. "*" .. n, nil, "cached")
+    em:each(at, lo, hi, n, function()
+      tiled.lo, tiled.hi = at, E.node("imin", "i64", { add(at, i(n)), hi })
+      whole_tasks()
+    end)
+  elseif rows > 1 then
     -- The other axes go around a run of tasks: what they read is read once for all of the run.
     local run = E.var("run", nil, 0)
     em:each(run, begin, finish, rows, function()
@@ -530,7 +541,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       end)
     end)
   else
-    em:each(task, begin, finish, 1, function() over(em, ordered, 1, { {} }, instances) end)
+    whole_tasks()
   end
   return tasks
 end

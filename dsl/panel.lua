@@ -20,21 +20,32 @@ local function i(x) return E.int(x) end
 
 local LANES = 16
 M.IN_STEP = 4 -- sums continued together: beside the accumulators of 16 tokens there are 16 registers left
+local CACHE = 1024 * 1024     -- of a core's second level, for tokens' codes: processors with AMX have 2 MiB
 local MOST_BYTES = 512 * 1024 -- of a function's panels
 
 -- The runs that one product sums over, longest first.
 local RUNS = { 64, 32, 16 }
 
--- Whether a group of stores goes by tiles of `tokens`: products of packed integer codes, rows across the lanes.
-function M.fits(X, map, used)
-  if not X.tiledot or X.serial or not map.tile or X.pack_lanes ~= LANES or not map.rows_across then return false end
+-- Whether products of packed integer codes, rows across the lanes, can go by tiles: `rows` tiles of rows have panels at once.
+function M.fit(X, map, used, rows)
+  if not X.tiledot or X.serial or X.pack_lanes ~= LANES or not map.rows_across then return false end
   local bytes, records = 0, false
   for name in pairs(used) do
     local o = X.owners[name]
     if o and o.record then records = records or o.fmt == "q8" end
     if o and o.packed and not o.packed.float then bytes = bytes + LANES * o.dims[#o.dims].size end
   end
-  return records and bytes > 0 and bytes <= MOST_BYTES
+  return records and bytes > 0 and bytes * rows <= MOST_BYTES
+end
+
+-- How many tokens' codes stay in the cache while one task after the other reads them: a multiple of a tile's.
+function M.tokens(X, used, tile)
+  local width = 1
+  for name in pairs(used) do
+    local o = X.owners[name]
+    if o and o.record then width = math.max(width, o.n) end
+  end
+  return math.max(1, CACHE // (tile * width)) * tile
 end
 
 -- The tokens first … first + tokens − 1 as instances. any: the variable of a loop that is entered where there are tiles of

@@ -21,6 +21,7 @@
 #include "verify/codegen_help.h"
 #include "verify/ir_random.h"
 #include "verify/parity.h"
+#include "verify/parity_case.h"
 
 #define AMX __attribute__((target("amx-tile,amx-int8")))
 
@@ -248,6 +249,60 @@ static void kernels_compute_their_algebra(void **state) {
     parity_free(&r);
 }
 
+static uint64_t products(void) {
+    return amx_emulated(AMX_TDPBSUD) + amx_emulated(AMX_TDPBSSD);
+}
+
+/* The product of a case on a target, of all its tokens at once. */
+static void launch(struct dsl *d, const struct parity_kernel *kernel, const char *target,
+                   const struct parity_shape *shape, const struct parity_case *c, struct parity_out *out) {
+    struct compiler of = {.dsl = d, .target = find(target), .n_threads = 2};
+    struct kernel k[2] = {{0}};
+    struct guard packed[PARITY_MAX_ARGS] = {{0}};
+    struct ref_rng rng = {.seed = 3};
+    struct err e;
+    json_t *spec = kernel->spec(shape);
+    const json_t *specs[2] = {spec, NULL};
+    if (!compile_kernels(&of, specs, (const char *[]){NULL, shape->fmt[0]}, 2, k, &e)) fail_msg("%s", e.msg);
+    for (size_t i = 0; i < c->n_args; i++)
+        if (c->args[i].role == PARITY_WEIGHT && !parity_pack(d, &k[1], &of.target, &c->args[i], &rng, &packed[i], &e))
+            fail_msg("%s", e.msg);
+    if (!parity_launch(&(struct parity_exec){.k = k}, c, packed, 0, c->n_tok, CUT_WHOLE, out, &e))
+        fail_msg("%s", e.msg);
+    for (size_t i = 0; i < c->n_args; i++) guard_free(&packed[i]);
+    kernel_free(&k[0]);
+    kernel_free(&k[1]);
+    json_decref(spec);
+}
+
+/* Records so wide that the codes of 32 fill the cache (dsl/panel.lua): tokens go by in two runs and a rest. */
+static void wide_records_go_by_in_runs(void **state) {
+    (void)state;
+    amx_emulate();
+    const struct parity_kernel *linear = parity_kernels;
+    while (strcmp(linear->name, "linear") != 0) linear++;
+    struct parity_shape shape = {.d = 24576, .n = 16, .fmt = {"q4_0"}, .act = "q8", .n_runs = 1};
+    shape.runs[0].tok = 67;
+    struct parity_case c = {.n_tok = 67};
+    struct parity_out want = {0}, got = {0};
+    struct ref_rng rng = {.seed = 2};
+    struct dsl *d;
+    struct err e;
+    if (!dsl_open(&d, &e)) fail_msg("%s", e.msg);
+    linear->build(&shape, 0, &rng, &c);
+    launch(d, linear, "x86-64-v4-vnni", &shape, &c, &want);
+    uint64_t before = products();
+    launch(d, linear, "x86-64-v4-amx", &shape, &c, &got);
+    if (before) assert_int_equal(products() - before, 4 * 24576 / 32); /* else the hardware did them */
+    double max_abs = 0, max_of_tol = 0;
+    if (!parity_compare(&c, &want, &max_abs, &max_of_tol, &e)) fail_msg("%s", e.msg);
+    if (!parity_same(&c, &want, &got, 0, c.n_tok, &e)) fail_msg("%s", e.msg);
+    parity_out_free(&want);
+    parity_out_free(&got);
+    arena_free(&c.arena);
+    dsl_close(d);
+}
+
 enum { N_TOKENS = 41, N_OUT = 9 }; /* two tiles of tokens and a rest */
 
 struct logits {
@@ -279,10 +334,6 @@ static struct logits logits_of(const char *path, const char *target) {
     session_close(s);
     model_close(m);
     return l;
-}
-
-static uint64_t products(void) {
-    return amx_emulated(AMX_TDPBSUD) + amx_emulated(AMX_TDPBSSD);
 }
 
 static void models_give_the_bits_of_their_class(void **state) {
@@ -318,6 +369,7 @@ int main(void) {
         cmocka_unit_test(native_code_uses_tiles),
         cmocka_unit_test(functions_without_products_have_no_tiles),
         cmocka_unit_test(kernels_compute_their_algebra),
+        cmocka_unit_test(wide_records_go_by_in_runs),
         cmocka_unit_test(models_give_the_bits_of_their_class),
     };
     return cmocka_run_group_tests_name("amx", tests, NULL, NULL);
