@@ -7,6 +7,7 @@ local M = { MAX_STORES = 4096 }
 
 local MAX_ELEMENTS = 1 << 45 -- of an array: byte offsets stay far below 2^63
 local MAX_UNROLL = 4096
+local TILE, MAX_TILE = 16, 64 -- instances that go through tile registers together
 
 local function sorted(set)
   local list = {}
@@ -69,6 +70,16 @@ function M.map(fail, map, axes, tune)
   if type(map.task) ~= "table" then fail("a map needs task = { axes }") end
   for _, axis in ipairs(map.task) do known(axis) end
   if map.lane ~= nil then known(map.lane) end
+  local is_task = {}
+  for _, axis in ipairs(map.task) do is_task[axis] = true end
+  for _, axis in ipairs(sorted(map.tile or {})) do
+    local n = map.tile[axis]
+    if is_task[axis] then fail("its map tiles axis '%s', which is cut into tasks", axis) end
+    if math.type(n) ~= "integer" or n < TILE or n > MAX_TILE or n % TILE ~= 0 then
+      fail("tile of axis '%s' is %s; expected a multiple of %d up to %d", axis, tostring(n), TILE, MAX_TILE)
+    end
+    known(axis)
+  end
   for _, axis in ipairs(sorted(map.unroll or {})) do
     if known(axis) then unroll(fail, axis, map.unroll[axis], axes[axis], tune, map.shared) end
   end
