@@ -92,14 +92,14 @@ step() {
 if [ -n "$tiny" ]; then
     verify="rmsnorm argmax" model=tinyllama-1.1b-tiny:q4_k_m
     sizes="-p 4 -n 2 -r 1" series="--prompts 3 --batches 2"
-    gemvs="tok=1,n=256,d=256,W=q4_k" gemms="tok=8,n=256,d=256,W=q4_k" others="rmsnorm:tok=1,d=256"
+    gemvs="tok=1,n=256,d=256,W=q4_k" gemms="tok=8,n=256,d=256,W=q4_k,act=bf16" others="rmsnorm:tok=1,d=256"
 else
     verify="" model=tinyllama-1.1b:q4_k_m
     sizes="-p 512 -n 128 -r 5" series="--prompts 128,512,2048 --batches 1,2,4,8,16,32,64"
     # 64 MiB of weights and more; then the shapes of a large model's layer.
     gemvs='' gemms=''
     for w in q4_0 q4_1 q4_k q5_k q6_k q8_0; do gemvs="$gemvs tok=1,n=32768,d=4096,W=$w"; done
-    for w in q4_k q6_k q8_0; do for tok in 8 64 512 2048; do gemms="$gemms tok=$tok,n=8192,d=4096,W=$w"; done; done
+    for w in q4_k q6_k q8_0; do for tok in 8 64 512 2048; do gemms="$gemms tok=$tok,n=8192,d=4096,W=$w,act=bf16"; done; done
     others="rmsnorm:tok=1,d=2048 argmax:tok=1,n=32000 embed:tok=512"
 fi
 

@@ -124,7 +124,7 @@ static bool model_sweeps(const struct tune_options *o, struct dsl *d, struct swe
     const char *act = o->engine.act == ACT_F32 ? "f32" : "q8";
     int kv = o->engine.kv != KV_DEFAULT ? o->engine.kv : o->engine.act == ACT_F32 ? KV_F32 : KV_F16;
     bool ok = (types = model_types(d, e)) && gguf_open(o->engine.model, types, &g, e) &&
-              model_plan(d, g, act, kv_names[kv], "f32", true, 0, &plan, e);
+              model_plan(d, g, act, kv_names[kv], "f32", true, NULL, &plan, e);
     const json_t *kernels = json_object_get(plan, "kernels"), *launches = json_object_get(plan, "launches");
     int64_t ctx = json_integer_value(json_object_get(json_object_get(plan, "hyper"), "ctx"));
     int64_t prompt = ctx > 0 && ctx < o->prompt ? ctx : o->prompt;

@@ -760,10 +760,17 @@ static uint64_t max_arg(const struct ir_block *b) {
     return n;
 }
 
-static bool has_mma(const struct ir_block *b) {
-    for (const struct ir_op *op = b->first; op; op = op->next)
-        if (op->code == IR_MMA || (op->body && has_mma(op->body))) return true;
-    return false;
+/* The most registers that a loop around a product of tiles carries. */
+static unsigned accumulators(const struct ir_func *f, const struct ir_op *loop, const struct ir_block *b) {
+    unsigned most = 0, carried = 0;
+    for (uint32_t c = 0; loop && c < loop->n_results; c++)
+        carried += (f->values[loop->results[c]].type.lanes + PTX_LANES - 1u) / PTX_LANES;
+    for (const struct ir_op *op = b->first; op; op = op->next) {
+        unsigned n = op->body ? accumulators(f, op->code == IR_FOR ? op : NULL, op->body) : 0;
+        if (op->code == IR_MMA) n = carried;
+        if (n > most) most = n;
+    }
+    return most;
 }
 
 static void set_attribute(struct emitter *em, const char *key, int value) {
@@ -779,7 +786,8 @@ static void set_attributes(struct emitter *em) {
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateTypeAttribute(em->ctx, byval, block));
     LLVMAddAttributeAtIndex(em->func, 1, LLVMCreateEnumAttribute(em->ctx, align, 8));
     set_attribute(em, "nvvm.reqntid", PTX_THREADS);
-    set_attribute(em, "nvvm.minctasm", has_mma(em->f->body) ? PTX_TILE_BLOCKS : PTX_BLOCKS);
+    bool tiles = accumulators(em->f, NULL, em->f->body) > PTX_FEW_ACCUMULATORS;
+    set_attribute(em, "nvvm.minctasm", tiles ? PTX_TILE_BLOCKS : PTX_BLOCKS);
 }
 
 /* Worker w of the grid (a warp; of a team function, a block) does the tasks [begin + w * per, begin + (w + 1) * per)

@@ -176,14 +176,14 @@ local function load_field(array, field, storage_bytes, off, lane)
   return E.cast("sitofp", "f32", wide)
 end
 
--- The group of four elements at position e of a chunk: its number and nil, or the first one's number and the digit of the
--- lane number that counts on from there.
+-- The group of four elements at position e of a chunk: its number and nil, or the first one's number, the digit of the lane
+-- number that counts on from there, and in what steps.
 local function group_position(e)
   local const, terms = E.terms_of(e)
   local digit = next(terms)
-  local known = not digit or (digit.digit and terms[digit] == 4 and not next(terms, digit))
+  local known = not digit or (digit.digit and terms[digit] % 4 == 0 and not next(terms, digit))
   if not known then error({ kernel_error = "the position inside a block is not known at compile time" }) end
-  return const // 4, digit
+  return const // 4, digit, digit and terms[digit] // 4
 end
 
 -- The integer code words: a plane word of row r holding group g (elements 4g … 4g+3 of the chunk), as four bytes.
@@ -191,7 +191,7 @@ local function plane_groups(array, r, k4) -- k4: index of the group's first elem
   local L = array.packed
   local base, lane = packed_base(array, r, k4)
   base = chunk_base(array, base, k4)
-  local first, digit = group_position(mod(k4, i(L.chunk)))
+  local first, digit, step = group_position(mod(k4, i(L.chunk)))
   local out
   for _, p in ipairs(L.planes) do
     local s = p.slot[first]
@@ -200,7 +200,7 @@ local function plane_groups(array, r, k4) -- k4: index of the group's first elem
     if digit then
       local words, strides, shifts = {}, {}, {}
       for k = 0, digit.count - 1 do
-        local slot = p.slot[first + k]
+        local slot = p.slot[first + k * step]
         local word = p.words[slot.word + 1]
         words[k + 1], strides[k + 1], shifts[k + 1] = word.at, word.stride // 4, slot.shift
       end
@@ -220,6 +220,12 @@ local function plane_groups(array, r, k4) -- k4: index of the group's first elem
   return out
 end
 M.plane_groups = plane_groups
+
+-- Byte b of such a word at bit `at`, among the bits of `rest`.
+function M.code_bits(word, b, at, rest)
+  local v = at >= 8 * b and shl(word, at - 8 * b) or shr(word, 8 * b - at)
+  return i32op("ior", and_mask(v, 255 << at), iconst(rest))
+end
 
 -- One field of a packed element as float32.
 function M.packed_field(array, fname, r, k)
@@ -262,7 +268,7 @@ function M.record_layout(rec, biases)
     put("q", n)
     put("d", n // def.block * 4)
   else
-    put("x", 4 * n)
+    put("x", (rec.fmt == "bf16" and 2 or 4) * n)
   end
   for _, g in ipairs { 32, 16 } do
     put("sum" .. g, (n + g - 1) // g * 4)
@@ -278,6 +284,9 @@ local function record_ld(rec, storage, off) return ld(rec.shared or "ws", storag
 function M.record_field(rec, fname, t, k)
   local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
   if fname == "q" then return to_f32(E.cast("sext", "i32", record_ld(rec, "i8", add(base, k)))) end
+  if fname == "x" and rec.fmt == "bf16" then
+    return E.cast("bitcast", "f32", shl(E.cast("zext", "i32", record_ld(rec, "i16", add(base, mul(k, i(2))))), 16))
+  end
   if fname == "x" then return record_ld(rec, "f32", add(base, mul(k, i(4)))) end
   local per = fname == "d" and rec.def.block or math.tointeger(tonumber(fname:match("%d+")))
   rec.demand[fname] = true

@@ -10,8 +10,7 @@ local E = require "dsl.expr"
 local M = {}
 M.__index = M
 
--- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory. in_step, where set: how many sums
--- are continued together.
+-- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory.
 function M.new(vregs, strided)
   return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, strided = strided }, M)
 end
@@ -132,7 +131,7 @@ local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8 }
 M.sizes = sizes
 
 local binary_ops = { fadd = "fadd", fsub = "fsub", fmul = "fmul", fdiv = "fdiv", fmax = "fmax", fmin = "fmin",
-  iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
+  iand = "and", ior = "or", pair_bf16 = "pair_bf16", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
 local compare_ops = { ilt = "ilt", ile = "ile", ieq = "ieq", flt = "flt", fle = "fle", feq = "feq" }
 local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frint", fpext = "fpext", fptrunc = "fptrunc",
   sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast" }
@@ -490,6 +489,25 @@ local function emit_merge(self, loops)
   splice(s, scope)
 end
 
+-- The activations of a trip of a staged loop on their way into the memory a team shares; `rows` of them there are.
+local function emit_copies(self, s, trip, rows)
+  for run = 0, s.runs - 1 do
+    local to = E.iadd(E.imul(E.imod(trip, E.int(s.stages)), E.int(s.bytes)), E.int(run * s.run_bytes))
+    local from = E.iadd(s.from, E.imul(E.iadd(E.imul(trip, E.int(s.runs)), E.int(run)), E.int(s.row_bytes)))
+    self:values { to, from, rows }
+    line(self.scope, "copy %s, %s, %s, %s, %s, %d rows %d stride %d", self.base(s.base), operand(self, to), self.base("ws"),
+      operand(self, from), operand(self, rows), s.tokens, s.row_bytes, s.stride)
+  end
+end
+
+-- Before a trip: its own copies have arrived, and those of the trip as many ahead as there are stages but one start, into
+-- the memory that the trip before has read.
+local function emit_stage(self, s, trip)
+  line(self.scope, "wait %d", (s.stages - 2) * s.runs)
+  local ahead = E.iadd(trip, E.int(s.stages - 1))
+  emit_copies(self, s, ahead, E.select(E.cmp("ilt", ahead, E.int(s.trips)), s.rows, E.int(0)))
+end
+
 -- Loops with equal ranges in one place: one IR loop.
 local function emit_loops(self, loops)
   local first = loops[1]
@@ -502,6 +520,10 @@ local function emit_loops(self, loops)
       local inits = {}
       for j, l in ipairs(loops) do inits[j] = l.args[2 + i] end
       self:values(inits)
+    end
+    local staged = first.staged
+    for trip = 0, staged and staged.stages - 2 or -1 do
+      emit_copies(self, staged, E.int(trip), trip < staged.trips and staged.rows or E.int(0))
     end
     local binds = { [first.binds] = true }
     local iv = name(self)
@@ -518,6 +540,7 @@ local function emit_loops(self, loops)
     local body = push_scope(self, binds)
     body.memo[first.binds] = iv
     for c, v in pairs(carries) do body.memo[c] = v end
+    if staged then emit_stage(self, staged, first.binds) end
     local all = {}
     for _, l in ipairs(loops) do table.move(l.args, 3 + width, 2 + 2 * width, #all + 1, all) end
     self:force(all)
@@ -548,6 +571,7 @@ local function emit_loops(self, loops)
       s.memo[l] = mine
     end
     line(s, "end -> %s", table.concat(results, ", "))
+    if staged then line(s, "wait 0") end
   end)
 end
 
@@ -643,20 +667,10 @@ function M:values(list)
       if g[1].op == "mat" then
         for j in ipairs(g) do self:values(ops[j]) end
       else
-        local function columns(first, last, from, to)
-          for i = first, last do
-            local column = {}
-            for j = from, to do column[#column + 1] = ops[j][i] end
-            self:values(column)
-          end
-        end
-        -- Of a sum's next steps, what was added so far is computed for all, the rest a few at a time.
-        local few = g[1].op == "fma" and self.in_step or #g
-        if few < #g then columns(1, 1, 1, #g) end
-        for from = 1, #g, few do
-          local to = math.min(from + few - 1, #g)
-          columns(1, width, from, to)
-          if to < #g then for j = from, to do emit_one(self, g[j]) end end
+        for i = 1, width do
+          local column = {}
+          for j in ipairs(g) do column[#column + 1] = ops[j][i] end
+          self:values(column)
         end
       end
       for _, n in ipairs(g) do emit_one(self, n) end
@@ -743,7 +757,7 @@ function M:func(fname, dim_index, arg_index, unwritten)
       if id == "ws" then
         bases[id] = def(self, root, "ptr", "ws")
       elseif self.shared[id] then
-        bases[id] = def(self, root, "ptr", "shared %d align 16", self.shared[id])
+        bases[id] = def(self, root, "ptr", "shared %d align 64", self.shared[id])
       else
         bases[id] = def(self, root, "ptr", "arg %d%s", arg_index[id] or error("internal: no argument " .. tostring(id)),
           unwritten and unwritten[id] and " inv" or "")

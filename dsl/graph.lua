@@ -229,8 +229,10 @@ local function composed(run, escapes, lone)
         step[p.name] = p.name
         needs_pos = true
       else
-        step[p.name] = lone and p.name == "prod" and "f32" or node.params[p.name] -- a lone token's factors gain nothing rounded
-        line[#line + 1] = p.name .. "=" .. tostring(node.params[p.name])
+        local v = node.params[p.name]
+        if type(v) == "table" then v = lone and v.lone or v.many end
+        step[p.name] = v
+        line[#line + 1] = p.name .. "=" .. tostring(v)
       end
     end
     steps[#steps + 1] = { kernel = node.kernel, args = step }
@@ -436,7 +438,9 @@ function M.plan(arg)
     error(("unknown architecture '%s'; known: %s"):format(tostring(arg.arch), table.concat(known, " ")), 0)
   end
   local b = setmetatable({ arch = arg.arch, keys = arg.keys, tensors_in = arg.tensors, kv = arg.kv,
-    formats = { act = arg.act, prod = arg.prod },
+    -- Parameters of kind `format`, in a program for any number of tokens and in one for a lone token, whose products, bound by
+    -- memory, gain nothing from halves.
+    formats = { act = { many = arg.many or arg.act, lone = arg.act }, prod = { many = arg.prod, lone = "f32" } },
     tensors = {}, n_tensors = 0, weights = {}, tables = {}, nodes = {}, used = {} }, B)
   b.ids = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })
   b.pages = tensor(b, { kind = "input", fmt = "i32", dims = { 0 }, input = true })

@@ -350,13 +350,15 @@ function lang.vec(axis, n, f)
   return E.node("vec", "vec", { len, value(v, "vec over '" .. axis .. "'") }, "local", var)
 end
 
----The vector with its values rounded to an activation format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32.
+---The vector with its values rounded to an activation format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32, "bf16"
+---halves; the weights that such are multiplied with are rounded to bf16 as well.
 ---@param fmt string
 ---@param v Vector
 ---@return Vector
 function lang.as(fmt, v)
   if not (E.is_node(v) and v.op == "vec") then fail("as() takes a vec() value") end
-  if fmt ~= "f32" and not formats.get(fmt, fail).activation then
+  local def = formats.get(fmt, fail)
+  if fmt ~= "f32" and not (def.activation or def.halves) then
     fail("as() takes f32 or a format of activations, not %s", fmt)
   end
   return E.node("vec", "vec", v.args, "as:" .. fmt, v.binds)

@@ -624,6 +624,10 @@ function X:encode_record(rec, token, kb)
       codes[c] = E.cast("fptosi", "i32", enc.q(c))
       put("q", element(c), codes[c], "i8")
     end
+  elseif rec.fmt == "bf16" then
+    for c = 0, B // lanes - 1 do
+      put("x", mul(element(c), i(2)), E.node("pair_bf16", "i32", { xs[c], f(0) }), "i16")
+    end
   else
     for c = 0, B // lanes - 1 do put("x", mul(element(c), i(4)), xs[c], "f32") end
   end

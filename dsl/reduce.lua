@@ -206,7 +206,6 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
     if s1 and s2 and s1 ~= s2 and g % 4 == 0 and not X.serial then
       local w, x = factors[1], factors[2]
       if s1 == "act" then w, x, o1, o2 = x, w, o2, o1 end
-      if X.tile then return E.cast("sitofp", "f32", in_tiles.dot(X, kvar, kbase, e0, g, w, x, o1, o2)) end
       local L = o1.packed
       local d = access.iconst(0)
       local start = { [kvar] = add(kbase, i(e0)) }
@@ -231,7 +230,6 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
       return nil, o, n
     end
   end
-  if X.tile then in_tiles.unfit() end
   local s = acc
   for e = e0, e0 + g - 1 do
     local f = {}
@@ -254,9 +252,6 @@ local function before(a, b)
   if a.op ~= b.op then return a.op < b.op end
   return tostring(a.imm) < tostring(b.imm)
 end
-
--- Whether a factor belongs to the row and not to the token: in a tile both are lanes.
-local function row_side(X, v) return v.lane and (not X.tile or v.deps[X.tile.row]) end
 
 -- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
 local function contract(X, node, body, kvar, len)
@@ -318,7 +313,7 @@ local function contract(X, node, body, kvar, len)
           -- The record's own scale is part of its sum.
           if not (rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec) then
             local v = X:lower(E.subst(f, map))
-            if row_side(X, v) then
+            if v.lane then
               vec_side[#vec_side + 1] = v
             elseif o[1] > g and o[1] <= chunk then
               shared[#shared + 1], span = v, math.min(span, o[1])
@@ -476,8 +471,20 @@ local function serially(X, node, body, kvar, len)
   return M.loop(var, i(0), n and i(n // unroll) or len, { acc }, { zero }, { s })[1]
 end
 
+-- Beside activations in halves weights are rounded to halves too, whoever multiplies them: a matrix unit takes both alike.
+local function weights_in_halves(X, body)
+  return E.rewrite(body, function(n)
+    local o = X:owner_of(n)
+    return o and o.packed and E.node("rounded", "f32", { n }, "bf16") or nil
+  end)
+end
+
 function M.reduce(X, node)
   local kvar, len, body = node.binds, X:lower(node.args[1]), node.args[2]
+  for _, o in ipairs(formatted(X, body, kvar)) do
+    if o.record and o.fmt == "bf16" then body = weights_in_halves(X, body) break end
+  end
+  if X.tile then return in_tiles.sum(X, kvar, len, body) end
   if X.serial then return serially(X, node, body, kvar, len) end
   local lane
   for v in pairs(body.deps) do if v.op == "lane" then lane = v end end

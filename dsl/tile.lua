@@ -1,10 +1,16 @@
--- Many tokens on a matrix unit: a group of stores over (token, row) in tiles of 16 rows by 8 tokens.
+-- Many tokens on a matrix unit: a group of stores over (token, row) in tiles of 16 rows by 8 tokens, products with activations
+-- in halves (`as("bf16", …)`).
 --
--- The lanes of a tile are those of the flat IR's mma (docs/ir.md): lane l of accumulator 2·i + j has row l div 4 + 8·i and
--- token 2·(l mod 4) + j. So an element of the output is an ordinary expression whose row and token depend on digits of the
--- lane number, and the four accumulators are instances like the copies of an unrolled axis: scales, sums and epilogue
--- are computed where the element is, by the rules that hold for any lanes. Only an integer dot differs (M.dot): it is a
--- product of tiles, whose operands are read at places of their own. A sum is continued run by run, in order of k.
+-- A task is 128 rows by 64 tokens: each warp of a block computes 16 of the rows, by eight tiles. The lanes of a tile are those of
+-- the flat IR's mma (docs/ir.md): lane l of accumulator 2·i + j has row l div 4 + 8·i and token 2·(l mod 4) + j. So an element of
+-- the output is an ordinary expression whose row and token depend on digits of the lane number, and the accumulators of all
+-- tiles are instances like the copies of an unrolled axis: what stands around a sum is computed where the element is, by the rules
+-- that hold for any lanes. Only the sum differs (M.sum): weights become halves in the registers where the unit wants them, each
+-- for all tokens of the task; the activations of the next trips are copied into the block's shared memory meanwhile.
+--
+-- Of 32 elements along k a thread has the eight from 8·(l mod 4) on, in two products of 16: a sum does not mind the order, so the
+-- unit's columns are matched to elements such that a thread's weights are neighbours, and its activations one load of 16
+-- bytes. Rows of a staged token are runs of 64 bytes, tokens one behind the other: eight threads read 128 bytes side by side.
 
 local E = require "dsl.expr"
 local access = require "dsl.access"
@@ -14,9 +20,10 @@ local M = {}
 local add, mul = E.iadd, E.imul
 local function i(x) return E.int(x) end
 
-local LANES, ROWS, TOKENS = 32, 16, 8
-local ROW_TILES = 2 -- of a task
-local MOST_TILES = 4 -- token tiles of a task: with two row tiles, 32 accumulators a thread
+local LANES, ROWS, TOKENS, RUN = 32, 16, 8, 32
+local TASK_TOKENS = 64
+local TRIP = 64 -- elements of a trip along k, where the format's chunks are no longer
+local STAGING, MOST_STAGES = 32 * 1024, 4 -- bytes for activations, and trips that they are for
 
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
@@ -24,70 +31,136 @@ local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
 -- Raised where a kernel has no form in tiles; its tokens then go the other way, however many they are.
 local function unfit() error({ no_tiles = true }) end
 
--- The integer dot of g codes from element e0 on, w being the weights' element and x the record's: per run of 32 or 16 an
--- mma on the accumulators of the one before.
-function M.dot(X, kvar, kbase, e0, g, w, x, weight, record)
-  local row, token = X.tile.places[w.args[1]], X.tile.places[x.args[1]]
-  if not (row and token) or g % 16 ~= 0 then unfit() end
-  local c = {}
-  for k = 1, 4 do c[k] = access.iconst(0) end
-  local run = g % 32 == 0 and 32 or 16
-  for e = e0, e0 + g - 1, run do
-    local args = table.move(c, 1, 4, 1, {})
-    local function word(n, half) -- the lane's four elements of 16
-      return X:lower(E.subst(n, { [kvar] = add(add(kbase, i(e + 16 * half)), mul(of_four(), i(4))) }))
+-- Weights in halves ---------------------------------------------------------------------------------------------------
+
+-- An expression in q as slope · q + offset; nil stands for no q in it, and for nothing added.
+local function line_in(n, q)
+  if rawequal(n, q) then return E.f32(1), nil end
+  if n.op == "fmul" then
+    local s, o = line_in(n.args[1], q)
+    local factor = n.args[2]
+    if not s then
+      s, o = line_in(n.args[2], q)
+      factor = n.args[1]
     end
-    for half = 0, run // 16 - 1 do
-      for h = 0, 1 do
-        args[#args + 1] = access.plane_groups(weight, row.at(h), word(w.args[2], half))
-      end
-    end
-    for half = 0, run // 16 - 1 do -- B's tokens lie across the eights
-      args[#args + 1] = access.record_codes4(record, token.at(), word(x.args[2], half))
-    end
-    local product = E.node("mma", "i32", args, ("m16n8k%d.u8s8"):format(run))
-    for k = 0, 3 do c[k + 1] = E.node("register", "i32", { product }, k) end
+    if not s then return nil, n end
+    return E.fmul(s, factor), o and E.fmul(o, factor)
   end
-  local dot = c[2 * row.half + token.half + 1]
-  if weight.packed.bias == 0 then return dot end
-  -- What the codes' bias adds comes behind: as the first accumulators it would take registers of its own, four in a row.
-  local start = access.record_field(record, ("dot%d_%d"):format(g, weight.packed.bias), x.args[1],
-    X:lower(E.subst(x.args[2], { [kvar] = add(kbase, i(e0)) })))
-  return access.i32op("iadd32", dot, start)
+  if n.op == "fadd" or n.op == "fsub" then
+    local s, o = line_in(n.args[1], q)
+    local t, p = line_in(n.args[2], q)
+    if s and t then unfit() end
+    if n.op == "fsub" then t, p = t and E.un("fneg", t), p and E.un("fneg", p) end
+    return s or t, o and p and E.fadd(o, p) or o or p
+  end
+  return nil, n
 end
 
+-- Codes of less than eight bits become floats by standing in 128's mantissa, which costs nothing where a product with the
+-- scale follows; longer ones in 2^23's, which is taken off again. Both are exact.
+local SHORT, LONG = 128, 1 << 23
+
+-- The weight's element at k + b, k being the first of four.
+local function element(X, weight, r, k, b)
+  local L, def = weight.packed, weight.def
+  if L.float then return access.packed_field(weight, def.code.name, r, X:lower(add(k, i(b)))) end
+  local q = E.node("code", "f32", {})
+  local slope, offset = line_in(def.value(setmetatable({}, { __index = function(_, name)
+    if name == def.code.name then return q end
+    return access.packed_field(weight, name, r, k)
+  end })), q)
+  local word, width = access.plane_groups(weight, r, k), 0
+  for _, p in ipairs(L.planes) do width = width + p.width end
+  if width < 8 then
+    local raw = access.code_bits(word, b, 16, 0x43000000)
+    local down = E.f32(-(SHORT + L.bias))
+    local from = offset and E.fma(slope, down, offset) or E.fmul(slope, down)
+    return E.fma(E.cast("bitcast", "f32", raw), slope, from)
+  end
+  local raw = access.code_bits(word, b, 0, 0x4b000000)
+  local code = E.fadd(E.cast("bitcast", "f32", raw), E.f32(-(LONG + L.bias)))
+  return offset and E.fma(code, slope, offset) or E.fmul(code, slope)
+end
+
+-- Sums ------------------------------------------------------------------------------------------------------------------
+
+-- The two factors of a sum over products: an element of packed weights in halves, one of a record in halves.
+local function factors_of(X, body)
+  if body.op ~= "fmul" then unfit() end
+  local w, x = body.args[1], body.args[2]
+  if w.op == "rload" then w, x = x, w end
+  if w.op ~= "rounded" or x.op ~= "rload" then unfit() end
+  w = w.args[1]
+  local weight, record = X.owners[w.imm], X.owners[x.imm]
+  if w.op ~= "load" or not (weight and weight.packed and record and record.fmt == "bf16") then unfit() end
+  return w, x, weight, record
+end
+
+-- How the activations of a sum come: trips of `elements`, each in runs of 32 for all tokens of the task.
+local function staging_of(X, record, n, chunk)
+  local trip = math.max(TRIP, chunk)
+  while n % trip ~= 0 and trip > math.max(RUN, chunk) do trip = trip // 2 end
+  if n % trip ~= 0 then unfit() end
+  local bytes = TASK_TOKENS * trip * 2
+  local stages = math.min(MOST_STAGES, STAGING // bytes)
+  local tile = X.tile
+  local first = add(access.record_base(record, tile.t0), i(record.fields.x))
+  return { base = tile.staged, from = first, stride = record.stride, rows = tile.left, trips = n // trip, trip = trip,
+           stages = stages, bytes = bytes, runs = trip // RUN, run_bytes = TASK_TOKENS * RUN * 2, row_bytes = RUN * 2,
+           tokens = TASK_TOKENS, record = record.name }
+end
+
+-- Σ over kvar of weight · activation, for one element of a tile.
+function M.sum(X, kvar, len, body)
+  local reduce = require "dsl.reduce" -- which needs this file
+  local w, x, weight, record = factors_of(X, body)
+  local row, token = X.tile.places[w.args[1]], X.tile.places[x.args[1]]
+  local n = E.int_const(len)
+  if not (row and token and n) then unfit() end
+  local s = staging_of(X, record, n, weight.packed.chunk)
+  local trip = E.var(kvar.axis .. "%" .. s.trip, s.trips, kvar.imm .. "t")
+  local acc, zero = {}, {}
+  for c = 1, 4 do
+    acc[c] = reduce.carry(("t%s.%d.%d.%d"):format(weight.name, row.at(0).id, token.at().id, c), "f32", LANES)
+    zero[c] = E.f32(0)
+  end
+  local c = acc
+  local stage = add(mul(E.imod(trip, i(s.stages)), i(s.bytes)),
+    add(i(token.tile * TOKENS * s.row_bytes), mul(E.lane_var(LANES), i(16))))
+  for run = 0, s.runs - 1 do
+    for four = 0, 1 do
+      local k = add(mul(trip, i(s.trip)), add(i(RUN * run + 4 * four), mul(of_four(), i(8))))
+      local args = table.move(c, 1, 4, 1, {})
+      for pair = 0, 1 do
+        for h = 0, 1 do
+          args[#args + 1] = E.node("pair_bf16", "i32", { element(X, weight, row.at(h), k, 2 * pair),
+                                                         element(X, weight, row.at(h), k, 2 * pair + 1) })
+        end
+      end
+      for pair = 0, 1 do
+        args[#args + 1] = access.ld(s.base, "i32", add(stage, i(run * s.run_bytes + 8 * four + 4 * pair)), false)
+      end
+      local product = E.node("mma", "f32", args, "m16n8k16.bf16")
+      c = {}
+      for e = 0, 3 do c[e + 1] = E.node("register", "f32", { product }, e) end
+    end
+  end
+  local out = reduce.loop(trip, i(0), i(s.trips), acc, zero, c)
+  local loop = out[1].args[1]
+  loop.staged, loop.streams, loop.loads = s, "staged " .. s.record, weight.name
+  return out[2 * row.half + token.half + 1]
+end
+
+-- Tiles ---------------------------------------------------------------------------------------------------------------
+
 -- A place of the tile: the index `at(half)` there, and how to name others of the same tile.
-local function place(X, half, at)
+local function place(X, half, tile, at)
   local node = at(half)
-  X.tile.places[node] = { half = half, at = at }
+  X.tile.places[node] = { half = half, tile = tile, at = at }
   return node
 end
 
--- Token tiles of a task. Where an element has several products, one's results wait in registers for the next one's; scales
--- per 16 come with chunks of 128, whose words wait there too, each for several runs.
-local function tiles_of(X, group, used)
-  local n, seen = 0, {}
-  local function visit(x)
-    if seen[x] then return end
-    seen[x] = true
-    if x.op == "reduce" then n = n + 1 end
-    for _, a in ipairs(x.args) do visit(a) end
-  end
-  for _, st in ipairs(group) do visit(st.value) end
-  local fine = 0
-  for name in pairs(used) do
-    local o, per_16 = X.owners[name], 0
-    for _, f in pairs(o and o.packed and o.def.fields or {}) do
-      if f.per > 1 and f.per < 32 then per_16 = per_16 + 1 end
-    end
-    fine = math.max(fine, per_16)
-  end
-  if fine > 1 then unfit() end -- and minimums per 16 with them: too many
-  local most = fine > 0 and 1 or MOST_TILES
-  return n > 1 and math.max(1, most // n - 1) or most
-end
-
--- Whether the group is one of products over packed integer codes, rows across the lanes.
+-- Whether the group is one of products of packed weights and activations in halves, rows across the lanes.
 local function fits(X, group, used)
   local first = group[1]
   local axes = first.axes
@@ -96,9 +169,9 @@ local function fits(X, group, used)
   local weights, records = false, false
   for name in pairs(used) do
     local o = X.owners[name]
-    if o and o.record then records = records or o.fmt == "q8" end
+    if o and o.record then records = records or o.fmt == "bf16" end
     if o and o.packed then
-      if o.packed.float or o.packed.lanes % 8 ~= 0 then return false end
+      if o.packed.lanes ~= 8 then return false end
       weights = true
     end
     if o and o.cache then return false end
@@ -107,77 +180,62 @@ local function fits(X, group, used)
   return weights and records
 end
 
--- Instances of the tiles from row r0 and token t0 on; `left`: nil, or how many tokens from t0 on there are; n: rows in all.
--- Rows and tokens that are not there are read as the last eight and the last one, and not stored.
-local function instances(X, row_var, tok_var, r0, t0, n_tiles, left, n)
-  local maps = {}
-  local function clamped(x) return left and E.node("imin", "i64", { x, add(left, i(1), -1) }) or x end
-  local function store_mask(token, row)
-    local mask = left and E.cmp("ilt", token, left)
-    local there = n % (ROWS * ROW_TILES) ~= 0 and E.cmp("ilt", row, i(n))
-    if mask and there then return E.node("band", "bool", { mask, there }) end
-    return mask or there or E.bool(true)
-  end
-  for tt = 0, n_tiles - 1 do -- a token tile's instances are neighbours: they are computed together
+-- Instances of the tiles from row r0 and the task's first token on; n: rows in all. Rows that are not there are read as the
+-- last eight, tokens as zeros; neither is stored.
+local function instances(X, row_var, tok_var, r0, n)
+  local maps, tile = {}, X.tile
+  local whole = n % (ROWS * X.team // LANES) == 0
+  for tt = 0, TASK_TOKENS // TOKENS - 1 do
     for j = 0, 1 do
       local function token(k) return add(i(TOKENS * tt), k and add(mul(of_four(), i(2)), i(k)) or of_eight()) end
-      local t = place(X, j, function(k) return add(t0, clamped(token(k))) end)
-      for rt = 0, ROW_TILES - 1 do
-        for h = 0, 1 do
-          local function eight(k) return add(r0, i(ROWS * rt + 8 * k)) end
-          local r = place(X, h, function(k)
-            local from = eight(k)
-            if n % (ROWS * ROW_TILES) ~= 0 then
-              from = mul(E.node("imin", "i64", { E.idiv(from, i(8)), i((n - 1) // 8) }), i(8))
-            end
-            return add(from, of_eight())
-          end)
-          maps[#maps + 1] = { [row_var] = r, [tok_var] = t, mask = store_mask(token(j), add(eight(h), of_eight())) }
+      local t = place(X, j, tt, function(k) return add(tile.t0, token(k)) end)
+      for h = 0, 1 do
+        local r = place(X, h, 0, function(k)
+          local from = add(r0, i(8 * k))
+          if not whole then from = mul(E.node("imin", "i64", { E.idiv(from, i(8)), i((n - 1) // 8) }), i(8)) end
+          return add(from, of_eight())
+        end)
+        local mask = E.cmp("ilt", token(j), tile.left)
+        if not whole then
+          mask = E.node("band", "bool", { mask, E.cmp("ilt", add(add(r0, i(8 * h)), of_eight()), i(n)) })
         end
+        maps[#maps + 1] = { [row_var] = r, [tok_var] = t, mask = mask }
       end
     end
   end
   return maps
 end
 
-local function part_of(X, group, used, name)
+local function part_of(X, group, name)
   local em, first = X.em, group[1]
   local tok, row = first.axes[1], first.axes[2]
   local n = E.int_const(row.len)
-  local rows = ROWS * ROW_TILES
-  local n_rows = (n + rows - 1) // rows
-  local n_tiles = tiles_of(X, group, used)
-  local per = TOKENS * n_tiles
+  local warps = X.team // LANES
+  local n_rows = (n + ROWS * warps - 1) // (ROWS * warps)
   local begin, finish = X:open_part(name)
-  local task = E.var("task", nil, 0)
-  local function body(t0, tiles, left)
-    X.memo, X.mats, X.folds = {}, {}, {}
-    X.tile = { row = of_eight(), places = {} }
-    local list = {}
-    for _, m in ipairs(instances(X, row, tok, mul(E.imod(task, i(n_rows)), i(rows)), t0, tiles, left, n)) do
-      local map = { [row] = m[row], [tok] = m[tok] }
-      for _, st in ipairs(group) do
-        local idx = {}
-        for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(e, map)) end
-        list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name,
-          off = access.offset(st.array, idx), value = X:lower(E.subst(st.value, map)), storage = st.array.fmt,
-          mask = m.mask, lanes = LANES }
-      end
-    end
-    em.in_step = 4 * ROW_TILES
-    em:stores(list)
-    em.in_step = nil
-  end
+  em.shared["staged"] = STAGING
+  local task, warp = E.var("task", nil, 0), E.var("warp", warps, 0)
   em:each(task, begin, finish, 1, function()
-    local t0 = mul(E.idiv(task, i(n_rows)), i(per))
-    local last = E.node("imin", "i64", { add(t0, i(per)), X:lower(tok.len) })
-    local whole = add(t0, mul(E.idiv(add(last, t0, -1), i(per)), i(per)))
-    local t = E.var("tok*" .. per, nil, "w")
-    em:each(t, t0, whole, per, function() body(t, n_tiles, nil) end)
-    local s = E.var("tok*" .. TOKENS, nil, "t")
-    em:each(s, whole, last, TOKENS, function() body(s, 1, add(last, s, -1)) end)
+    local t0 = mul(E.idiv(task, i(n_rows)), i(TASK_TOKENS))
+    local r0 = mul(add(mul(E.imod(task, i(n_rows)), i(warps)), warp), i(ROWS))
+    em:each(warp, i(0), i(warps), 1, function()
+      X.memo, X.mats, X.folds = {}, {}, {}
+      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {} }
+      local list = {}
+      for _, m in ipairs(instances(X, row, tok, r0, n)) do
+        local map = { [row] = m[row], [tok] = m[tok] }
+        for _, st in ipairs(group) do
+          local idx = {}
+          for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(e, map)) end
+          list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name,
+            off = access.offset(st.array, idx), value = X:lower(E.subst(st.value, map)), storage = st.array.fmt,
+            mask = m.mask, lanes = LANES }
+        end
+      end
+      em:stores(list)
+    end, warps)
   end)
-  return X:close_part { times = n_rows, per = per, dim = "tok" }
+  return X:close_part { times = n_rows, per = TASK_TOKENS, dim = "tok" }
 end
 
 -- make(name) as a part whose tasks are a warp's each; nil where it finds itself unfit.
@@ -194,7 +252,7 @@ end
 -- The group as a part; nil where it has no form in tiles.
 function M.part(X, group, used)
   if not fits(X, group, used) then return nil end
-  return M.attempt(X, function(name) return part_of(X, group, used, name) end)
+  return M.attempt(X, function(name) return part_of(X, group, name) end)
 end
 
 M.unfit = unfit

@@ -76,7 +76,7 @@ const char *model_prod(const struct target *t, const char *act, const char *kv) 
 }
 
 bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, const char *prod, bool fuse,
-                unsigned lone, json_t **plan, struct err *e) {
+                const struct target *gpu, json_t **plan, struct err *e) {
     const char *arch;
     if (!gguf_get_str(g, "general.architecture", &arch, e)) return false;
     json_t *tensors = json_object();
@@ -86,8 +86,11 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
         for (uint32_t k = 0; k < t->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)t->ne[k]));
         json_object_set_new_nocheck(tensors, t->name, json_pack("{s:s, s:o}", "fmt", t->type->name, "ne", ne));
     }
-    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g), "tensors",
-                            tensors, "act", act, "kv", kv, "prod", prod, "fuse", fuse, "lone", (int)lone);
+    /* Many tokens' products are the matrix unit's, where there is one. */
+    bool halves = gpu && gpu->features & FEAT_MMA && strcmp(act, "q8") == 0;
+    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g), "tensors",
+                            tensors, "act", act, "many", halves ? "bf16" : act, "kv", kv, "prod", prod, "fuse", fuse, "lone",
+                            gpu ? (int)gpu->pack_lanes : 0);
     if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
@@ -299,7 +302,7 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
     const struct target *t = &m->compiler.target;
     bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, model_prod(t, m->act, m->kv), !o->no_fuse,
-                                     t->ptx ? t->pack_lanes : 0, &m->plan, e) &&
+                                     t->ptx ? t : NULL, &m->plan, e) &&
                           plan_sizes(m, e));
     if (ok) {
         read_plan(m);

@@ -122,9 +122,9 @@ gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
  * what its matrix unit multiplies, where activations are 8 bits and keys 16 anyway. */
 const char *model_prod(const struct target *t, const char *act, const char *kv);
 
-/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); lone: also the launches of one
- * token, for packed tiles of so many rows; 0: not. New reference. */
+/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); gpu, or NULL: also the launches of one token, and those of
+ * many with activations in halves where it has a matrix unit. New reference. */
 bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, const char *prod, bool fuse,
-                unsigned lone, json_t **plan, struct err *e);
+                const struct target *gpu, json_t **plan, struct err *e);
 
 #endif

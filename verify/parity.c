@@ -503,11 +503,11 @@ static void add_instances(struct plan *p, const struct parity_kernel *k, const s
 
 /* A kernel in every format; where it has several weights, each format stands in each place, beside others. */
 static void add_kernel(struct plan *p, const struct parity_kernel *k) {
-    static const char *const caches[] = {"f32", "f16", "q8_0"}, *const acts[] = {"q8", "f32"};
+    static const char *const caches[] = {"f32", "f16", "q8_0"}, *const acts[] = {"q8", "f32", "bf16"};
     static const size_t steps[PARITY_MAX_FMTS] = {0, 1, 3};
     size_t n_fmts = k->n_weights ? p->n_formats : k->cache ? 3 : 1;
     for (size_t f = 0; f < n_fmts; f++)
-        for (size_t a = 0; a < (k->act ? 2 : 1); a++) {
+        for (size_t a = 0; a < (k->act ? 3 : 1); a++) {
             if (p->o->quick && k->n_weights > 1 && (f + a) % 2) continue;
             struct parity_shape base = {.act = k->act ? acts[a] : NULL};
             unsigned block = 1;

@@ -20,7 +20,7 @@ struct parity_shape {
     int window;   /* attention: keys a token sees; 0: all */
     double scale; /* where the kernel has one */
     const char *fmt[PARITY_MAX_FMTS]; /* of weights, or fmt[0] of the KV cache */
-    const char *act;                  /* NULL, "q8" or "f32" */
+    const char *act;                  /* NULL, "q8", "f32" or "bf16" */
     const char *prod;                 /* attention: what factors are rounded to; NULL: f32 */
     struct {
         int pos, tok;

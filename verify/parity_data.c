@@ -69,8 +69,28 @@ struct weights random_weights(struct arena *a, struct ref_rng *rng, const char *
     return w;
 }
 
+/* The bfloat16 nearest to v, the even one of two. */
+static double halved(double v) {
+    int e;
+    frexp(v, &e);
+    double ulp = ldexp(1, (e < -125 ? -125 : e) - 8);
+    return isfinite(v) ? rint(v / ulp) * ulp : v;
+}
+
+/* How far the half of a number within err of v may be from v's own. */
+static double halves_apart(double v, double err) {
+    return err > 0 ? fmax(fabs(halved(v + err) - halved(v)), fabs(halved(v - err) - halved(v))) : 0;
+}
+
 struct approx activate(struct arena *a, const char *act, const struct approx *x, size_t n_tok, size_t d) {
     struct approx y = approx_new(a, n_tok * d);
+    if (strcmp(act, "bf16") == 0) {
+        for (size_t i = 0; i < n_tok * d; i++) {
+            y.v[i] = halved(x->v[i]);
+            y.err[i] = halves_apart(x->v[i], x->err[i] > 0 ? x->err[i] + U * fabs(x->v[i]) : 0);
+        }
+        return y;
+    }
     if (strcmp(act, "q8") != 0) {
         for (size_t i = 0; i < n_tok * d; i++) {
             y.v[i] = x->v[i];
@@ -106,7 +126,38 @@ struct approx activate(struct arena *a, const char *act, const struct approx *x,
     return y;
 }
 
+/* The weights as a product with halves takes them, and how far they may be off: decoding errs by a few roundings of its
+ * terms (32: where codes are taken from a mantissa with 128 in it), which now and then takes a weight over a tie. */
+static struct approx halved_weights(struct arena *a, const struct weights *w) {
+    struct approx h = approx_new(a, w->rows * w->width);
+    for (size_t i = 0; i < h.n; i++) {
+        h.v[i] = halved(w->v[i]);
+        h.err[i] = halves_apart(w->v[i], w->f->scales[0].per ? 40 * U * w->mag[i] : 0);
+    }
+    return h;
+}
+
+static struct approx matvec_halves(struct arena *a, const struct weights *w, const struct approx *x, size_t n_tok) {
+    struct approx y = approx_new(a, n_tok * w->rows), h = halved_weights(a, w);
+    size_t n = w->width;
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t r = 0; r < w->rows; r++) {
+            double sum = 0, mag = 0, err = 0;
+            for (size_t k = 0; k < n; k++) {
+                double wv = h.v[r * n + k], we = h.err[r * n + k], xv = x->v[t * n + k], xe = x->err[t * n + k];
+                sum += wv * xv;
+                mag += (fabs(wv) + we) * (fabs(xv) + xe);
+                err += fabs(wv) * xe + we * (fabs(xv) + xe);
+            }
+            y.v[t * w->rows + r] = sum;
+            /* Products are exact; a matrix unit may cut what it adds, which is two roundings. */
+            y.err[t * w->rows + r] = (2 * (double)n + 8) * U * mag + err + (double)n * TINY;
+        }
+    return y;
+}
+
 struct approx matvec(struct arena *a, const struct weights *w, const char *act, const struct approx *x, size_t n_tok) {
+    if (strcmp(act, "bf16") == 0) return matvec_halves(a, w, x, n_tok);
     struct approx y = approx_new(a, n_tok * w->rows);
     size_t n = w->width;
     /* 8-bit activations: dots of 16 or more are exact integers, each multiplied and added once or twice. */

@@ -39,10 +39,12 @@ struct weights random_weights(struct arena *a, struct ref_rng *rng, const char *
                               double scale);
 
 /* x [n_tok][d] as the activation format leaves it. "f32": x with one rounding. "q8": codes of ref_quantize_q8; where
- * the error of x could move a value over a rounding tie, its code may be a step off. */
+ * the error of x could move a value over a rounding tie, its code may be a step off. "bf16": x rounded to halves, ties
+ * alike. */
 struct approx activate(struct arena *a, const char *act, const struct approx *x, size_t n_tok, size_t d);
 
-/* y[t][r] = Σ_k w[r][k]·x[t][k] with its bound. n = rows. act tells how many roundings a sum takes. */
+/* y[t][r] = Σ_k w[r][k]·x[t][k] with its bound. n = rows. act tells how many roundings a sum takes; with "bf16" the
+ * weights are halves too. */
 struct approx matvec(struct arena *a, const struct weights *w, const char *act, const struct approx *x, size_t n_tok);
 
 /* x / rms(x) · g */

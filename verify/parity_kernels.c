@@ -31,7 +31,7 @@ static struct parity_shape with(const struct parity_shape *base, int d, int n) {
 
 /* The smallest width the blocks allow, for both. */
 static int unit(const struct parity_shape *s, unsigned block) {
-    int activation = s->act && strcmp(s->act, "q8") == 0 ? 32 : 1;
+    int activation = s->act && strcmp(s->act, "f32") != 0 ? 32 : 1;
     return (int)block > activation ? (int)block : activation;
 }
 
