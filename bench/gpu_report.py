@@ -10,21 +10,24 @@ The prediction of a launch is the longest of what limits it, and the gap between
   memory       sectors * 32 / (0.92 * bandwidth)
   in flight    sectors * 32 / (warps at a time * 1 KiB / latency): a warp has so much under way
   issue        warp instructions / (schedulers in use * min(1, warps on each / 5) * clock): a warp issues one in five cycles
+  matrix       products of 16 by 8 by 16 tiles * 6.5 cycles / (schedulers in use * clock): mma.sync reaches 62 % of the tensor cores' peak
   latency      latency * 2, where anything is read: a launch begins and ends with memory
   gap          1.3 us
 
 with the figures of an H200 (data sheet; latency and gap as published for Hopper): 132 multiprocessors of four schedulers, 1.755 GHz,
 64 warps each, 4.8 TB/s, 0.8 us. Caches are left out: activations are counted as if they came from memory. Warps, instructions and what
-is in flight grow with a prompt's tokens (attention's grow faster, which is left out); memory is no limit there. A kernel launched twice or more in a pass of the
+is in flight grow with a prompt's tokens, issue and matrix by whole rounds of blocks over the multiprocessors (attention's grow faster, which is left out); memory is no limit there. A kernel launched twice or more in a pass of the
 two-layer model is one of its layers, and has 11 times as many in the whole one.
 """
 
 import json
+import math
 import statistics
 import sys
 
 SMS, CLOCK, BANDWIDTH = 132, 1.755e9, 4.8e12
 LATENCY, GAP, SHARE, IN_FLIGHT, CYCLES, RESIDENT = 0.8e-6, 1.3e-6, 0.92, 1024, 5, 64
+MMA_CYCLES, BLOCK_WARPS = 6.5, 8
 PEAK_LOOPS = {"read", "fma", "dp4a", "mma_s8", "mma_bf16"}
 LAYERS, TINY_LAYERS = 22, 2
 
@@ -40,7 +43,8 @@ def launches(path):
         n, memory = k["launches"], k["memory"]["global"]
         sectors = memory["loads"]["sectors"] + memory["stores"]["sectors"]
         rows.append({"name": k["name"].replace("$_", "."), "n": n / passes, "warps": k["warps"] / n,
-                     "instructions": sum(c["warp"] for c in k["instructions"].values()) / n, "bytes": 32 * sectors / n})
+                     "instructions": sum(c["warp"] for c in k["instructions"].values()) / n,
+                     "matrix": k["instructions"]["matrix"]["warp"] / n, "bytes": 32 * sectors / n})
     return rows, passes, report["host"]
 
 
@@ -48,9 +52,12 @@ def limits(row):
     """Seconds that each limit allows one launch, by name."""
     schedulers = min(row["warps"], SMS * 4)
     each = row["warps"] / schedulers
+    blocks = row["warps"] / BLOCK_WARPS
+    uneven = math.ceil(blocks / SMS) * SMS / blocks if blocks > SMS else 1
     return {"memory": row["bytes"] / (SHARE * BANDWIDTH),
             "in flight": row["bytes"] * LATENCY / (min(row["warps"], SMS * RESIDENT) * IN_FLIGHT),
-            "issue": row["instructions"] / (schedulers * min(1, each / CYCLES) * CLOCK),
+            "issue": row["instructions"] / (schedulers * min(1, each / CYCLES) * CLOCK) * uneven,
+            "matrix": row["matrix"] * MMA_CYCLES / (schedulers * CLOCK) * uneven,
             "latency": 2 * LATENCY if row["bytes"] else 0}
 
 
@@ -81,8 +88,8 @@ def predict_prefill(path, tokens):
         for row in rows:
             scale = target / tokens
             layers = LAYERS / TINY_LAYERS if row["n"] >= 2 else 1
-            grown = limits({key: row[key] * scale for key in ("warps", "instructions", "bytes")})
-            total += layers * row["n"] * (max(grown["in flight"], grown["issue"], grown["latency"]) + GAP)
+            grown = limits({key: row[key] * scale for key in ("warps", "instructions", "matrix", "bytes")})
+            total += layers * row["n"] * (max(grown["in flight"], grown["issue"], grown["matrix"], grown["latency"]) + GAP)
         print(f"| {target} | {total * 1e3:.2f} | {target / total:.0f} |")
 
 

@@ -110,13 +110,15 @@ local function staging_of(X, record, n, chunk)
            tokens = TASK_TOKENS, record = record.name }
 end
 
--- Σ over kvar of weight · activation, for one element of a tile.
-function M.sum(X, kvar, len, body)
+-- What f() gives, once a key.
+local function once(memo, key, f)
+  if memo[key] == nil then memo[key] = f() end
+  return memo[key]
+end
+
+-- The four accumulators of a tile.
+local function accumulators(X, kvar, n, weight, record, row, token)
   local reduce = require "dsl.reduce" -- which needs this file
-  local w, x, weight, record = factors_of(X, body)
-  local row, token = X.tile.places[w.args[1]], X.tile.places[x.args[1]]
-  local n = E.int_const(len)
-  if not (row and token and n) then unfit() end
   local s = staging_of(X, record, n, weight.packed.chunk)
   local trip = E.var(kvar.axis .. "%" .. s.trip, s.trips, kvar.imm .. "t")
   local acc, zero = {}, {}
@@ -133,8 +135,11 @@ function M.sum(X, kvar, len, body)
       local args = table.move(c, 1, 4, 1, {})
       for pair = 0, 1 do
         for h = 0, 1 do
-          args[#args + 1] = E.node("pair_bf16", "i32", { element(X, weight, row.at(h), k, 2 * pair),
-                                                         element(X, weight, row.at(h), k, 2 * pair + 1) })
+          local key = ("%s.%d.%d.%d"):format(weight.name, row.at(h).id, k.id, pair)
+          args[#args + 1] = once(X.tile.memo, key, function()
+            return E.node("pair_bf16", "i32", { element(X, weight, row.at(h), k, 2 * pair),
+                                                element(X, weight, row.at(h), k, 2 * pair + 1) })
+          end)
         end
       end
       for pair = 0, 1 do
@@ -148,7 +153,18 @@ function M.sum(X, kvar, len, body)
   local out = reduce.loop(trip, i(0), i(s.trips), acc, zero, c)
   local loop = out[1].args[1]
   loop.staged, loop.streams, loop.loads = s, "staged " .. s.record, weight.name
-  return out[2 * row.half + token.half + 1]
+  return out
+end
+
+-- Σ over kvar of weight · activation, for one element of a tile.
+function M.sum(X, kvar, len, body)
+  local w, x, weight, record = factors_of(X, body)
+  local row, token = X.tile.places[w.args[1]], X.tile.places[x.args[1]]
+  local n = E.int_const(len)
+  if not (row and token and n) then unfit() end
+  local key = ("%s.%s.%d.%d"):format(weight.name, record.name, row.at(0).id, token.tile)
+  local all = once(X.tile.memo, key, function() return accumulators(X, kvar, n, weight, record, row, token) end)
+  return all[2 * row.half + token.half + 1]
 end
 
 -- Tiles ---------------------------------------------------------------------------------------------------------------
@@ -220,7 +236,7 @@ local function part_of(X, group, name)
     local r0 = mul(add(mul(E.imod(task, i(n_rows)), i(warps)), warp), i(ROWS))
     em:each(warp, i(0), i(warps), 1, function()
       X.memo, X.mats, X.folds = {}, {}, {}
-      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {} }
+      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {}, memo = {} }
       local list = {}
       for _, m in ipairs(instances(X, row, tok, r0, n)) do
         local map = { [row] = m[row], [tok] = m[tok] }
