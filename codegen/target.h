@@ -25,7 +25,7 @@ enum target_feature {
  * hold at least: 128 registers a thread. (Left alone, ptxas takes 40 or 64 where it likes and spills around divisions.)
  * Functions that carry more accumulators of mma than a few through a loop may have all 255. */
 enum { PTX_WARPS = 8, PTX_LANES = 32, PTX_BLOCKS = 2, PTX_TILE_BLOCKS = 1, PTX_THREADS = PTX_WARPS * PTX_LANES };
-enum { PTX_FEW_ACCUMULATORS = 40 };
+enum { PTX_FEW_ACCUMULATORS = 32 };
 
 /* The one parameter of a kernel of a PTX target, an array of 64-bit words: the device address of the run-time sizes, the
  * range of tasks, the workspace, the tasks a warp does, and then the argument pointers. */

@@ -10,7 +10,8 @@ local E = require "dsl.expr"
 local M = {}
 M.__index = M
 
--- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory.
+-- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory. in_step, where set: how many sums
+-- are continued together.
 function M.new(vregs, strided)
   return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, strided = strided }, M)
 end
@@ -131,7 +132,7 @@ local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8 }
 M.sizes = sizes
 
 local binary_ops = { fadd = "fadd", fsub = "fsub", fmul = "fmul", fdiv = "fdiv", fmax = "fmax", fmin = "fmin",
-  iand = "and", ior = "or", pair_bf16 = "pair_bf16", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
+  iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
 local compare_ops = { ilt = "ilt", ile = "ile", ieq = "ieq", flt = "flt", fle = "fle", feq = "feq" }
 local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frint", fpext = "fpext", fptrunc = "fptrunc",
   sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast" }
@@ -667,10 +668,20 @@ function M:values(list)
       if g[1].op == "mat" then
         for j in ipairs(g) do self:values(ops[j]) end
       else
-        for i = 1, width do
-          local column = {}
-          for j in ipairs(g) do column[#column + 1] = ops[j][i] end
-          self:values(column)
+        local function columns(first, last, from, to)
+          for i = first, last do
+            local column = {}
+            for j = from, to do column[#column + 1] = ops[j][i] end
+            self:values(column)
+          end
+        end
+        -- Of a sum's next steps, what was added so far is computed for all, the rest a few at a time.
+        local few = g[1].op == "fma" and self.in_step or #g
+        if few < #g then columns(1, 1, 1, #g) end
+        for from = 1, #g, few do
+          local to = math.min(from + few - 1, #g)
+          columns(1, width, from, to)
+          if to < #g then for j = from, to do emit_one(self, g[j]) end end
         end
       end
       for _, n in ipairs(g) do emit_one(self, n) end

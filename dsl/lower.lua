@@ -626,7 +626,7 @@ function X:encode_record(rec, token, kb)
     end
   elseif rec.fmt == "bf16" then
     for c = 0, B // lanes - 1 do
-      put("x", mul(element(c), i(2)), E.node("pair_bf16", "i32", { xs[c], f(0) }), "i16")
+      put("x", mul(element(c), i(2)), E.node("pair", "i32", { xs[c], f(0) }, "bf16"), "i16")
     end
   else
     for c = 0, B // lanes - 1 do put("x", mul(element(c), i(4)), xs[c], "f32") end

@@ -12,7 +12,6 @@
 local E = require "dsl.expr"
 local access = require "dsl.access"
 local formats = require "dsl.formats"
-local in_tiles = require "dsl.tile"
 local in_panels = require "dsl.panel"
 
 local M = {}
@@ -484,7 +483,6 @@ function M.reduce(X, node)
   for _, o in ipairs(formatted(X, body, kvar)) do
     if o.record and o.fmt == "bf16" then body = weights_in_halves(X, body) break end
   end
-  if X.tile then return in_tiles.sum(X, kvar, len, body) end
   if X.serial then return serially(X, node, body, kvar, len) end
   local lane
   for v in pairs(body.deps) do if v.op == "lane" then lane = v end end

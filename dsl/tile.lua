@@ -5,7 +5,7 @@
 -- the flat IR's mma (docs/ir.md): lane l of accumulator 2·i + j has row l div 4 + 8·i and token 2·(l mod 4) + j. So an element of
 -- the output is an ordinary expression whose row and token depend on digits of the lane number, and the accumulators of all
 -- tiles are instances like the copies of an unrolled axis: what stands around a sum is computed where the element is, by the rules
--- that hold for any lanes. Only the sum differs (M.sum): weights become halves in the registers where the unit wants them, each
+-- that hold for any lanes. Only the sum differs (`sum`): weights become halves in the registers where the unit wants them, each
 -- for all tokens of the task; the activations of the next trips are copied into the block's shared memory meanwhile.
 --
 -- Of 32 elements along k a thread has the eight from 8·(l mod 4) on, in two products of 16: a sum does not mind the order, so the
@@ -14,6 +14,7 @@
 
 local E = require "dsl.expr"
 local access = require "dsl.access"
+local reduce = require "dsl.reduce"
 
 local M = {}
 
@@ -84,13 +85,12 @@ end
 
 -- Sums ------------------------------------------------------------------------------------------------------------------
 
--- The two factors of a sum over products: an element of packed weights in halves, one of a record in halves.
+-- The two factors of a sum over products: an element of packed weights and one of a record in halves.
 local function factors_of(X, body)
   if body.op ~= "fmul" then unfit() end
   local w, x = body.args[1], body.args[2]
   if w.op == "rload" then w, x = x, w end
-  if w.op ~= "rounded" or x.op ~= "rload" then unfit() end
-  w = w.args[1]
+  if x.op ~= "rload" then unfit() end
   local weight, record = X.owners[w.imm], X.owners[x.imm]
   if w.op ~= "load" or not (weight and weight.packed and record and record.fmt == "bf16") then unfit() end
   return w, x, weight, record
@@ -118,7 +118,6 @@ end
 
 -- The four accumulators of a tile.
 local function accumulators(X, kvar, n, weight, record, row, token)
-  local reduce = require "dsl.reduce" -- which needs this file
   local s = staging_of(X, record, n, weight.packed.chunk)
   local trip = E.var(kvar.axis .. "%" .. s.trip, s.trips, kvar.imm .. "t")
   local acc, zero = {}, {}
@@ -137,8 +136,8 @@ local function accumulators(X, kvar, n, weight, record, row, token)
         for h = 0, 1 do
           local key = ("%s.%d.%d.%d"):format(weight.name, row.at(h).id, k.id, pair)
           args[#args + 1] = once(X.tile.memo, key, function()
-            return E.node("pair_bf16", "i32", { element(X, weight, row.at(h), k, 2 * pair),
-                                                element(X, weight, row.at(h), k, 2 * pair + 1) })
+            return E.node("pair", "i32", { element(X, weight, row.at(h), k, 2 * pair),
+                                           element(X, weight, row.at(h), k, 2 * pair + 1) }, "bf16")
           end)
         end
       end
@@ -156,9 +155,11 @@ local function accumulators(X, kvar, n, weight, record, row, token)
   return out
 end
 
--- Σ over kvar of weight · activation, for one element of a tile.
-function M.sum(X, kvar, len, body)
-  local w, x, weight, record = factors_of(X, body)
+-- Σ of weight · activation, for one element of a tile; the weights are rounded to halves as dsl/reduce.lua rounds them elsewhere.
+local function sum(X, node)
+  if node.imm ~= "sum" then unfit() end
+  local kvar, len = node.binds, X:lower(node.args[1])
+  local w, x, weight, record = factors_of(X, node.args[2])
   local row, token = X.tile.places[w.args[1]], X.tile.places[x.args[1]]
   local n = E.int_const(len)
   if not (row and token and n) then unfit() end
@@ -196,15 +197,17 @@ local function fits(X, group, used)
   return weights and records
 end
 
--- Instances of the tiles from row r0 and the task's first token on; n: rows in all. Rows that are not there are read as the
--- last eight, tokens as zeros; neither is stored.
+-- Instances of the tiles from row r0 and the task's first token on; n: rows in all. Rows and tokens that are not there are read as
+-- the last eight and the last one (their staged activations are zeros), and not stored.
 local function instances(X, row_var, tok_var, r0, n)
   local maps, tile = {}, X.tile
   local whole = n % (ROWS * X.team // LANES) == 0
   for tt = 0, TASK_TOKENS // TOKENS - 1 do
     for j = 0, 1 do
       local function token(k) return add(i(TOKENS * tt), k and add(mul(of_four(), i(2)), i(k)) or of_eight()) end
-      local t = place(X, j, tt, function(k) return add(tile.t0, token(k)) end)
+      local t = place(X, j, tt, function(k)
+        return add(tile.t0, E.node("imin", "i64", { token(k), add(tile.left, i(1), -1) }))
+      end)
       for h = 0, 1 do
         local r = place(X, h, 0, function(k)
           local from = add(r0, i(8 * k))
@@ -236,7 +239,7 @@ local function part_of(X, group, name)
     local r0 = mul(add(mul(E.imod(task, i(n_rows)), i(warps)), warp), i(ROWS))
     em:each(warp, i(0), i(warps), 1, function()
       X.memo, X.mats, X.folds = {}, {}, {}
-      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {}, memo = {} }
+      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {}, memo = {}, reduce = sum }
       local list = {}
       for _, m in ipairs(instances(X, row, tok, r0, n)) do
         local map = { [row] = m[row], [tok] = m[tok] }
