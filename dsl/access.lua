@@ -254,8 +254,9 @@ end
 
 -- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values (sumG),
 -- and for each bias of the weights' codes −bias times the sum of the activation's codes (dotG_BIAS: where the integer dot
--- starts). Only what some reader asked for is written.
-function M.record_layout(rec, biases)
+-- starts). Only what some reader asked for is written. apart: a record is an odd number of cache lines, so that one place in
+-- the records of 16 tokens lies in as many sets of the first-level cache, which are a power of two.
+function M.record_layout(rec, biases, apart)
   local n, def = rec.n, rec.def
   local at = 0
   rec.fields = {}
@@ -275,6 +276,7 @@ function M.record_layout(rec, biases)
     for _, b in ipairs(rec.fmt == "q8" and biases or {}) do put(("dot%d_%d"):format(g, b), (n + g - 1) // g * 4) end
   end
   rec.stride = (at + 63) // 64 * 64
+  if apart and rec.stride % 128 == 0 then rec.stride = rec.stride + 64 end
 end
 
 -- A record lies in the launch's workspace, one a token, or (`shared`) one token's in the memory that a function's threads share.

@@ -221,7 +221,7 @@ function X:extract_records(value, any_packed)
               body = v.args[2], kvar = v.binds, tvar = tvar or E.var("tok", nil, 1), demand = {}, phase = 1 }
       if not rec.n then error({ kernel_error = "as(): the width must be known at compile time" }) end
       rec.alias = fmt == "f32" and v.args[2].op == "load" and not any_packed
-      if not rec.alias then access.record_layout(rec, self:biases()) end
+      if not rec.alias then access.record_layout(rec, self:biases(), self.tiledot) end
       self.record_of[v] = rec
       self.records[#self.records + 1] = rec
       self.owners[rec.name] = rec

@@ -26,7 +26,7 @@ static const struct golden {
     {"linear", "x86-64-v4", {"f16"}, "f32", "linear.f16.f32"},
     {"linear", "x86-64-v3", {"q4_1"}, "q8", "linear.q4_1.q8"},
     {"linear", "x86-64-v4-amx", {"q4_k"}, "q8", "linear.q4_k.q8"},
-    {"linear", "x86-64-v4-amx", {"q6_k"}, "q8", "linear.q6_k.q8"},
+    {"linear", "x86-64-v4-amx", {"q8_0"}, "q8", "linear.q8_0.q8"},
     {"add", "x86-64-v4", {0}, NULL, "add"},
     {"add_bias", "x86-64-v4", {0}, NULL, "add_bias"},
     {"silu_mul", "x86-64-v4", {0}, NULL, "silu_mul"},
