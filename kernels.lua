@@ -152,9 +152,9 @@ for _, prod in ipairs { "f32", "f16", "bf16" } do
   softmax_mean[prod] = monoid {
     zero = function() return { m = -1e30, l = 0, o = 0 } end, -- finite: exp(m − m) is 1, never NaN
     merge = function(a, b)
-      local m = max(a.m, b.m)
-      local ca, cb = exp(a.m - m), exp(b.m - m)
-      return { m = m, l = a.l * ca + b.l * cb, o = a.o * ca + b.o * cb }
+      local below, d = lt(a.m, b.m), exp(-abs(a.m - b.m)) -- of exp(a.m − m) and exp(b.m − m) one is 1
+      local ca, cb = select(below, d, 1), select(below, 1, d)
+      return { m = max(a.m, b.m), l = a.l * ca + b.l * cb, o = a.o * ca + b.o * cb }
     end,
     -- A tile of single keys (l is 1, or 0 where masked): two matrix products.
     many = function(tile)

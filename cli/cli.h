@@ -200,7 +200,7 @@ void progress_end(struct progress *p);                     /* wipes the bar */
 /* ---- Options that several commands share ------------------------------------------------------------------------- */
 
 enum activation { ACT_Q8, ACT_F32 };
-enum kv_type { KV_DEFAULT = -1, KV_F32, KV_F16, KV_Q8_0 };
+enum kv_type { KV_DEFAULT = -1, KV_F32, KV_F16, KV_BF16, KV_Q8_0 };
 
 extern const char *const kv_names[]; /* by enum kv_type, NULL-terminated */
 
@@ -212,7 +212,7 @@ struct engine_options {
     struct device_choice device;
     bool gpu; /* like --device cuda, but falls back to the CPU with a warning */
     int act;  /* enum activation */
-    int kv;   /* enum kv_type; KV_DEFAULT: f16 with q8 activations, f32 with f32 */
+    int kv;   /* enum kv_type; KV_DEFAULT: model_default_kv */
     double weights_cache; /* GiB of packed weights to keep on disk */
     bool profile;
     const char *dump; /* print each kernel after this pass */

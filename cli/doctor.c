@@ -38,8 +38,15 @@ static json_t *compiler(json_t *advice) {
     return o;
 }
 
+/* In how many bits keys may be kept (runtime/safety.h): why not in f16; "" where they may, or where the file cannot be
+ * run anyway. */
+struct keys {
+    char why_f32[256];
+    bool bf16;
+};
+
 /* The settings as they stand after flags, environment and config file. */
-static json_t *choices(const struct engine_options *o, const json_t *cuda, const char *why_f32_keys) {
+static json_t *choices(const struct engine_options *o, const json_t *cuda, const struct keys *keys) {
     const json_t *devices = json_object_get(cuda, "devices");
     bool there = o->device.index < (int)json_array_size(devices);
     bool wants_gpu = o->gpu || o->device.kind == DEVICE_CUDA;
@@ -50,26 +57,29 @@ static json_t *choices(const struct engine_options *o, const json_t *cuda, const
         snprintf(device, sizeof device, "cpu (no CUDA device)");
     else if (wants_gpu)
         snprintf(device, sizeof device, "none: no cuda:%d here", o->device.index);
-    int kv = o->kv != KV_DEFAULT ? o->kv : o->act == ACT_F32 || *why_f32_keys ? KV_F32 : KV_F16;
+    const char *act = o->act == ACT_F32 ? "f32" : "q8";
+    struct target t;
+    struct err e;
+    bool here = !(wants_gpu && there) && target_find("native", &t, &e);
+    const char *kv = model_default_kv(act, !*keys->why_f32, keys->bf16, here ? &t : NULL);
     return json_pack("{s:s, s:I, s:s, s:s}", "device", device, "threads",
-                     (json_int_t)(o->threads ? o->threads : doctor_cores()), "activations",
-                     o->act == ACT_F32 ? "f32" : "q8", "kv_cache", kv_names[kv]);
+                     (json_int_t)(o->threads ? o->threads : doctor_cores()), "activations", act, "kv_cache",
+                     o->kv != KV_DEFAULT ? kv_names[o->kv] : kv);
 }
 
-/* Why the model's keys are not kept in f16; "" where they are, or where the file cannot be run anyway. */
-static void look_at_keys(const char *path, char why_f32_keys[256]) {
+static void look_at_keys(const char *path, struct keys *keys) {
     struct dsl *d = NULL;
     struct gguf *g = NULL;
     struct err e;
     gguf_type_fn types;
     bool ok = dsl_open(&d, &e) && (types = model_types(d, &e)) && gguf_open(path, types, &g, &e) &&
-              safety_of_f16_keys(g, why_f32_keys, &e);
-    if (!ok) why_f32_keys[0] = 0;
+              safety_of_keys(g, keys->why_f32, &keys->bf16, &e);
+    if (!ok) *keys = (struct keys){.bf16 = true};
     gguf_close(g);
     dsl_close(d);
 }
 
-static bool model(const char *path, const json_t *machine, json_t *advice, json_t **out, char why_f32_keys[256],
+static bool model(const char *path, const json_t *machine, json_t *advice, json_t **out, struct keys *keys,
                   struct err *e) {
     struct gguf *g;
     const char *architecture, *name;
@@ -85,8 +95,8 @@ static bool model(const char *path, const json_t *machine, json_t *advice, json_
         if (available && bytes > (uint64_t)available)
             doctor_advise(advice, "the model is larger than the memory that is available",
                           "close other programs, or use a smaller model or one of fewer bits a weight");
-        look_at_keys(path, why_f32_keys);
-        if (*why_f32_keys) json_object_set_new(*out, "f32_keys", json_string(why_f32_keys));
+        look_at_keys(path, keys);
+        if (*keys->why_f32) json_object_set_new(*out, "f32_keys", json_string(keys->why_f32));
     }
     gguf_close(g);
     return ok;
@@ -190,10 +200,10 @@ static void print_report(const json_t *report) {
 
 static bool run(const void *opts, struct err *e) {
     const struct doctor_options *o = opts;
-    char why_f32_keys[256] = "";
+    struct keys keys = {.bf16 = true};
     json_t *advice = json_array(), *machine = doctor_machine(advice), *cuda = doctor_cuda(advice), *file = NULL,
            *made = NULL;
-    if ((o->engine.model && !model(o->engine.model, machine, advice, &file, why_f32_keys, e)) ||
+    if ((o->engine.model && !model(o->engine.model, machine, advice, &file, &keys, e)) ||
         (o->engine.bundle && !bundle(&o->engine, advice, &made, e))) {
         json_decref(file);
         json_decref(advice);
@@ -205,7 +215,7 @@ static bool run(const void *opts, struct err *e) {
     json_object_set_new(report, "machine", machine);
     json_object_set_new(report, "compiler", compiler(advice));
     json_object_set_new(report, "cache", doctor_cache(advice));
-    json_object_set_new(report, "will_use", choices(&o->engine, cuda, why_f32_keys));
+    json_object_set_new(report, "will_use", choices(&o->engine, cuda, &keys));
     json_object_set_new(report, "cuda", cuda);
     if (file) json_object_set_new(report, "model", file);
     if (made) json_object_set_new(report, "bundle", made);

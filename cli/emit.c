@@ -160,8 +160,8 @@ static const char *const act_names[] = {[ACT_Q8] = "q8", [ACT_F32] = "f32", NULL
 #define AT(field) .offset = offsetof(struct emit_options, field)
 static const struct option options[] = {
     {"target", 0, OPTION_STRING, "NAME",
-     "native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-amx; sm_75, sm_80, sm_86, sm_89, sm_90, sm_90a, "
-     "sm_100, "
+     "native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16, x86-64-v4-amx; sm_75, sm_80, sm_86, sm_89, "
+     "sm_90, sm_90a, sm_100, "
      "sm_100a, sm_103, sm_103a, sm_120, sm_120a, sm_121 or sm_121a",
      AT(target), .fallback = "native"},
     {"stage", 0, OPTION_ENUM, NULL,
@@ -179,7 +179,8 @@ static const struct option options[] = {
      AT(with_model)},
     {"act", 0, OPTION_ENUM, NULL, "a bundle's activations", AT(act), .choices = act_names, .fallback = "q8",
      .setting = true},
-    {"kv", 0, OPTION_ENUM, NULL, "a bundle's KV cache; without it f16, or f32 with --act f32", AT(kv),
+    {"kv", 0, OPTION_ENUM, NULL,
+     "a bundle's KV cache; without it bf16 where the target multiplies them, else f16, or f32 with --act f32", AT(kv),
      .choices = kv_names, .setting = true},
     {"dump", 0, OPTION_STRING, "PASS", "print the kernel after this pass too, on standard error", AT(dump),
      .setting = true},

@@ -83,7 +83,7 @@ static json_t *value_json(const struct gguf_value *v, uint64_t limit) {
 static bool kv_bytes(const struct gguf *g, int64_t context, int kv, uint64_t *out) {
     static const struct {
         uint64_t elems, bytes;
-    } types[] = {[KV_F32] = {1, 4}, [KV_F16] = {1, 2}, [KV_Q8_0] = {32, 34}};
+    } types[] = {[KV_F32] = {1, 4}, [KV_F16] = {1, 2}, [KV_BF16] = {1, 2}, [KV_Q8_0] = {32, 34}};
     struct err e;
     const char *family;
     uint64_t layers, width, heads, key, value, all;

@@ -68,8 +68,7 @@ bool inspect_graph(const char *path, const char *act, const char *kv, json_t **o
     const char *family;
     bool ok = dsl_open(&d, e) && (types = model_types(d, e)) && gguf_open(path, types, &g, e) &&
               gguf_get_str(g, "general.architecture", &family, e) &&
-              model_plan(d, g, act, kv, "f32", false, NULL, &before, e) &&
-              model_plan(d, g, act, kv, "f32", true, NULL, &after, e);
+              model_plan(d, g, act, kv, false, NULL, &before, e) && model_plan(d, g, act, kv, true, NULL, &after, e);
     if (ok)
         *out = json_pack("{s:s, s:o, s:o}", "family", family, "before", launches_json(before), "after",
                          launches_json(after));

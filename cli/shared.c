@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 static const char *const act_names[] = {[ACT_Q8] = "q8", [ACT_F32] = "f32", NULL};
-const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_Q8_0] = "q8_0", NULL};
+const char *const kv_names[] = {[KV_F32] = "f32", [KV_F16] = "f16", [KV_BF16] = "bf16", [KV_Q8_0] = "q8_0", NULL};
 
 #define AT(field) .offset = offsetof(struct engine_options, field)
 const struct option engine_options[] = {
@@ -21,8 +21,9 @@ const struct option engine_options[] = {
     {"gpu", 0, OPTION_FLAG, NULL, "the first CUDA device, or the CPU with a warning where there is none", AT(gpu)},
     {"act", 0, OPTION_ENUM, NULL, "activations: 8-bit with a scale per 32 values, or exact", AT(act),
      .choices = act_names, .fallback = "q8", .setting = true},
-    {"kv", 0, OPTION_ENUM, NULL, "the KV cache's numbers; without it f16, or f32 with --act f32", AT(kv),
-     .choices = kv_names, .setting = true},
+    {"kv", 0, OPTION_ENUM, NULL,
+     "the KV cache's numbers; without it bf16 where the processor multiplies them, else f16, or f32 with --act f32",
+     AT(kv), .choices = kv_names, .setting = true},
     {"weights-cache", 0, OPTION_FLOAT, "GIB", "disk space for packed weights beside the compiled code; 0: none",
      AT(weights_cache), .floats = {0, 1e6}, .unit = "GiB", .fallback = "32", .setting = true},
     {"profile", 0, OPTION_FLAG, NULL, "time and traffic of each kernel, on standard error", AT(profile)},

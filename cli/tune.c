@@ -2,6 +2,7 @@
 #include "cli/tune.h"
 #include "cli/doctor.h"
 #include "runtime/model.h"
+#include "runtime/safety.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,14 +118,20 @@ static int most_launches_first(const void *a, const void *b) {
     return x->launches > y->launches ? -1 : x->launches < y->launches;
 }
 
-static bool model_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
+static bool model_sweeps(const struct tune_options *o, struct dsl *d, const struct target *t, struct sweeps *list,
+                         struct err *e) {
     struct gguf *g = NULL;
     json_t *plan = NULL;
     gguf_type_fn types;
     const char *act = o->engine.act == ACT_F32 ? "f32" : "q8";
-    int kv = o->engine.kv != KV_DEFAULT ? o->engine.kv : o->engine.act == ACT_F32 ? KV_F32 : KV_F16;
-    bool ok = (types = model_types(d, e)) && gguf_open(o->engine.model, types, &g, e) &&
-              model_plan(d, g, act, kv_names[kv], "f32", true, NULL, &plan, e);
+    char why_f32_keys[256];
+    bool bf16;
+    bool ok =
+        (types = model_types(d, e)) && gguf_open(o->engine.model, types, &g, e) &&
+        safety_of_keys(g, why_f32_keys, &bf16, e) &&
+        model_plan(d, g, act,
+                   o->engine.kv != KV_DEFAULT ? kv_names[o->engine.kv] : model_default_kv(act, !*why_f32_keys, bf16, t),
+                   true, t, &plan, e);
     const json_t *kernels = json_object_get(plan, "kernels"), *launches = json_object_get(plan, "launches");
     int64_t ctx = json_integer_value(json_object_get(json_object_get(plan, "hyper"), "ctx"));
     int64_t prompt = ctx > 0 && ctx < o->prompt ? ctx : o->prompt;
@@ -260,7 +267,7 @@ static bool run(const void *opts, struct err *e) {
     struct tuner t = {.terminal = isatty(STDERR_FILENO)};
     struct sweeps list = {0};
     bool ok = find_target(o->target, &t.target, e) && dsl_open(&t.dsl, e) &&
-              (o->engine.model ? model_sweeps : kernel_sweeps)(o, t.dsl, &list, e);
+              (o->engine.model ? model_sweeps(o, t.dsl, &t.target, &list, e) : kernel_sweeps(o, t.dsl, &list, e));
     if (ok) t.cache = cache_open(NULL);
     ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
          pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
@@ -287,8 +294,8 @@ static const struct option options[] = {
     {"budget", 0, OPTION_FLOAT, "SECONDS", "begin nothing new after this time of measuring", AT(budget),
      .floats = {0, 1e6}, .unit = "seconds", .fallback = "120"},
     {"target", 0, OPTION_STRING, "NAME",
-     "the code to tune: native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni or x86-64-v4-amx", AT(target),
-     .fallback = "native"},
+     "the code to tune: native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16 or x86-64-v4-amx",
+     AT(target), .fallback = "native"},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
     {"prompt", 'p', OPTION_INT, "N", "tokens of a model's prompt to be fast at, and in its cache when it generates",
      AT(prompt), .ints = {1, 1 << 24}, .unit = "tokens", .fallback = "512"},

@@ -1,6 +1,6 @@
 /* f16: IEEE binary16 <-> binary32 on bit patterns, round to nearest even, as vcvtps2ph and vcvtph2ps do it (NaNs keep
  * sign and top payload bits and become quiet). Shared by the parser and the interpreter; target_x86.c emits the same
- * steps as vector code where the hardware has no conversion. */
+ * steps as vector code where the hardware has no conversion. And binary32 -> BF16. */
 #ifndef KGEN_F16_H
 #define KGEN_F16_H
 
@@ -43,6 +43,16 @@ static inline uint32_t f32_bits_from_f16(uint16_t h) {
     if (e == 31) return sign | 0x7f800000 | m << 13 | (m ? 0x400000 : 0);
     if (e) return sign | ((e + 112) << 23) | m << 13;
     return sign | f32_bits((float)m * 0x1p-24f);
+}
+
+/* As vcvtneps2bf16 and vdpbf16ps have it: what is below 2^-126 is zero with its sign, and a NaN keeps what it can. */
+static inline uint32_t f32_flush_bits(uint32_t x) {
+    return x & 0x7f800000 ? x : x & 0x80000000;
+}
+
+static inline uint16_t bf16_flushed_from_f32_bits(uint32_t x) {
+    if ((x & 0x7fffffff) > 0x7f800000) return (uint16_t)(x >> 16 | 0x40);
+    return bf16_from_f32_bits(f32_flush_bits(x));
 }
 
 #endif

@@ -150,13 +150,14 @@ static void run_floats(const struct interp *in, const struct ir_op *op, uint64_t
     for (unsigned l = 0; l < op->type.lanes; l++) r[l] = float_lane(op->code, to_f(a[l]), to_f(b[l]));
 }
 
+static float fma_lane(const struct interp *in, float x, float y, float z) {
+    float product = x * y;
+    return in->fused ? fmaf(x, y, z) : product + z;
+}
+
 static void run_fma(const struct interp *in, const struct ir_op *op, uint64_t *r) {
     const uint64_t *a = lanes_of(in, op->args[0]), *b = lanes_of(in, op->args[1]), *c = lanes_of(in, op->args[2]);
-    for (unsigned l = 0; l < op->type.lanes; l++) {
-        float x = to_f(a[l]), y = to_f(b[l]), z = to_f(c[l]);
-        float product = x * y;
-        r[l] = from_f(in->fused ? fmaf(x, y, z) : product + z);
-    }
+    for (unsigned l = 0; l < op->type.lanes; l++) r[l] = from_f(fma_lane(in, to_f(a[l]), to_f(b[l]), to_f(c[l])));
 }
 
 static bool run_unary(const struct interp *in, const struct ir_op *op, uint64_t *r) {
@@ -184,6 +185,9 @@ static bool run_unary(const struct interp *in, const struct ir_op *op, uint64_t 
             break;
         case IR_FPTRUNC:
             r[l] = f16_from_f32_bits((uint32_t)a[l]);
+            break;
+        case IR_TOBF:
+            r[l] = bf16_flushed_from_f32_bits((uint32_t)a[l]);
             break;
         case IR_SITOFP:
             r[l] = from_f((float)(int32_t)a[l]);
@@ -230,6 +234,19 @@ static bool run_dot4(const struct interp *in, const struct ir_op *op, uint64_t *
         r[l] = (uint32_t)sum;
     }
     return true;
+}
+
+static float flushed(uint64_t bits) {
+    return to_f(f32_flush_bits((uint32_t)bits));
+}
+
+static void run_dotbf(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    const uint64_t *acc = lanes_of(in, op->args[0]), *a = lanes_of(in, op->args[1]), *b = lanes_of(in, op->args[2]);
+    for (unsigned l = 0; l < op->type.lanes; l++) {
+        float high = fma_lane(in, flushed(a[l] & 0xffff0000), flushed(b[l] & 0xffff0000), flushed(acc[l]));
+        float both = fma_lane(in, flushed(a[l] << 16), flushed(b[l] << 16), flushed(from_f(high)));
+        r[l] = f32_flush_bits(f32_bits(both));
+    }
 }
 
 /* f16 or bf16, element e of a word */
@@ -525,6 +542,9 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
     case IR_PAIR_F16:
     case IR_PAIR_BF16:
         run_pair(in, op, r);
+        return true;
+    case IR_DOTBF:
+        run_dotbf(in, op, r);
         return true;
     case IR_MMA:
         return run_mma(in, op, r);

@@ -86,6 +86,8 @@ enum ir_rule {
     RULE_BITCAST,  /* no ptr; equal total bits */
     RULE_DOT4,     /* all T = i32xN, 1 <= umax <= 255 */
     RULE_PAIR,     /* T = i32, operands f32 of its lanes */
+    RULE_TOBF,     /* f32 -> i16, equal lanes */
+    RULE_DOTBF,    /* T and acc f32; a and b: i32 of its lanes */
     RULE_MMA,      /* T and c: the shape's accumulators; a and b: its words */
     RULE_REDUCE,   /* T = operand's scalar: i8..i64, f32 */
     RULE_LOAD,     /* T not i1; ptr, i64 */
@@ -162,6 +164,8 @@ enum ir_rule {
     X(DOT4, "dot4", 3, IMM_UMAX, RULE_DOT4, EFF_PURE)                                                                  \
     X(PAIR_F16, "pair_f16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                          \
     X(PAIR_BF16, "pair_bf16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                        \
+    X(TOBF, "tobf", 1, IMM_NONE, RULE_TOBF, EFF_PURE)                                                                  \
+    X(DOTBF, "dotbf", 3, IMM_NONE, RULE_DOTBF, EFF_PURE)                                                               \
     X(MMA, "mma", 3, IMM_MMA, RULE_MMA, EFF_PURE)                                                                      \
     X(HSUM, "hsum", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \
     X(HMAX, "hmax", 1, IMM_NONE, RULE_REDUCE, EFF_PURE)                                                                \

@@ -282,6 +282,13 @@ static bool check_rule(struct verifier *v) {
     case RULE_DOT4:
         if (op->imm < 1 || op->imm > 255) return fail(v, "umax must be from 1 to 255, found %" PRId64, op->imm);
         return t.scalar == IR_I32 && t.lanes > 1 ? want_all(v, t) : wrong_result(v, "a vector of i32");
+    case RULE_TOBF:
+        return check_convert(v, IR_F32, IR_I16);
+    case RULE_DOTBF: {
+        struct ir_type words = ir_type_of(IR_I32, t.lanes);
+        if (t.scalar != IR_F32) return wrong_result(v, "f32 or a vector of it");
+        return want_arg(v, 0, t) && want_arg(v, 1, words) && want_arg(v, 2, words);
+    }
     case RULE_MMA:
         return check_mma(v);
     case RULE_PAIR:

@@ -141,24 +141,27 @@ static LLVMValueRef emit_reduce(struct emitter *em, LLVMValueRef v, struct ir_ty
     return v;
 }
 
-/* A longer vector in parts, a shorter one padded. */
+LLVMValueRef llvm_in_registers(struct emitter *em, const LLVMValueRef *a, unsigned n_args, unsigned n, unsigned least,
+                               unsigned width, llvm_register_fn *f, const void *ctx) {
+    LLVMValueRef part[IR_MAX_LANES], v[3];
+    unsigned size = n < least ? least : n < width ? n : width, n_parts = n < size ? 1 : n / size;
+    for (unsigned i = 0; i < n_parts; i++) {
+        for (unsigned k = 0; k < n_args; k++) v[k] = n == size ? a[k] : llvm_lanes(em, a[k], i * size, size);
+        part[i] = f(em, v, size, ctx);
+    }
+    for (unsigned have = size; n_parts > 1; n_parts /= 2, have *= 2)
+        for (unsigned i = 0; i < n_parts / 2; i++) part[i] = concat(em, part[2 * i], part[2 * i + 1], have);
+    return n < size ? llvm_lanes(em, part[0], 0, n) : part[0];
+}
+
+static LLVMValueRef dot4_register(struct emitter *em, const LLVMValueRef *a, unsigned n, const void *impl) {
+    return ((const struct dot4_impl *)impl)->emit(em, a[0], a[1], a[2], n);
+}
+
 LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, unsigned umax) {
     unsigned width;
     const struct dot4_impl *impl = target_dot4(em->target, umax, &width);
-    if (n < 4) {
-        LLVMValueRef v[3];
-        for (int i = 0; i < 3; i++) v[i] = llvm_lanes(em, a[i], 0, 4);
-        return llvm_lanes(em, impl->emit(em, v[0], v[1], v[2], 4), 0, n);
-    }
-    if (n <= width) return impl->emit(em, a[0], a[1], a[2], n);
-    LLVMValueRef part[IR_MAX_LANES];
-    unsigned n_parts = n / width;
-    for (unsigned i = 0; i < n_parts; i++)
-        part[i] = impl->emit(em, llvm_lanes(em, a[0], i * width, width), llvm_lanes(em, a[1], i * width, width),
-                             llvm_lanes(em, a[2], i * width, width), width);
-    for (unsigned have = width; n_parts > 1; n_parts /= 2, have *= 2)
-        for (unsigned i = 0; i < n_parts / 2; i++) part[i] = concat(em, part[2 * i], part[2 * i + 1], have);
-    return part[0];
+    return llvm_in_registers(em, a, 3, n, 4, width, dot4_register, impl);
 }
 
 LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a) {
@@ -450,6 +453,10 @@ LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_PAIR_F16:
     case IR_PAIR_BF16:
         return llvm_soft_pair(em, op, a);
+    case IR_TOBF:
+        return llvm_tobf(em, a[0], t);
+    case IR_DOTBF:
+        return llvm_dotbf(em, a, t);
     case IR_MMA:
         return llvm_soft_mma(em, op, a);
     case IR_HSUM:

@@ -42,9 +42,17 @@ LLVMValueRef llvm_shuffle(struct emitter *em, LLVMValueRef a, LLVMValueRef b, co
 LLVMValueRef llvm_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);   /* t: f32 */
 LLVMValueRef llvm_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t); /* t: f16 */
 
+/* f of n lanes, in registers of `width` lanes: a longer vector in parts, one shorter than `least` padded. f gets n_args
+ * <= 3 operands of one register and ctx. */
+typedef LLVMValueRef llvm_register_fn(struct emitter *em, const LLVMValueRef *a, unsigned lanes, const void *ctx);
+LLVMValueRef llvm_in_registers(struct emitter *em, const LLVMValueRef *a, unsigned n_args, unsigned n, unsigned least,
+                               unsigned width, llvm_register_fn *f, const void *ctx);
+
 /* dot4 of n lanes in registers the target's instruction is declared for. */
 LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, unsigned umax);
 LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a);
+LLVMValueRef llvm_tobf(struct emitter *em, LLVMValueRef v, struct ir_type t); /* t: i16 */
+LLVMValueRef llvm_dotbf(struct emitter *em, const LLVMValueRef *a, struct ir_type t);
 
 /* mma for targets without a matrix unit: shuffles and dot4, or shuffles and fma in order of k. */
 LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a);

@@ -11,14 +11,15 @@
 
 enum target_feature {
     FEAT_SSE2 = 1 << 0,
-    FEAT_AVX2 = 1 << 1,    /* with FMA, F16C, BMI: the level x86-64-v3 */
-    FEAT_AVX512 = 1 << 2,  /* F, BW, CD, DQ, VL: the level x86-64-v4 */
-    FEAT_VNNI = 1 << 3,    /* AVX512-VNNI */
-    FEAT_AVXVNNI = 1 << 4, /* the VEX form, 128 and 256 bits */
-    FEAT_DP4A = 1 << 5,    /* PTX: dp4a */
-    FEAT_AMX = 1 << 7,     /* AMX-TILE and AMX-INT8: tile registers, which the system must have granted */
-    FEAT_MMA = 1 << 6,     /* PTX: mma.sync of the shapes of ir_mma_shapes (sm_80 and later) */
-    FEAT_DEPENDENT = 1 << 7, /* PTX: griddepcontrol: a kernel may start before its predecessors end (sm_90 and later) */
+    FEAT_AVX2 = 1 << 1,      /* with FMA, F16C, BMI: the level x86-64-v3 */
+    FEAT_AVX512 = 1 << 2,    /* F, BW, CD, DQ, VL: the level x86-64-v4 */
+    FEAT_VNNI = 1 << 3,      /* AVX512-VNNI */
+    FEAT_AVXVNNI = 1 << 4,   /* the VEX form, 128 and 256 bits */
+    FEAT_DP4A = 1 << 5,      /* PTX: dp4a */
+    FEAT_AMX = 1 << 7,       /* AMX-TILE and AMX-INT8: tile registers, which the system must have granted */
+    FEAT_MMA = 1 << 6,       /* PTX: mma.sync of the shapes of ir_mma_shapes (sm_80 and later) */
+    FEAT_DEPENDENT = 1 << 8, /* PTX: griddepcontrol: a kernel may start before its predecessors end (sm_90 and later) */
+    FEAT_BF16 = 1 << 9,      /* AVX512-BF16: dotbf is one instruction */
 };
 
 /* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall
@@ -32,7 +33,8 @@ enum { PTX_FEW_ACCUMULATORS = 32 };
 enum ptx_param { PTX_PARAM_DIMS, PTX_PARAM_BEGIN, PTX_PARAM_END, PTX_PARAM_WS, PTX_PARAM_PER, PTX_PARAM_ARGS };
 
 struct target {
-    const char *name; /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-amx, native, sm_NN */
+    const char *name; /* as asked for: x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16, x86-64-v4-amx,
+                         native, sm_NN */
     const char *class_name; /* x86-64, x86-64-v3, x86-64-v4 or ptx: for tunables and for what results depend on */
     unsigned lanes;         /* f32 lanes of a register */
     unsigned pack_lanes;    /* rows of a tile of packed weights */

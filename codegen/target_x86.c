@@ -23,6 +23,8 @@ static const struct target targets[] = {
     {"x86-64-v4", "x86-64-v4", 16, 16, 1, 32, LEVEL4, true, "x86-64-v4", "-prefer-256-bit", NULL, false},
     {"x86-64-v4-vnni", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI, true, "x86-64-v4", "+avx512vnni,-prefer-256-bit",
      NULL, false},
+    {"x86-64-v4-bf16", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI | FEAT_BF16, true, "x86-64-v4",
+     "+avx512vnni,+avx512bf16,-prefer-256-bit", NULL, false},
     {"x86-64-v4-amx", "x86-64-v4", 16, 16, 1, 32, LEVEL4 | FEAT_VNNI | FEAT_AMX, true, "x86-64-v4",
      "+avx512vnni,+amx-tile,+amx-int8,-prefer-256-bit", NULL, false},
 };
@@ -81,12 +83,13 @@ static void detect_host(void) {
     if ((host.flags & FEAT_AVX512) && __builtin_cpu_supports("avx512vnni")) host.flags |= FEAT_VNNI;
     unsigned a, b, c, d;
     if ((host.flags & FEAT_AVX2) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1 << 4)) host.flags |= FEAT_AVXVNNI;
+    if ((host.flags & FEAT_AVX512) && __builtin_cpu_supports("avx512bf16")) host.flags |= FEAT_BF16;
     /* An emulator of instructions (verify/amx) says which it brings. */
     const unsigned *emulated = dlsym(RTLD_DEFAULT, "kgen_emulated_features");
     if ((host.flags & FEAT_VNNI) && (tiles_granted() || (emulated && (*emulated & FEAT_AMX)))) host.flags |= FEAT_AMX;
-    snprintf(host.features, sizeof host.features, "%s%s%s%s", host.flags & FEAT_VNNI ? "+avx512vnni," : "",
-             host.flags & FEAT_AVXVNNI ? "+avxvnni," : "", host.flags & FEAT_AMX ? "+amx-tile,+amx-int8," : "",
-             host.flags & FEAT_AVX512 ? "-prefer-256-bit" : "");
+    snprintf(host.features, sizeof host.features, "%s%s%s%s%s", host.flags & FEAT_VNNI ? "+avx512vnni," : "",
+             host.flags & FEAT_AVXVNNI ? "+avxvnni," : "", host.flags & FEAT_BF16 ? "+avx512bf16," : "",
+             host.flags & FEAT_AMX ? "+amx-tile,+amx-int8," : "", host.flags & FEAT_AVX512 ? "-prefer-256-bit" : "");
     size_t n = strlen(host.features);
     if (n && host.features[n - 1] == ',') host.features[n - 1] = 0;
     host.tune = tuning();

@@ -81,22 +81,26 @@ local function dense_offset(array, idx, size)
   return off
 end
 
--- Paged arrays [kv head, key, i]: the element's byte offset in the pool.
+-- A BF16 cache holds what dots of pairs take (dsl/pairs.lua): two elements along the axis of the sums side by side.
+function M.paired(array) return array.fmt == "bf16" and array.layout ~= "dense" end
+
+-- Paged arrays [kv head, key, i]: the element's byte offset in the pool; where elements are in pairs also its place in its own.
 local function paged_offset(array, idx, size)
   local nkv, hd = array.dims[1].size, array.dims[3].size
   local h, key, e = idx[1], idx[2], idx[3]
   local page = ld_index("pages", mul(div(key, i(M.PAGE)), i(4)))
   local base = add(mul(page, i(nkv * M.PAGE * hd * size)), mul(h, i(M.PAGE * hd * size)))
-  local in_page = mod(key, i(M.PAGE))
+  local in_page, per = mod(key, i(M.PAGE)), i(M.paired(array) and 2 or 1)
+  local function place(k, stride) return add(mul(div(k, per), i(stride * size * per.const)), mul(mod(k, per), i(size))) end
   if array.layout == "keys" then
     local tile, t = div(in_page, i(M.TILE)), mod(in_page, i(M.TILE))
-    return add(base, add(mul(tile, i(M.TILE * hd * size)), add(mul(e, i(M.TILE * size)), mul(t, i(size)))))
+    return add(base, add(mul(tile, i(M.TILE * hd * size)), add(place(e, M.TILE), mul(t, i(size * per.const))))), mod(e, per)
   end
-  return add(base, add(mul(in_page, i(hd * size)), mul(e, i(size))))
+  return add(base, add(place(in_page, hd), mul(e, i(size * per.const)))), mod(in_page, per)
 end
 
 local function plain_size(array)
-  local s = ({ f32 = 4, f16 = 2, i32 = 4 })[array.fmt]
+  local s = ({ f32 = 4, f16 = 2, i32 = 4, bf16 = array.layout ~= "dense" and 2 or nil })[array.fmt]
   if not s then error({ kernel_error = ("array '%s' cannot be %s"):format(array.name, array.fmt) }) end
   return s
 end
@@ -107,7 +111,29 @@ function M.offset(array, idx)
     if array.ws then off = add(off, array.ws) end
     return off
   end
-  return paged_offset(array, idx, plain_size(array))
+  return (paged_offset(array, idx, plain_size(array)))
+end
+
+-- The word of two elements side by side, idx being the first one's; nil where it is not known to be that.
+function M.pair(array, idx)
+  local off, odd = paged_offset(array, idx, plain_size(array))
+  return E.int_const(odd) == 0 and ld(array.name, "i32", off, array.constant) or nil
+end
+
+-- An element of an array that is not packed, as float32.
+function M.element(array, idx)
+  if not M.paired(array) then
+    return to_f32(ld(array.ws and "ws" or array.name, array.fmt, M.offset(array, idx), array.constant))
+  end
+  local off, odd = paged_offset(array, idx, plain_size(array))
+  local upper
+  if off.lane then -- each lane's word, and of that the half
+    local shift = E.node(odd.lane and "lane32" or "trunc", "i32", { mul(odd, i(16)) })
+    upper = i32op("ishl", i32op("ilshr", ld(array.name, "i32", add(off, mul(odd, i(-2))), array.constant), shift), iconst(16))
+  else
+    upper = i32op("ishl", E.cast("zext", "i32", ld(array.name, "i16", off, array.constant)), iconst(16))
+  end
+  return E.cast("bitcast", "f32", upper)
 end
 
 -- A cache in a block format (blocks of 32 along i): in each tile of a head first the scales, then the codes, both in the

@@ -11,7 +11,7 @@ local M = {}
 local LATENCY = 4 -- of a multiply-add or a dot, in slots
 
 local float_ops = { fadd = 1, fsub = 1, fmul = 1, fma = 1, fmin = 1, fmax = 1, fdiv = 8, fsqrt = 8, fpext = 1, fptrunc = 1,
-                    sitofp = 1, fptosi = 1, frint = 1 }
+                    sitofp = 1, fptosi = 1, frint = 1, tobf = 1, dotbf = 1 }
 local vector_ops = { add = true, sub = true, mul = true, ["and"] = true, ["or"] = true, xor = true, shl = true, lshr = true,
                      ashr = true, smin = true, smax = true, ieq = true, ine = true, ilt = true, ile = true, feq = true,
                      flt = true, fle = true, select = true, fneg = true, fabs = true, zext = true, sext = true, trunc = true,

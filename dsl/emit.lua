@@ -13,7 +13,8 @@ M.__index = M
 -- vregs: vector registers of the machine; strided: lanes need not be neighbours in memory. in_step, where set: how many sums
 -- are continued together.
 function M.new(vregs, strided)
-  return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, strided = strided }, M)
+  return setmetatable({ out = {}, next_id = 0, max_carries = vregs // 2, max_mats = strided and 1 or math.max(1, vregs // 8),
+                       strided = strided }, M)
 end
 
 local function name(self)
@@ -128,14 +129,14 @@ local function address(off)
 end
 M.address = address
 
-local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8 }
+local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8, bf16 = 2 }
 M.sizes = sizes
 
 local binary_ops = { fadd = "fadd", fsub = "fsub", fmul = "fmul", fdiv = "fdiv", fmax = "fmax", fmin = "fmin",
   iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
 local compare_ops = { ilt = "ilt", ile = "ile", ieq = "ieq", flt = "flt", fle = "fle", feq = "feq" }
 local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frint", fpext = "fpext", fptrunc = "fptrunc",
-  sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast" }
+  sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast", tobf = "tobf" }
 
 -- Which operands must be emitted first.
 local function operands_of(n)
@@ -271,6 +272,12 @@ function emit_op.dot4(self, s, n)
     operand(self, n.args[3], L), n.imm)
 end
 
+function emit_op.dotbf(self, s, n)
+  local L = n.lane
+  return def(self, s, ir_type(n), "dotbf %s, %s, %s", operand(self, n.args[1], L), operand(self, n.args[2], L),
+    operand(self, n.args[3], L))
+end
+
 -- A product of tiles: four registers of accumulators, then those of A and of B, each joined to one operand.
 function emit_op.mma(self, s, n)
   local function join(first, last, ty)
@@ -350,14 +357,14 @@ end
 function emit_op.sld(self, s, n)
   local const, rest, lane, align = address(n.args[2])
   local ty = ir_type(n)
-  if n.lane and lane ~= 4 then error({ kernel_error = "a vec() value is not read along the lanes here" }) end
+  if n.lane and lane ~= sizes[n.ty] then error({ kernel_error = "a vec() value is not read along the lanes here" }) end
   return def(self, s, ty, "load %s, %s, %d align %d", operand(self, n.args[1]), operand(self, rest), const, align)
 end
 
 -- A materialized vector: its lane vectors, stored to stack memory; the value is the pointer.
 function emit_op.mat(self, s, n)
-  local bytes = 0
-  for _, v in ipairs(n.args) do bytes = bytes + 4 * (v.lane or 1) end
+  local bytes, size = 0, sizes[n.storage]
+  for _, v in ipairs(n.args) do bytes = bytes + size * (v.lane or n.imm) end
   local p = own_memory(self, s, bytes)
   local zero = E.int(0)
   self:values { zero }
@@ -365,7 +372,7 @@ function emit_op.mat(self, s, n)
   for _, v in ipairs(n.args) do
     line(s, "store %s, %s, %s, %d align %d", operand(self, v, n.imm ~= 1 and n.imm or nil), p, operand(self, zero), at,
       low_bit(at))
-    at = at + 4 * (v.lane or n.imm)
+    at = at + size * (v.lane or n.imm)
   end
   return p
 end
@@ -435,8 +442,27 @@ function streams(loop)
   return loop.streams, loop.loads
 end
 
--- Cuts a list of loops into runs whose carries fit half of the registers, keeping together those that share all loads.
+-- Does a loop run a loop in each of its trips?
+local function has_inner(loop)
+  if loop.inner == nil then
+    local seen = {}
+    local function go(n)
+      if seen[n] then return false end
+      seen[n] = true
+      if n.op == "loop" and n.deps[loop.binds] then return true end
+      for _, a in ipairs(n.args) do if go(a) then return true end end
+      return false
+    end
+    loop.inner = false
+    for k = 3 + loop.n_carry, 2 + 2 * loop.n_carry do loop.inner = loop.inner or go(loop.args[k]) end
+  end
+  return loop.inner
+end
+
+-- Cuts a list of loops into runs whose carries fit half of the registers, keeping together those that share all loads. Around
+-- other loops a processor's carries are in memory most of the time: there it matters more that the inner ones share loads.
 local function batches(self, loops)
+  if not self.strided and has_inner(loops[1]) then return { loops } end
   local by_loads, order = {}, {}
   for _, l in ipairs(loops) do
     local _, loads = streams(l)
@@ -666,7 +692,12 @@ function M:values(list)
         width = math.max(width, #ops[j])
       end
       if g[1].op == "mat" then
-        for j in ipairs(g) do self:values(ops[j]) end
+        for from = 1, #g, self.max_mats do -- of a few at a time, so that their chains interleave and registers suffice
+          local parts, to = {}, math.min(from + self.max_mats - 1, #g)
+          for j = from, to do table.move(ops[j], 1, #ops[j], #parts + 1, parts) end
+          self:values(parts)
+          for j = from, to do emit_one(self, g[j]) end
+        end
       else
         local function columns(first, last, from, to)
           for i = first, last do
@@ -736,6 +767,11 @@ function M:stores(list)
     local s = self.scope
     local vty = ty .. (width and "x" .. width or "")
     local from = st.value.ty
+    if ty == "bf16" then
+      ty = "i16"
+      vty = ty .. (width and "x" .. width or "")
+      v = def(self, s, vty, "tobf %s", v)
+    end
     if ty == "f16" and from == "f32" then v = def(self, s, vty, "fptrunc %s", v) end
     if ty == "i32" and from == "i64" and not width then v = def(self, s, vty, "trunc %s", v) end
     if (ty == "i8" or ty == "i16") and from == "i32" then v = def(self, s, vty, "trunc %s", v) end

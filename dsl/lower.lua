@@ -10,6 +10,7 @@ local access = require "dsl.access"
 local reduce = require "dsl.reduce"
 local formats = require "dsl.formats"
 local emit = require "dsl.emit"
+local pairs_of = require "dsl.pairs"
 local tiles = require "dsl.tile"
 local panels = require "dsl.panel"
 local tile_folds = require "dsl.tile_fold"
@@ -115,7 +116,7 @@ function X:lower(n)
         m.base, m.storage, m.inv = array.name, "i32", true
         out = m
       else
-        out = access.to_f32(access.ld(array.ws and "ws" or array.name, array.fmt, access.offset(array, idx), array.constant))
+        out = access.element(array, idx)
       end
     end
   elseif n.op == "leaf" then
@@ -123,9 +124,12 @@ function X:lower(n)
   elseif n.op == "reduce" then
     out = reduce.reduce(self, n)
   elseif n.op == "at" then
-    local m = self:materialize(n.args[1])
-    local off = mul(self:lower(n.args[2]), i(4))
-    out = E.node("sld", "f32", { m, off })
+    local m, k = self:materialize(n.args[1]), self:lower(n.args[2])
+    if m.storage == "i16" then
+      out = pairs_of.value(E.node("sld", "i16", { m, mul(k, i(2)) }))
+    else
+      out = E.node("sld", "f32", { m, mul(k, i(4)) })
+    end
   elseif n.op == "get" then
     local fold = n.args[1]
     if not self.folds[fold] then self.folds[fold] = { reduce.fold(self, fold) } end
@@ -164,17 +168,20 @@ function X:lower(n)
   return out
 end
 
--- A local vec(): its lane vectors in stack memory.
+-- A local vec(): its lane vectors in stack memory, those of rounded values in 16 bits.
 function X:materialize(v)
   local hit = self.mats[v]
   if hit then return hit end
   local count, lanes = reduce.vec_lanes(self, v.args[1])
-  local parts = {}
+  local parts, body = {}, v.args[2]
+  local short = pairs_of.rounds(body) and not self.team
   for c = 0, count - 1 do
     local at = lanes > 1 and add(i(c * lanes), E.lane_var(lanes)) or i(c)
-    parts[c + 1] = self:lower(E.subst(v.args[2], { [v.binds] = at }))
+    local x = self:lower(E.subst(short and body.args[1] or body, { [v.binds] = at }))
+    parts[c + 1] = short and pairs_of.bits(x) or x
   end
   local m = E.node("mat", "ptr", parts, lanes)
+  m.storage = short and "i16" or "f32"
   if m.lane then
     m.lane = nil
     local d = {}
@@ -420,7 +427,8 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     ax.half = first.pairs and first.pairs[var]
     if ax.half then ax.static = ax.half end
     if type(u) == "string" and u ~= "all" then u = self:tunable(u, tune[u], ax, sizes) end
-    if not self.serial and map.lane == var.axis and ax.static then
+    local encoded = encoded_along(group, var)
+    if not self.serial and map.lane == var.axis and ax.static and not encoded then
       local lanes = packed_rows and self.pack_lanes or reduce.pow2_divisor(ax.static, max_lanes)
       if block > 1 then lanes = 1 end
       if lanes > 1 then
@@ -430,7 +438,6 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
         ax.static = (ax.static + lanes - 1) // lanes
       end
     end
-    local encoded = encoded_along(group, var)
     if block > 1 and map.lane == var.axis then u = block end -- decoding whole chunks keeps positions known
     if self.serial and u ~= "all" then u = block > 1 and map.lane == var.axis and block or 1 end
     if encoded then u = encoded end

@@ -12,6 +12,7 @@
 local E = require "dsl.expr"
 local access = require "dsl.access"
 local formats = require "dsl.formats"
+local in_pairs = require "dsl.pairs"
 local in_panels = require "dsl.panel"
 
 local M = {}
@@ -197,7 +198,7 @@ end
 
 -- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32 (second result: the record whose
 -- own sum this is).
-local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
+local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
   local at = function(n, e) return X:lower(E.subst(n, { [kvar] = add(kbase, i(e)) })) end
   if #factors == 2 and not acc then
     local s1, o1 = code_side(X, factors[1])
@@ -230,6 +231,10 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
     end
   end
   local s = acc
+  if paired then
+    for e = e0, e0 + g - 1, 2 do s = in_pairs.dot(X, factors, kvar, add(kbase, i(e)), paired, s) end
+    return s
+  end
   for e = e0, e0 + g - 1 do
     local f = {}
     for j, x in ipairs(factors) do f[j] = at(x, e) end
@@ -268,8 +273,9 @@ local function contract(X, node, body, kvar, len)
       if gr > 1 and gr < g then g = gr end
     end
   end
+  local paired = block == 1 and in_pairs.fit(X, monos, len) and len or nil
   if block == 1 then
-    chunk = n and pow2_divisor(n, X.unroll_k or 8) or 1
+    chunk = n and pow2_divisor(n, X.unroll_k or 8) or paired and 2 or 1
     block = chunk
   end
   if n and n % block ~= 0 then
@@ -279,8 +285,9 @@ local function contract(X, node, body, kvar, len)
   local lane_width
   for _, m in ipairs(monos) do for _, f in ipairs(m.f) do lane_width = lane_width or f.lane end end
 
-  local nb = n and i(n // block) or count_of(len)
-  local kb = E.var(kvar.axis .. "/" .. block, n and n // block or bound_of(len), kvar.imm .. "b")
+  local nb = n and i(n // block) or E.idiv(count_of(len), i(block))
+  local bound = n or bound_of(len)
+  local kb = E.var(kvar.axis .. "/" .. block, bound and bound // block, kvar.imm .. "b")
   local nc = block // chunk
   local function steps(kbase, acc)
     local partial = {} -- of a monomial: its sum over runs so far that share a factor without lanes
@@ -301,7 +308,7 @@ local function contract(X, node, body, kvar, len)
         if #elems == 0 then
           tok_side[#tok_side + 1] = E.f32(g)
         elseif #order == 0 and m.c == 1 and not (#elems == 1 and code_side(X, elems[1])) then
-          acc = inner_sum(X, kvar, kbase, e0, g, elems, acc)
+          acc = inner_sum(X, kvar, kbase, e0, g, elems, acc, paired)
           goto next_monomial
         else
           s, rec, code = inner_sum(X, kvar, kbase, e0, g, elems, nil)
@@ -371,7 +378,9 @@ local function contract(X, node, body, kvar, len)
   if nb.op == "lin" and E.int_const(nb) == 1 and nc == 1 then
     return E.subst(next_acc, { [kb] = i(0), [acc] = zero })
   end
-  return M.loop(kb, i(0), nb, { acc }, { zero }, { next_acc })[1]
+  local total = M.loop(kb, i(0), nb, { acc }, { zero }, { next_acc })[1]
+  for _, m in ipairs(paired and not n and monos or {}) do total = in_pairs.rest(X, m.f, kvar, len, count_of(len), total) end
+  return total
 end
 
 -- Whether a reduction over kvar may be shared among the parts of a team: parts do not split again, so it must not stand in a

@@ -177,8 +177,14 @@ bool check_reference(struct check *c, size_t i, void *const *args, struct err *e
     return true;
 }
 
+static bool is_cache_of(const struct tensor *t, const char *fmt) {
+    return t->kind == TENSOR_CACHE && strcmp(t->fmt, fmt) == 0;
+}
+
 static double element(const struct tensor *t, const void *data, int64_t at) {
-    if (t->kind == TENSOR_CACHE && strcmp(t->fmt, "f16") == 0) return (double)f32_from_bits(f32_bits_from_f16(((const uint16_t *)data)[at]));
+    const uint16_t *halves = data;
+    if (is_cache_of(t, "f16")) return (double)f32_from_bits(f32_bits_from_f16(halves[at]));
+    if (is_cache_of(t, "bf16")) return (double)f32_from_bits((uint32_t)halves[at] << 16);
     return (double)((const float *)data)[at];
 }
 
@@ -186,7 +192,7 @@ static double element(const struct tensor *t, const void *data, int64_t at) {
 static bool compare(const struct check *c, size_t i, size_t a, const struct tensor *t, const void *got,
                     const void *want, int64_t row, int64_t n, struct err *e) {
     const struct kernel *k = c->m->launches[i].kernel;
-    double share = strcmp(c->m->act, "f32") == 0 && !(t->kind == TENSOR_CACHE && strcmp(t->fmt, "f16") == 0) ? 1e-3 : 5e-2;
+    double share = strcmp(c->m->act, "f32") == 0 && (t->kind != TENSOR_CACHE || is_cache_of(t, "f32")) ? 1e-3 : 5e-2;
     double largest = 0;
     for (int64_t x = row * n; x < (row + 1) * n; x++) largest = fmax(largest, fabs(element(t, want, x)));
     for (int64_t x = row * n; x < (row + 1) * n; x++) {
@@ -209,7 +215,7 @@ bool check_compare(struct check *c, size_t i, void *const *args, struct err *e) 
         if (!c->is_out[index_of(c, i)][a] || !shadow_bytes(c, t, 1)) continue;
         if (!host_data(c, index, args[a], &got, e)) return false;
         bool cache = t->kind == TENSOR_CACHE;
-        if (cache && strcmp(t->fmt, "f16") != 0 && strcmp(t->fmt, "f32") != 0) continue;
+        if (is_cache_of(t, "q8_0")) continue;
         int64_t rows = cache ? c->s->n_pages * t->dims[0] : c->s->sizes[RUN_TOK];
         int64_t width = cache ? (int64_t)PAGE * t->dims[2] : t->width;
         for (int64_t r = 0; r < rows; r++)

@@ -70,27 +70,38 @@ static json_t *keys_json(const struct gguf *g) {
     return keys;
 }
 
-const char *model_prod(const struct target *t, const char *act, const char *kv) {
-    bool short_anyway = strcmp(act, "q8") == 0 && strcmp(kv, "f16") == 0;
-    return short_anyway && t->ptx && t->features & FEAT_MMA ? "f16" : "f32";
+static bool dots_of_pairs(const struct target *t) {
+    return t && t->features & FEAT_BF16;
 }
 
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, const char *prod, bool fuse,
-                const struct target *gpu, json_t **plan, struct err *e) {
+const char *model_default_kv(const char *act, bool f16_keys, bool bf16_keys, const struct target *t) {
+    if (strcmp(act, "f32") == 0 || !f16_keys) return "f32";
+    return bf16_keys && dots_of_pairs(t) ? "bf16" : "f16";
+}
+
+const char *model_prod(const struct target *t, const char *act, const char *kv) {
+    if (strcmp(act, "q8") != 0) return "f32";
+    if (strcmp(kv, "bf16") == 0 && dots_of_pairs(t)) return "bf16";
+    return strcmp(kv, "f16") == 0 && t && t->ptx && t->features & FEAT_MMA ? "f16" : "f32";
+}
+
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, const struct target *t,
+                json_t **plan, struct err *e) {
     const char *arch;
+    unsigned lone = t && t->ptx ? t->pack_lanes : 0;
     if (!gguf_get_str(g, "general.architecture", &arch, e)) return false;
     json_t *tensors = json_object();
     for (size_t i = 0; i < gguf_n_tensors(g); i++) {
-        const struct gguf_tensor *t = gguf_tensor_at(g, i);
+        const struct gguf_tensor *x = gguf_tensor_at(g, i);
         json_t *ne = json_array();
-        for (uint32_t k = 0; k < t->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)t->ne[k]));
-        json_object_set_new_nocheck(tensors, t->name, json_pack("{s:s, s:o}", "fmt", t->type->name, "ne", ne));
+        for (uint32_t k = 0; k < x->n_dims; k++) json_array_append_new(ne, json_integer((json_int_t)x->ne[k]));
+        json_object_set_new_nocheck(tensors, x->name, json_pack("{s:s, s:o}", "fmt", x->type->name, "ne", ne));
     }
     /* Many tokens' products are the matrix unit's, where there is one. */
-    bool halves = gpu && gpu->features & FEAT_MMA && strcmp(act, "q8") == 0;
+    bool halves = t && t->ptx && t->features & FEAT_MMA && strcmp(act, "q8") == 0;
     json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g), "tensors",
-                            tensors, "act", act, "many", halves ? "bf16" : act, "kv", kv, "prod", prod, "fuse", fuse, "lone",
-                            gpu ? (int)gpu->pack_lanes : 0);
+                            tensors, "act", act, "many", halves ? "bf16" : act, "kv", kv, "prod", model_prod(t, act, kv),
+                            "fuse", fuse, "lone", (int)lone);
     if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
@@ -286,11 +297,8 @@ bool model_open_file(struct model *m, const struct model_options *o, struct err 
     m->act = o->act ? o->act : "q8";
     if (!dsl_open(&m->dsl, e) || !(types = model_types(m->dsl, e)) || !gguf_open(o->path, types, &m->gguf, e))
         return false;
-    m->kv = o->kv ? o->kv : "f32";
-    if (o->kv || strcmp(m->act, "f32") == 0) return true;
-    if (!safety_of_f16_keys(m->gguf, m->why_f32_keys, e)) return false;
-    if (!*m->why_f32_keys) m->kv = "f16";
-    return true;
+    m->kv = o->kv;
+    return o->kv || strcmp(m->act, "f32") == 0 || safety_of_keys(m->gguf, m->why_f32_keys, &m->bf16_keys, e);
 }
 
 bool model_compile(struct model *m, const struct model_options *o, struct err *e) {
@@ -300,9 +308,8 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     m->compiler.cache = m->cache;
     m->compiler.n_threads = m->compiler.tune_threads = o->n_threads ? o->n_threads : processors();
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
-    const struct target *t = &m->compiler.target;
-    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, model_prod(t, m->act, m->kv), !o->no_fuse,
-                                     t->ptx ? t : NULL, &m->plan, e) &&
+    if (!m->kv) m->kv = model_default_kv(m->act, !*m->why_f32_keys, m->bf16_keys, &m->compiler.target);
+    bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->compiler.target, &m->plan, e) &&
                           plan_sizes(m, e));
     if (ok) {
         read_plan(m);

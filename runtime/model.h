@@ -16,8 +16,7 @@
 struct model_options {
     const char *path;   /* NULL: the model in the bundle */
     const char *act;    /* "q8" or "f32" */
-    const char *kv;     /* "f16" or "f32"; NULL: what goes with act, and with the model
-                         * (runtime/safety.h) */
+    const char *kv;     /* "f16", "bf16", "f32" or "q8_0"; NULL: model_default_kv's */
     const char *target; /* a target's name; NULL: native, or the bundle's */
     const char *bundle; /* a bundle's directory (runtime/bundle.h): its plan and code are used, none made; NULL */
     bool cuda;          /* on CUDA device cuda_index instead of the processor; target NULL: what it runs */
@@ -98,7 +97,9 @@ struct model {
     int64_t n_vocab, n_ctx_train;
     double load_s, pack_s;
     const char *act, *kv;
-    char why_f32_keys[256]; /* why the KV cache is not the usual f16 (runtime/safety.h); "": it is, or it was asked for */
+    char why_f32_keys[256]; /* why the KV cache is not in 16 bits as usual (runtime/safety.h); "": it is, or it was
+                               asked for */
+    bool bf16_keys;         /* they are safe in BF16 too */
 };
 
 bool model_open(const struct model_options *o, struct model **out, struct err *e);
@@ -118,13 +119,17 @@ bool model_bundle_fits(const struct model_options *o, struct err *e);
 /* GGUF's type table, from the formats declared in Lua. Valid while the process runs. */
 gguf_type_fn model_types(struct dsl *d, struct err *e); /* NULL: *e */
 
-/* What the target wants the factors of attention's products rounded to (kernels.lua's `prod`), for many tokens: "f32", or
- * what its matrix unit multiplies, where activations are 8 bits and keys 16 anyway. */
+/* The KV cache's numbers where none are asked for: f32 with f32 activations, and for keys that are unsafe in 16 bits;
+ * bf16 where t has dots of BF16 pairs and keys are safe in it; else f16. */
+const char *model_default_kv(const char *act, bool f16_keys, bool bf16_keys, const struct target *t);
+
+/* What the target wants the factors of attention's products rounded to (kernels.lua's `prod`): "f32", or, where activations
+ * are 8 bits, what the cache holds and its dots or, for many tokens, its matrix unit multiply. t NULL: any processor. */
 const char *model_prod(const struct target *t, const char *act, const char *kv);
 
-/* The plan of a file: tensors, kernels, launches (dsl/graph.lua); gpu, or NULL: also the launches of one token, and those of
- * many with activations in halves where it has a matrix unit. New reference. */
-bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, const char *prod, bool fuse,
-                const struct target *gpu, json_t **plan, struct err *e);
+/* The plan of a file: tensors, kernels, launches (dsl/graph.lua), for a target (NULL: any processor); for a GPU also
+ * the launches of one token, and those of many with activations in halves where it has a matrix unit. New reference. */
+bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char *kv, bool fuse, const struct target *t,
+                json_t **plan, struct err *e);
 
 #endif

@@ -48,7 +48,7 @@ static bool fill_table(struct session *s, const struct tensor *t, float *data, s
 
 uint64_t session_page_bytes(const struct tensor *t) {
     uint64_t hd = (uint64_t)t->dims[2];
-    uint64_t key = strcmp(t->fmt, "q8_0") == 0 ? hd + hd / 32 * 2 : strcmp(t->fmt, "f16") == 0 ? hd * 2 : hd * 4;
+    uint64_t key = strcmp(t->fmt, "q8_0") == 0 ? hd + hd / 32 * 2 : strcmp(t->fmt, "f32") == 0 ? hd * 4 : hd * 2;
     return (uint64_t)t->dims[0] * PAGE * key;
 }
 

@@ -85,7 +85,20 @@ static void integer_op(struct maker *m, enum kind k) {
 
 static void float_op(struct maker *m) {
     int half = define(m, FLT, "const 0x1p-1");
-    switch (roll(m, 5)) {
+    switch (roll(m, 7)) {
+    case 5: {
+        /* bit 14 of each half is cleared: no NaN, nothing above 2 */
+        int words = define(m, VEC, "bitcast %%%d", any(m, FLT)), below_two = define(m, VEC, "const -1073758209");
+        int a = define(m, VEC, "and %%%d, %%%d", words, below_two);
+        int b = define(m, VEC, "and %%%d, %%%d", any(m, VEC), below_two);
+        keep(m, FLT, define(m, FLT, "dotbf %%%d, %%%d, %%%d", any(m, FLT), a, b));
+        break;
+    }
+    case 6:
+        buf_printf(m->out, "%%%d:i16x8 = tobf %%%d\n", m->next_name, any(m, FLT));
+        m->next_name++;
+        keep(m, VEC, define(m, VEC, "sext %%%d", m->next_name - 1));
+        break;
     case 0:
         keep(m, FLT, define(m, FLT, "fadd %%%d, %%%d", any(m, FLT), any(m, FLT)));
         break;

@@ -71,6 +71,10 @@ struct parity_kernel {
 extern const struct parity_kernel parity_kernels[]; /* ends with a NULL name */
 enum { PARITY_MAX_SHAPES = 16 };
 
+/* Attention with rounded products whose weights the reference rounds as the kernel does, tile by tile: where the cache
+ * is BF16 and so no other than dots of pairs are at hand. */
+bool parity_in_tiles(const struct parity_shape *s);
+
 /* How a launch is run. */
 enum parity_cut { CUT_WHOLE, CUT_THREE, CUT_SINGLE }; /* the last two backwards */
 struct parity_exec {

@@ -366,6 +366,7 @@ static void head_norm_build(const struct parity_shape *s, int run, struct ref_rn
 /* A pool of pages in random order; what no key fills is the bytes 0xff: NaN in every float format. */
 struct pool {
     size_t n_pages, nkv, hd, elem;
+    bool paired; /* BF16, two elements along the axis of the sums side by side */
     int32_t *pages;
     uint8_t *bytes;
     size_t size;
@@ -373,7 +374,8 @@ struct pool {
 
 static struct pool pool_new(struct arena *a, const char *fmt, size_t n_keys, size_t nkv, size_t hd) {
     struct pool p = {.n_pages = (n_keys + PAGE - 1) / PAGE, .nkv = nkv, .hd = hd};
-    p.elem = strcmp(fmt, "q8_0") == 0 ? 1 : strcmp(fmt, "f16") == 0 ? 2 : 4;
+    p.paired = strcmp(fmt, "bf16") == 0;
+    p.elem = strcmp(fmt, "q8_0") == 0 ? 1 : strcmp(fmt, "f32") == 0 ? 4 : 2;
     p.size = p.n_pages * nkv * PAGE * (p.elem == 1 ? hd + hd / 32 * 2 : hd * p.elem);
     p.bytes = arena_new(a, p.size);
     memset(p.bytes, 0xff, p.size);
@@ -411,17 +413,22 @@ static void pool_put_q8(struct pool *p, const int32_t *pages, bool keys, size_t 
     }
 }
 
-/* Stores one element and returns its value as stored. Within a page, keys lie in tiles [i][key], values as rows. */
+/* Stores one element and returns its value as stored. Within a page, keys lie in tiles [i][key], values as rows; in
+ * pairs keys in tiles [i / 2][key][i % 2], values as [key / 2][i][key % 2]. */
 static double pool_put(struct pool *p, const int32_t *pages, bool keys, size_t h, size_t key, size_t i, float x) {
     size_t in = key % PAGE, at = ((size_t)pages[key / PAGE] * p->nkv + h) * PAGE * p->hd;
-    at += keys ? in / TILE * TILE * p->hd + i * TILE + in % TILE : in * p->hd + i;
+    if (p->paired)
+        at += keys ? in / TILE * TILE * p->hd + (i / 2 * TILE + in % TILE) * 2 + i % 2
+                   : (in / 2 * p->hd + i) * 2 + in % 2;
+    else
+        at += keys ? in / TILE * TILE * p->hd + i * TILE + in % TILE : in * p->hd + i;
     if (p->elem == 4) {
         memcpy(p->bytes + at * 4, &x, 4);
         return x;
     }
-    uint16_t h16 = ref_f16_encode(x);
-    memcpy(p->bytes + at * 2, &h16, 2);
-    return ref_f16_decode(h16);
+    uint16_t half = p->paired ? ref_bf16_encode((float)ref_bf16_round(x)) : ref_f16_encode(x);
+    memcpy(p->bytes + at * 2, &half, 2);
+    return p->paired ? ref_bf16_decode(half) : ref_f16_decode(half);
 }
 
 /* A row of one head and key, in whatever the pool holds. stored: hd values as read back. */
@@ -493,10 +500,10 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
                                    {4, 1, 128, 0}, {4, 2, 80, 0},  {3, 3, 24, 1}}; /* heads, key heads, width, window */
     static const int runs[][2] = {{0, 1}, {0, 17}, {30, 1}, {29, 5}, {31, 1}, {32, 1}, {250, 9}, {255, 1}, {583, 17}};
     static const char *const prods[] = {NULL, "f16", "bf16"};
-    bool half = strcmp(base->fmt[0], "f16") == 0;
+    bool f16 = strcmp(base->fmt[0], "f16") == 0, bf16 = strcmp(base->fmt[0], "bf16") == 0;
     size_t n = 0;
-    for (size_t p = 0; p < (half ? 3 : 1); p++)
-        for (size_t i = 0; i < (quick || p == 2 ? 2 : 6); i++) {
+    for (size_t p = 0; p < 3; p++)
+        for (size_t i = 0; i < (quick || (f16 && p == 2) ? 2 : 6) && (p == 0 || f16 || (bf16 && p == 2)); i++) {
             struct parity_shape s = *base;
             s.nh = heads[i][0];
             s.nkv = heads[i][1];
@@ -508,6 +515,7 @@ static size_t attention_shapes(const struct parity_shape *base, unsigned block, 
                 s.runs[s.n_runs].tok = runs[s.n_runs][1];
             }
             n = add_shape(list, n, s);
+            if (bf16 && p == 2) list[n - 1].small = i == 0;
         }
     return n;
 }
@@ -516,10 +524,18 @@ static const char *prod_of(const struct parity_shape *s) {
     return s->prod ? s->prod : "f32";
 }
 
+bool parity_in_tiles(const struct parity_shape *s) {
+    return s->prod && s->fmt[0] && strcmp(s->fmt[0], "bf16") == 0;
+}
+
+static double unit_of(const struct parity_shape *s) {
+    return strcmp(prod_of(s), "f32") == 0 ? U : 2 * U;
+}
+
 static double rounded(const struct parity_shape *s, double x) {
     const char *prod = prod_of(s);
     if (strcmp(prod, "f16") == 0) return ref_f16_decode(ref_f16_encode(x));
-    if (strcmp(prod, "bf16") == 0) return ref_bf16_decode(ref_bf16_encode((float)x));
+    if (strcmp(prod, "bf16") == 0) return ref_bf16_round(x);
     return x;
 }
 
@@ -529,16 +545,9 @@ static json_t *attention_spec(const struct parity_shape *s) {
                      1 / sqrt((double)s->hd), "window", s->window, "prod", prod_of(s));
 }
 
-/* The relative error of an output's weights: twice the largest error of a score (a sum of hd products, scaled), then
- * exp; exp again for each time the running maximum moved: at most once a tile, then once a page. Factors rounded to 16
- * bits: q and k are so in the reference; a weight, once in a sum of them and once in one of products, and a value err
- * by half a unit each, an f16 weight below 2^-14 of its tile's largest by 2^-25 of that; and a matrix unit may cut what
- * it adds where float32 would round. */
-static void attention_bounds(const struct parity_shape *s, const struct ref_attention *p, const double *q,
-                             const double *k, const double *v, size_t n_tok, const double *mag, double *err) {
-    bool f16 = strcmp(prod_of(s), "f16") == 0, bf16 = strcmp(prod_of(s), "bf16") == 0;
-    double half = f16 ? 0x1p-11 : bf16 ? 0x1p-8 : 0, unit = f16 || bf16 ? 2 * U : U, most = 0;
-    for (size_t i = 0; i < (p->start + n_tok) * p->n_kv * p->head_dim; i++) most = fmax(most, fabs(v[i]));
+/* The largest error of a score of each query and head [n_tok][n_heads]: of a sum of hd products, scaled. */
+static void score_errors(const struct ref_attention *p, const double *q, const double *k, size_t n_tok, double unit,
+                         double *out) {
     for (size_t t = 0; t < n_tok; t++)
         for (size_t h = 0; h < p->n_heads; h++) {
             size_t end = p->start + t + 1, group = p->n_heads / p->n_kv;
@@ -550,12 +559,31 @@ static void attention_bounds(const struct parity_shape *s, const struct ref_atte
                 for (size_t i = 0; i < p->head_dim; i++) terms += fabs(qh[i] * kj[i]);
                 worst = fmax(worst, terms * p->scale);
             }
-            double score = ((double)p->head_dim + 4) * unit * worst;
+            out[t * p->n_heads + h] = ((double)p->head_dim + 4) * unit * worst;
+        }
+}
+
+/* The relative error of an output's weights: twice the largest error of a score, then exp; exp again for each time the
+ * running maximum moved: at most once a tile, then once a page. Factors rounded to 16 bits: q and k are so in the
+ * reference; a weight, once in a sum of them and once in one of products, and a value err by half a unit each, an f16
+ * weight below 2^-14 of its tile's largest by 2^-25 of that; and a matrix unit may cut what it adds where float32 would
+ * round. Where the reference rounds weights and values too: by what decides how a weight rounds, and by what is below
+ * 2^-126, which dots of BF16 pairs drop. */
+static void attention_bounds(const struct parity_shape *s, const struct ref_attention *p, const double *score,
+                             const double *v, size_t n_tok, const double *mag, double *err) {
+    bool f16 = strcmp(prod_of(s), "f16") == 0, bf16 = strcmp(prod_of(s), "bf16") == 0;
+    double half = f16 ? 0x1p-11 : bf16 && !p->tile ? 0x1p-8 : 0, unit = unit_of(s), most = 0;
+    for (size_t i = 0; i < (p->start + n_tok) * p->n_kv * p->head_dim; i++) most = fmax(most, fabs(v[i]));
+    for (size_t t = 0; t < n_tok; t++)
+        for (size_t h = 0; h < p->n_heads; h++) {
+            size_t end = p->start + t + 1;
             double merges = PAGE / TILE + (double)(end / PAGE) + 2;
-            double rel = 2 * score + merges * 2 * 2e-7 + (double)(2 * TILE + 3 * PAGE / TILE + end / PAGE + 8) * unit;
+            double rel = 2 * score[t * p->n_heads + h] + merges * 2 * 2e-7 +
+                         (double)(2 * TILE + 3 * PAGE / TILE + end / PAGE + 8) * unit;
             for (size_t i = 0; i < p->head_dim; i++) {
                 size_t at = (t * p->n_heads + h) * p->head_dim + i;
                 err[at] = (rel + 3 * half) * mag[at] + (f16 ? 2 * TILE * 0x1p-25 * most : 0) + TINY;
+                if (p->tile) err[at] += p->slack[at] + (double)(end + p->head_dim) * 0x1p-126;
             }
         }
 }
@@ -590,10 +618,18 @@ static void attention_build(const struct parity_shape *s, int run, struct ref_rn
                               .start = (size_t)c->pos,
                               .window = (size_t)s->window,
                               .scale = 1 / sqrt((double)hd)};
+    double *score = arena_new(a, n_tok * nh * sizeof *score), *unsure = arena_new(a, n_tok * nh * sizeof *unsure);
     for (size_t i = 0; i < n; i++) qa.v[i] = rounded(s, qa.v[i]);
     for (size_t i = 0; i < n_keys * nkv * hd; i++) k[i] = rounded(s, k[i]);
+    score_errors(&p, qa.v, k, n_tok, unit_of(s), score);
+    for (size_t i = 0; i < n_tok * nh; i++) unsure[i] = 2 * score[i] + 4e-7; /* exp, and its argument */
+    if (parity_in_tiles(s)) {
+        p.tile = TILE;
+        p.unsure = unsure;
+        p.slack = arena_new(a, n * sizeof *p.slack);
+    }
     ref_attention(&p, qa.v, n_tok, k, v, n_keys, y.v, mag);
-    attention_bounds(s, &p, qa.v, k, v, n_tok, mag, y.err);
+    attention_bounds(s, &p, score, v, n_tok, mag, y.err);
     put_in(c, "q", q, n * 4, nh * hd * 4);
     put_in(c, "kc", kc.bytes, kc.size, 0);
     put_in(c, "vc", vc.bytes, vc.size, 0);

@@ -110,12 +110,22 @@ void ref_rope(const struct ref_rope *p, const int64_t *pos, size_t n_tok, size_t
  * visible to position p when j <= p and (window == 0 or p - j < window). Head h uses key head h / (n_heads / n_kv). s =
  * scale * (q . k);  s = cap * tanh(s / cap) where cap > 0;  out = sum_j softmax(s)_j * v_j q, out, mag:
  * [n_tok][n_heads][head_dim]; k, v: [n_keys][n_kv][head_dim]; start + n_tok <= n_keys, so that every query sees at
- * least itself. Allocates the scores of one query. */
+ * least itself. Allocates the scores of one query.
+ *
+ * tile > 0: the weights of each tile of so many keys, counted from key 0, are rounded to BF16 as exp(s - the tile's
+ * largest s) before they are used. unsure [n_tok][n_heads] is then the relative error another evaluation may have made
+ * of one before rounding, and slack [n_tok][n_heads][head_dim] becomes how far out may be off where that decides how a
+ * weight rounds. */
 struct ref_attention {
     size_t n_heads, n_kv, head_dim;
     size_t start, window;
     double scale, cap;
+    size_t tile;
+    const double *unsure;
+    double *slack;
 };
+/* x in BF16, zero below 2^-126. */
+double ref_bf16_round(double x);
 void ref_attention(const struct ref_attention *p, const double *q, size_t n_tok, const double *k, const double *v,
                    size_t n_keys, double *out, double *mag);
 

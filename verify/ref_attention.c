@@ -22,10 +22,31 @@ void ref_rope(const struct ref_rope *p, const int64_t *pos, size_t n_tok, size_t
         }
 }
 
+double ref_bf16_round(double x) {
+    return fabs(x) < 0x1p-126 ? copysign(0, x) : ref_bf16_decode(ref_bf16_encode((float)x));
+}
+
+/* The weights of keys begin .. end-1 from their scores, rounded tile by tile; loose: by how much each may round
+ * otherwise. */
+static void round_weights(const struct ref_attention *p, size_t begin, size_t end, double max, double unsure,
+                          double *weights, double *loose) {
+    for (size_t first = begin, last; first < end; first = last) {
+        last = (first / p->tile + 1) * p->tile < end ? (first / p->tile + 1) * p->tile : end;
+        double top = -INFINITY;
+        for (size_t j = first; j < last; j++) top = fmax(top, weights[j]);
+        for (size_t j = first; j < last; j++) {
+            double x = exp(weights[j] - top), scale = exp(top - max);
+            weights[j] = ref_bf16_round(x) * scale;
+            loose[j] = (ref_bf16_round(x * (1 + unsure)) - ref_bf16_round(x * (1 - unsure))) * scale;
+        }
+    }
+}
+
 /* One query of one head over keys begin .. end-1. k, v point at the key head's first element of key 0; `stride` is the
- * distance of consecutive keys in elements. weights: scratch of `end` doubles. */
+ * distance of consecutive keys in elements. weights: scratch of 2 * end doubles. at: the query's and head's number. */
 static void attend(const struct ref_attention *p, const double *q, const double *k, const double *v, size_t stride,
-                   size_t begin, size_t end, double *weights, double *out, double *mag) {
+                   size_t begin, size_t end, size_t at, double *weights, double *out, double *mag) {
+    double *loose = weights + end;
     double max = -INFINITY, sum = 0;
     for (size_t j = begin; j < end; j++) {
         double dot = 0;
@@ -35,7 +56,11 @@ static void attend(const struct ref_attention *p, const double *q, const double 
         weights[j] = score;
         max = fmax(max, score);
     }
-    for (size_t j = begin; j < end; j++) sum += weights[j] = exp(weights[j] - max);
+    if (p->tile)
+        round_weights(p, begin, end, max, p->unsure[at], weights, loose);
+    else
+        for (size_t j = begin; j < end; j++) weights[j] = exp(weights[j] - max);
+    for (size_t j = begin; j < end; j++) sum += weights[j];
     for (size_t i = 0; i < p->head_dim; i++) {
         double acc = 0, acc_abs = 0;
         for (size_t j = begin; j < end; j++) {
@@ -44,6 +69,10 @@ static void attend(const struct ref_attention *p, const double *q, const double 
         }
         out[i] = acc;
         if (mag) mag[i] = acc_abs;
+        if (!p->tile) continue;
+        double *slack = &p->slack[at * p->head_dim + i];
+        *slack = 0;
+        for (size_t j = begin; j < end; j++) *slack += loose[j] / sum * (fabs(v[j * stride + i]) + fabs(acc));
     }
 }
 
@@ -52,13 +81,13 @@ void ref_attention(const struct ref_attention *p, const double *q, size_t n_tok,
     if (!p->n_kv || p->n_heads % p->n_kv) bug("%zu query heads do not divide into %zu key heads", p->n_heads, p->n_kv);
     if (p->start + n_tok > n_keys) bug("queries end at position %zu, keys at %zu", p->start + n_tok, n_keys);
     size_t group = p->n_heads / p->n_kv, stride = p->n_kv * p->head_dim;
-    double *weights = mem_new(n_keys * sizeof *weights);
+    double *weights = mem_new(2 * n_keys * sizeof *weights);
     for (size_t t = 0; t < n_tok; t++) {
         size_t end = p->start + t + 1;
         size_t begin = p->window && end > p->window ? end - p->window : 0;
         for (size_t h = 0; h < p->n_heads; h++) {
-            size_t at = (t * p->n_heads + h) * p->head_dim, kv = h / group * p->head_dim;
-            attend(p, q + at, k + kv, v + kv, stride, begin, end, weights, out + at, mag ? mag + at : NULL);
+            size_t n = t * p->n_heads + h, at = n * p->head_dim, kv = h / group * p->head_dim;
+            attend(p, q + at, k + kv, v + kv, stride, begin, end, n, weights, out + at, mag ? mag + at : NULL);
         }
     }
     mem_free(weights);

@@ -136,6 +136,30 @@ static void maddubs_serves_avx2_and_avx512_without_vnni(void **state) {
     free(v4);
 }
 
+/* Sixteen keys' dots of BF16 pairs with a query's, and sixteen values rounded. */
+static const char pair_tile[] =
+    "kgen-ir 1\nfunc @pairs.0\n"
+    "%1:ptr = arg 0\n%2:ptr = arg 1\n%3:ptr = arg 2\n%4:i64 = begin\n%5:i64 = end\n"
+    "%6:f32x16 = const 0x0p+0\n%7:i64 = const 64\n%8:i64 = const 4\n%9:i64 = const 0\n"
+    "for %11 = %4 to %5 step 1 carry %12:f32x16 = %6\n"
+    "  %13:i64 = mul %11, %7\n  %14:i32x16 = load %1, %13, 0 align 64 inv\n"
+    "  %15:i64 = mul %11, %8\n  %16:i32 = load %2, %15, 0 align 4 inv\n  %17:i32x16 = splat %16\n"
+    "  %18:f32x16 = dotbf %12, %14, %17\n  yield %18\nend -> %19\n"
+    "%20:i16x16 = tobf %19\nstore %20, %3, %9, 0 align 32\nend\n";
+
+static void pairs_are_one_instruction_where_there_is_one(void **state) {
+    (void)state;
+    char *hard = assembly(pair_tile, "x86-64-v4-bf16"), *soft = assembly(pair_tile, "x86-64-v4-vnni");
+    expect_line_with(hard, "vdpbf16ps", "%zmm");
+    expect_line_with(hard, "vcvtneps2bf16", "%ymm");
+    expect_not_in(hard, "vfmadd");
+    expect_not_in(hard, "call");
+    expect_not_in(soft, "bf16");
+    expect_in(soft, "vfmadd");
+    free(hard);
+    free(soft);
+}
+
 /* AVX-VNNI without AVX-512 is found on hosts only (`native`); its code can be looked at anywhere. */
 static void vnni_has_a_form_without_avx512(void **state) {
     (void)state;
@@ -254,7 +278,7 @@ static void targets_are_listed_and_found(void **state) {
     struct target t;
     assert_false(target_find("pentium", &t, &e));
     assert_non_null(strstr(e.msg, "unknown target `pentium`: expected one of x86-64, x86-64-v3, x86-64-v4, "
-                                  "x86-64-v4-vnni, x86-64-v4-amx, native, sm_75, "));
+                                  "x86-64-v4-vnni, x86-64-v4-bf16, x86-64-v4-amx, native, sm_75, "));
     struct target base = find("x86-64"), native = find("native");
     assert_true(target_runs_here(&base) && target_runs_here(&native));
     assert_int_equal(base.lanes, 4);
@@ -414,6 +438,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kernel_with_everything_matches_the_interpreter),
         cmocka_unit_test(vnni_takes_the_broadcast_from_memory),
+        cmocka_unit_test(pairs_are_one_instruction_where_there_is_one),
         cmocka_unit_test(maddubs_serves_avx2_and_avx512_without_vnni),
         cmocka_unit_test(vnni_has_a_form_without_avx512),
         cmocka_unit_test(llvm_text_is_strict),

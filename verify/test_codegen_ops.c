@@ -149,6 +149,12 @@ static void add_rule_cases(enum ir_opcode code, enum ir_scalar s, unsigned lanes
     case RULE_FPTRUNC:
         if (is_f32) add_case(code, ir_type_of(IR_F16, lanes), 1, t, t, t);
         break;
+    case RULE_TOBF:
+        if (is_f32) add_case(code, ir_type_of(IR_I16, lanes), 1, t, t, t);
+        break;
+    case RULE_DOTBF:
+        if (is_f32) add_case(code, t, 3, t, ir_type_of(IR_I32, lanes), ir_type_of(IR_I32, lanes));
+        break;
     case RULE_SITOFP:
         if (s == IR_I32) add_case(code, ir_type_of(IR_F32, lanes), 1, t, t, t);
         break;
@@ -230,6 +236,7 @@ static uint64_t random_lane(const struct op_case *oc, int k) {
         return f32_bits((float)(int32_t)(next_random() & ~0x7full) / (float)(1 << next_random() % 30));
     if (oc->code == IR_FRINT) return f32_bits((float)((int32_t)next_random() >> 10) / (float)(1 << next_random() % 23));
     if (t.scalar == IR_F32) return random_f32();
+    if (oc->code == IR_DOTBF) return (random_f32() >> 16 << 16) | random_f32() >> 16;
     if (oc->code != IR_DOT4 || k == 0) return random_int(width);
     uint64_t bytes = 0;
     bool extreme = next_random() & 1;
@@ -253,7 +260,8 @@ static void fill_operands(const struct op_case *oc, uint8_t *in) {
 
 /* A NaN computed by arithmetic may be any NaN; everything else is compared bit for bit. */
 static bool nan_is_free(enum ir_opcode c) {
-    return c == IR_FADD || c == IR_FSUB || c == IR_FMUL || c == IR_FDIV || c == IR_FMA || c == IR_FSQRT || c == IR_HSUM;
+    return c == IR_FADD || c == IR_FSUB || c == IR_FMUL || c == IR_FDIV || c == IR_FMA || c == IR_DOTBF ||
+           c == IR_FSQRT || c == IR_HSUM;
 }
 
 static bool same_results(const struct op_case *oc, const uint8_t *a, const uint8_t *b) {
@@ -393,7 +401,7 @@ static void random_programs_match_the_interpreter(void **state) {
         struct err e;
         ir_random(program, &text);
         if (!ir_parse(text.data, text.len, &m, &e)) fail_msg("%s", e.msg);
-        struct target t = find(target_name(program % 5));
+        struct target t = find(target_name(program % 6));
         struct buf object = compile(text.data, text.len, &t, STAGE_OBJ);
         expect_no_undefined_symbols(&object, t.name);
         if (target_runs_here(&t)) {

@@ -404,6 +404,24 @@ static void attention_by_hand(void **state) {
     expect_near(out, (double[]){1, 2, 7, -8}, 4, 1e-15, "dominant key");
 }
 
+/* Weights of a tile of two keys: 1 and exp(-0.003) = 0.997004…, which BF16 takes for 255/256; the third key's is 1, in
+ * a tile of its own. Weights that may round otherwise are slack. */
+static void attention_rounds_weights_by_tiles(void **state) {
+    (void)state;
+    double q[] = {1}, k[] = {0, -0.003, -0.003}, v[] = {2, 4, 8}, out[1], unsure[] = {0}, slack[] = {-1};
+    double e = exp(-0.003), w = 255.0 / 256, sum = 1 + w + e;
+    struct ref_attention p = {.n_heads = 1, .n_kv = 1, .head_dim = 1, .start = 2, .scale = 1};
+    p.tile = 2, p.unsure = unsure, p.slack = slack;
+    ref_attention(&p, q, 1, k, v, 3, out, NULL);
+    expect_near(out, (double[]){(2 + 4 * w + 8 * e) / sum}, 1, 1e-15, "rounded weights");
+    expect_near(slack, (double[]){0}, 1, 1e-15, "nothing is in doubt");
+    unsure[0] = 0.0013; /* 0.9983 is nearer to 1 */
+    ref_attention(&p, q, 1, k, v, 3, out, NULL);
+    if (!(slack[0] >= (4 + out[0]) / 256 / sum)) fail_msg("slack %g", slack[0]);
+    assert_true(ref_bf16_round(0x1.01p0) == 1 && ref_bf16_round(-0x1.03p0) == -0x1.04p0 &&
+                ref_bf16_round(0x1p-127) == 0);
+}
+
 static void norms_by_hand(void **state) {
     (void)state;
     double x[] = {3, 4, 0, 0}, g[] = {1, 2, 1, 1}, out[4];
@@ -480,6 +498,7 @@ int main(void) {
         cmocka_unit_test(linear_by_hand),
         cmocka_unit_test(rope_keeps_norms_and_depends_on_distance),
         cmocka_unit_test(attention_by_hand),
+        cmocka_unit_test(attention_rounds_weights_by_tiles),
         cmocka_unit_test(norms_by_hand),
         cmocka_unit_test(argmax_prefers_the_first_and_reports_nan),
         cmocka_unit_test(nll_by_hand),

@@ -18,19 +18,20 @@
 #include "verify/cuda_help.h"
 
 #define MODEL "verify/data/families/qwen3.gguf"
+#define WITH_BIASES "verify/data/families/qwen2.gguf"
 
-/* A copy of the model, the norms of one layer scaled. The caller unlinks it. */
-static void scaled(char path[64], int layer, float k, float q) {
+/* A copy of a model, attn_k… and attn_q… of one layer scaled. The caller unlinks it. */
+static void scaled_of(const char *model, const char *what, char path[64], int layer, float k, float q) {
     struct buf file = {0};
     struct dsl *d;
     struct gguf *g;
     gguf_type_fn types;
-    OK(file_read(MODEL, &file, e) && dsl_open(&d, e) && (types = model_types(d, e)) && gguf_open(MODEL, types, &g, e));
+    OK(file_read(model, &file, e) && dsl_open(&d, e) && (types = model_types(d, e)) && gguf_open(model, types, &g, e));
     const float by[] = {k, q};
     const char *const which[] = {"k", "q"};
     for (int i = 0; i < 2; i++) {
         char name[64];
-        snprintf(name, sizeof name, "blk.%d.attn_%s_norm.weight", layer, which[i]);
+        snprintf(name, sizeof name, "blk.%d.attn_%s%s", layer, which[i], what);
         const struct gguf_tensor *t = gguf_find_tensor(g, name);
         if (!t) fail_msg("no %s", name);
         assert_string_equal(t->type->name, "f32");
@@ -48,6 +49,10 @@ static void scaled(char path[64], int layer, float k, float q) {
     assert_true(fd >= 0 && fd_write(fd, file.data, file.len));
     close(fd);
     buf_free(&file);
+}
+
+static void scaled(char path[64], int layer, float k, float q) {
+    scaled_of(MODEL, "_norm.weight", path, layer, k, q);
 }
 
 enum { N_TOKENS = 12 };
@@ -88,10 +93,17 @@ static bool all_finite(const struct result *r) {
     return true;
 }
 
-static void ordinary_norms_keep_f16(void **state) {
+/* What ordinary keys are kept in on this machine. */
+static const char *usual(void) {
+    struct target t;
+    OK(target_find("native", &t, e));
+    return t.features & FEAT_BF16 ? "bf16" : "f16";
+}
+
+static void ordinary_norms_keep_16_bits(void **state) {
     (void)state;
     struct result r = evaluate(MODEL, "q8", NULL, false);
-    assert_string_equal(r.kv, "f16");
+    assert_string_equal(r.kv, usual());
     assert_string_equal(r.why, "");
     mem_free(r.rows);
 }
@@ -143,14 +155,63 @@ static void large_scores_fall_back(void **state) {
     mem_free(got.rows);
 }
 
+/* Scores and biases whose rounding in BF16 would move likelihoods, and in f16 does not: f16 on any machine. */
+static void larger_scores_and_biases_keep_f16(void **state) {
+    (void)state;
+    for (int biases = 0; biases < 2; biases++) {
+        char path[64];
+        if (biases)
+            scaled_of(WITH_BIASES, ".bias", path, 0, 16, 16);
+        else
+            scaled(path, 0, 4, 4);
+        struct result got = evaluate(path, "q8", NULL, false);
+        assert_string_equal(got.kv, "f16");
+        assert_string_equal(got.why, "");
+        unlink(path);
+        mem_free(got.rows);
+    }
+    struct result ordinary = evaluate(WITH_BIASES, "q8", NULL, false);
+    assert_string_equal(ordinary.kv, usual());
+    mem_free(ordinary.rows);
+}
+
+/* With float32 activations products are float32's whatever the cache holds. */
+static void exact_activations_have_exact_products(void **state) {
+    (void)state;
+    struct dsl *d;
+    struct gguf *g;
+    struct target t;
+    gguf_type_fn types;
+    static const struct {
+        const char *act, *kv, *target, *prod;
+    } cases[] = {{"q8", "bf16", "x86-64-v4-bf16", "\"bf16\""},
+                 {"f32", "bf16", "x86-64-v4-bf16", "\"f32\""},
+                 {"q8", "f16", "x86-64-v4-bf16", "\"f32\""},
+                 {"q8", "f32", "x86-64-v4-bf16", "\"f32\""},
+                 {"q8", "bf16", "x86-64-v4", "\"f32\""}};
+    OK(dsl_open(&d, e) && (types = model_types(d, e)) && gguf_open(MODEL, types, &g, e));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        json_t *plan;
+        OK(target_find(cases[i].target, &t, e) && model_plan(d, g, cases[i].act, cases[i].kv, true, &t, &plan, e));
+        char *text = json_dumps(plan, JSON_COMPACT), want[32];
+        snprintf(want, sizeof want, "\"prod\":%s", cases[i].prod);
+        const char *found = strstr(text, "\"prod\":");
+        assert_non_null(found);
+        assert_int_equal(strncmp(found, want, strlen(want)), 0);
+        free(text);
+        json_decref(plan);
+    }
+    gguf_close(g);
+    dsl_close(d);
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     use_the_machine(argv);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ordinary_norms_keep_f16),
-        cmocka_unit_test(extreme_norms_fall_back_here),
-        cmocka_unit_test(extreme_norms_fall_back_on_a_gpu),
-        cmocka_unit_test(large_scores_fall_back),
+        cmocka_unit_test(ordinary_norms_keep_16_bits),           cmocka_unit_test(larger_scores_and_biases_keep_f16),
+        cmocka_unit_test(exact_activations_have_exact_products), cmocka_unit_test(extreme_norms_fall_back_here),
+        cmocka_unit_test(extreme_norms_fall_back_on_a_gpu),      cmocka_unit_test(large_scores_fall_back),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }
