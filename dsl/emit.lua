@@ -548,6 +548,16 @@ local function emit_loops(self, loops)
       for j, l in ipairs(loops) do inits[j] = l.args[2 + i] end
       self:values(inits)
     end
+    local early, seen = {}, {} -- what the loops carry of their next trip's loads
+    for _, l in ipairs(loops) do
+      for _, e in ipairs(l.early) do
+        if not seen[e.carry] then
+          seen[e.carry] = true
+          self:values { e.init }
+          early[#early + 1] = e
+        end
+      end
+    end
     local staged = first.staged
     for trip = 0, staged and staged.stages - 2 or -1 do
       emit_copies(self, staged, E.int(trip), trip < staged.trips and staged.rows or E.int(0))
@@ -564,9 +574,14 @@ local function emit_loops(self, loops)
         header[#header + 1] = ("%s:%s = %s"):format(v, ir_type(c), operand(self, l.args[2 + i], c.lane))
       end
     end
+    for _, e in ipairs(early) do
+      binds[e.carry], carries[e.carry] = true, name(self)
+      header[#header + 1] = ("%s:%s = %s"):format(carries[e.carry], ir_type(e.carry), operand(self, e.init, e.carry.lane))
+    end
     local body = push_scope(self, binds)
     body.memo[first.binds] = iv
     for c, v in pairs(carries) do body.memo[c] = v end
+    for _, e in ipairs(early) do self:values { e.next } end
     if staged then emit_stage(self, staged, first.binds) end
     local all = {}
     for _, l in ipairs(loops) do table.move(l.args, 3 + width, 2 + 2 * width, #all + 1, all) end
@@ -582,6 +597,7 @@ local function emit_loops(self, loops)
         yields[#yields + 1] = operand(self, l.args[2 + width + i], l.carries[i].lane)
       end
     end
+    for _, e in ipairs(early) do yields[#yields + 1] = operand(self, e.next, e.carry.lane) end
     line(body, "yield %s", table.concat(yields, ", "))
     self.scope = s
     line(s, "for %s = %s to %s step 1%s carry %s", iv, operand(self, lo), operand(self, hi),
@@ -597,6 +613,7 @@ local function emit_loops(self, loops)
       end
       s.memo[l] = mine
     end
+    for _ = 1, #early do results[#results + 1] = name(self) end
     line(s, "end -> %s", table.concat(results, ", "))
     if staged then line(s, "wait 0") end
   end)

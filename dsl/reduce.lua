@@ -127,7 +127,17 @@ M.carry = carry
 
 -- A loop over var in [lo, hi) with carries; inits and nexts in step. Returns the list of results. merge, where the loop is
 -- split into `parts` that run at the same time: two lists of states -> the list of the merged one; the inits are neutral in it.
-function M.loop(var, lo, hi, carries, inits, nexts, parts, merge)
+-- ahead: loads of the body that are made a trip ahead, and carried.
+function M.loop(var, lo, hi, carries, inits, nexts, parts, merge, ahead)
+  local early, memo = {}, {}
+  for k, n in ipairs(ahead or {}) do
+    local next_trip = E.node("imin", "i64", { add(var, i(1)), add(hi, i(1), -1) })
+    early[k] = { carry = carry("ahead" .. n.id, n.ty, n.lane), init = E.subst(n, { [var] = lo }), next = E.subst(n, { [var] = next_trip }) }
+    memo[n] = early[k].carry
+  end
+  if ahead then
+    for k, x in ipairs(nexts) do nexts[k] = E.rewrite(x, function() end, memo) end
+  end
   local args = { lo, hi }
   for _, x in ipairs(inits) do args[#args + 1] = x end
   for _, x in ipairs(nexts) do args[#args + 1] = x end
@@ -141,14 +151,16 @@ function M.loop(var, lo, hi, carries, inits, nexts, parts, merge)
     for _, x in ipairs(merge(split.lower, split.upper)) do args[#args + 1] = x end
     tags[#tags + 1] = "split" .. parts
   end
+  for _, e in ipairs(early) do table.move({ e.init, e.next }, 1, 2, #args + 1, args) end
   local n = E.node("loop", "loop", args, table.concat(tags, ","), var)
   if not n.carries then
-    n.carries, n.n_carry, n.split = carries, #carries, split
+    n.carries, n.n_carry, n.split, n.early = carries, #carries, split, early
     local deps = {}
     for v in pairs(n.deps) do deps[v] = true end
     for _, list in ipairs(split and { carries, split.lower, split.upper } or { carries }) do
       for _, c in ipairs(list) do deps[c] = nil end
     end
+    for _, e in ipairs(early) do deps[e.carry] = nil end
     for _, x in ipairs(inits) do for v in pairs(x.deps) do if v.op ~= "lane" then deps[v] = true end end end
     n.deps, n.lane = deps, nil
   end

@@ -116,6 +116,19 @@ local function once(memo, key, f)
   return memo[key]
 end
 
+-- The loads of a weight's memory that the nodes of a list need.
+local function loads_of(weight, list)
+  local seen, loads = {}, {}
+  local function visit(n)
+    if seen[n] then return end
+    seen[n] = true
+    if n.op == "ld" and n.base == weight.name then loads[#loads + 1] = n end
+    for _, a in ipairs(n.args) do visit(a) end
+  end
+  for _, n in ipairs(list) do visit(n) end
+  return loads
+end
+
 -- The four accumulators of a tile.
 local function accumulators(X, kvar, n, weight, record, row, token)
   local s = staging_of(X, record, n, weight.packed.chunk)
@@ -149,7 +162,8 @@ local function accumulators(X, kvar, n, weight, record, row, token)
       for e = 0, 3 do c[e + 1] = E.node("register", "f32", { product }, e) end
     end
   end
-  local out = reduce.loop(trip, i(0), i(s.trips), acc, zero, c)
+  local ahead = (X.tile.ahead or s.trip > TRIP) and loads_of(weight, c) or nil
+  local out = reduce.loop(trip, i(0), i(s.trips), acc, zero, c, nil, nil, ahead)
   local loop = out[1].args[1]
   loop.staged, loop.streams, loop.loads = s, "staged " .. s.record, weight.name
   return out
@@ -218,11 +232,27 @@ local function instances(X, row_var, tok_var, r0, n)
         if not whole then
           mask = E.node("band", "bool", { mask, E.cmp("ilt", add(add(r0, i(8 * h)), of_eight()), i(n)) })
         end
-        maps[#maps + 1] = { [row_var] = r, [tok_var] = t, mask = mask }
+        -- Where it is stored, absent or not: one address and constants.
+        local to = { [row_var] = r, [tok_var] = add(tile.t0, token(j)) }
+        maps[#maps + 1] = { at = { [row_var] = r, [tok_var] = t }, to = to, mask = mask }
       end
     end
   end
   return maps
+end
+
+-- Several sums together, and sums in long trips, take more than half of the registers, so that one block is alone on its
+-- multiprocessor: nobody else computes while its weights come. They are asked for a trip ahead.
+local function several(group)
+  local n, seen = 0, {}
+  local function visit(x)
+    if seen[x] then return end
+    seen[x] = true
+    if x.op == "reduce" then n = n + 1 end
+    for _, a in ipairs(x.args) do visit(a) end
+  end
+  for _, st in ipairs(group) do visit(st.value) end
+  return n > 1
 end
 
 local function part_of(X, group, name)
@@ -239,15 +269,14 @@ local function part_of(X, group, name)
     local r0 = mul(add(mul(E.imod(task, i(n_rows)), i(warps)), warp), i(ROWS))
     em:each(warp, i(0), i(warps), 1, function()
       X.memo, X.mats, X.folds = {}, {}, {}
-      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {}, memo = {}, reduce = sum }
+      X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), staged = "staged", places = {}, memo = {}, reduce = sum, ahead = several(group) }
       local list = {}
       for _, m in ipairs(instances(X, row, tok, r0, n)) do
-        local map = { [row] = m[row], [tok] = m[tok] }
         for _, st in ipairs(group) do
           local idx = {}
-          for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(e, map)) end
+          for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(e, m.to)) end
           list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name,
-            off = access.offset(st.array, idx), value = X:lower(E.subst(st.value, map)), storage = st.array.fmt,
+            off = access.offset(st.array, idx), value = X:lower(E.subst(st.value, m.at)), storage = st.array.fmt,
             mask = m.mask, lanes = LANES }
         end
       end
