@@ -216,11 +216,31 @@ local largest = monoid {
   end,
 }
 
-kernel "argmax" {
-  sig = "x: f32[tok?,n] -> i: i32[tok?], v: f32[tok?]",
+-- A row of logits in 128 parts: whole vectors of any target; those at the end overlap.
+local PARTS, VECTORS = 128, 256
+local function largest_of_part(a, x, part)
+  local length = math.min(a.n, (a.n + PARTS * VECTORS - 1) // (PARTS * VECTORS) * VECTORS)
+  local first = min(part * length, a.n - length)
+  return fold("k", length, largest, function(k) return { v = x[first + k], i = first + k } end)
+end
+
+kernel "largest_of_parts" {
+  sig = "x: f32[tok?,n] -> m: f32[tok?,128]",
   body = function(a)
     for t in each("tok", a.tok) do
-      local s = fold("k", a.n, largest, function(k) return { v = a.x[t][k], i = k } end)
+      for p in each("part", PARTS) do a.m[t][p] = largest_of_part(a, a.x[t], p).v end
+    end
+  end,
+  map = schedules.parts,
+  bench = { { tok = 1, n = 32000 } },
+}
+
+kernel "largest_in_its_part" {
+  sig = "x: f32[tok?,n], m: f32[tok?,128] -> i: i32[tok?], v: f32[tok?]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local part = fold("p", PARTS, largest, function(p) return { v = a.m[t][p], i = p } end).i
+      local s = largest_of_part(a, a.x[t], part)
       a.i[t] = s.i
       a.v[t] = s.v
     end
@@ -283,6 +303,16 @@ kernel "top_pick" {
   end,
   map = schedules.select,
   bench = { { tok = 1, n = 49152, valid = 49152, groups = 256, k = 40, kept = 10240 } },
+}
+
+-- The likeliest token of many: a part of the logits is a task, so that a GPU's blocks and a processor's threads share them.
+fused "argmax" {
+  sig = "x: f32[tok?,n] -> i: i32[tok?], v: f32[tok?]",
+  steps = {
+    { "largest_of_parts", x = "x", m = "largest" },
+    { "largest_in_its_part", x = "x", m = "largest", i = "i", v = "v" },
+  },
+  bench = { { tok = 1, n = 32000 } },
 }
 
 -- Named fusions, composed of the kernels above the way the graph's fuser composes them.

@@ -5,7 +5,7 @@
 #include "cli/cli.h"
 #include "runtime/model.h"
 
-/* Opens the model for contexts of n_ctx tokens (0: as session_open's), to be sampled from top_k tokens (0: not sampled).
+/* Opens the model for contexts of n_ctx tokens (0: as session_open's), to be sampled from the top_k likeliest tokens (sample_most_likely).
  * Errors: a device that cannot be used; what model_open says. With --gpu a device that is not there, or that the model
  * does not fit or run on, is a warning on standard error and the CPU computes. */
 bool engine_open(const struct engine_options *o, int64_t n_ctx, int64_t top_k, struct model **out, struct err *e);

@@ -29,14 +29,8 @@ static void put_text(void *context, const char *bytes, size_t n) {
     fflush(stdout);
 }
 
-static bool open_sampler(struct generator *g, struct err *e) {
-    const struct sampling_options *s = &g->options->sampling;
-    g->seed = (uint64_t)s->seed;
-    if (s->seed < 0 && getrandom(&g->seed, sizeof g->seed, 0) != sizeof g->seed) g->seed = (uint64_t)(now_s() * 1e9);
-    if (s->seed < 0) g->seed &= INT64_MAX; /* so that --seed can repeat it */
-    bool penalties = s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
-    g->samples = s->temperature > 0 || penalties;
-    struct sample_params params = {
+struct sample_params sampling_params(const struct sampling_options *s) {
+    return (struct sample_params){
         .temp = (float)s->temperature,
         .top_k = (int32_t)s->top_k,
         .typical_p = (float)s->typical,
@@ -46,8 +40,18 @@ static bool open_sampler(struct generator *g, struct err *e) {
         .frequency = (float)s->frequency_penalty,
         .presence = (float)s->presence_penalty,
         .last_n = (int32_t)s->penalty_window,
-        .seed = g->seed,
     };
+}
+
+static bool open_sampler(struct generator *g, struct err *e) {
+    const struct sampling_options *s = &g->options->sampling;
+    g->seed = (uint64_t)s->seed;
+    if (s->seed < 0 && getrandom(&g->seed, sizeof g->seed, 0) != sizeof g->seed) g->seed = (uint64_t)(now_s() * 1e9);
+    if (s->seed < 0) g->seed &= INT64_MAX; /* so that --seed can repeat it */
+    bool penalties = s->repeat_penalty != 1 || s->presence_penalty != 0 || s->frequency_penalty != 0;
+    g->samples = s->temperature > 0 || penalties;
+    struct sample_params params = sampling_params(s);
+    params.seed = g->seed;
     return !g->samples || sample_open(&g->sampler, &params, (size_t)g->model->n_vocab, e);
 }
 

@@ -40,6 +40,9 @@ struct generator {
     double prompt_s, steps_s, first_token_at; /* the last by now_s() */
 };
 
+/* What the options ask of a sampler; without a seed. */
+struct sample_params sampling_params(const struct sampling_options *s);
+
 /* n_ctx: 0 or as session_open. */
 bool generator_open(struct generator *g, const struct run_options *o, struct model *m, const struct tokenizer *t,
                     int64_t n_ctx, struct err *e);

@@ -122,7 +122,8 @@ static bool run(const void *opts, struct err *e) {
     double start = now_s();
     struct model *m = NULL;
     struct tokenizer *t = NULL;
-    bool ok = engine_open(&o->engine, o->engine.context, o->sampling.temperature > 0 ? o->sampling.top_k : 0, &m, e) &&
+    struct sample_params params = sampling_params(&o->sampling);
+    bool ok = engine_open(&o->engine, o->engine.context, (int64_t)sample_most_likely(&params), &m, e) &&
               tokenizer_open(m->gguf, &t, e) && (o->interactive ? converse(o, m, t, e) : run_once(o, m, t, start, e));
     tokenizer_close(t);
     model_close(m);

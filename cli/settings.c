@@ -18,6 +18,7 @@ const struct variable variables[] = {
     {"NO_COLOR", "any value: no colour, even on a terminal", false},
     {"KGEN_PTXVM", "the PTX machine (build/ptxvm/libcuda.so.1): fast, check or leaks", false},
     {"KGEN_PTXVM_REPORT", "a file the PTX machine writes its counters to", false},
+    {"KGEN_PTXVM_LAUNCHES", "a file the PTX machine writes a line of counters to for each launch", false},
     {"KGEN_PTXVM_ARCH", "the architecture the PTX machine shows, such as 90 (docs/ptxvm.md)", false},
     {"KGEN_PTXVM_MEMORY", "the device memory the PTX machine shows: bytes, or a number with K, M or G", false},
     {0},

@@ -20,6 +20,9 @@ S.heads = { task = { "tok", "head" }, lane = "i", unroll = { i = "all" } }
 -- The same, one by one.
 S.append = { task = { "tok", "head" }, lane = "e", unroll = {} }
 
+-- Token by token and part by part of a row.
+S.parts = { task = { "tok", "part" }, unroll = {} }
+
 -- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values.
 S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" } }
 

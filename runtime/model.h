@@ -23,7 +23,7 @@ struct model_options {
     int cuda_index;
     int64_t n_ctx;      /* with cuda: the context that will be asked for, so that what does not fit is known before it is
                          * loaded; 0: the default */
-    int64_t top_k;      /* with cuda: sampling will choose among so many; 0: not. Too many for the device are ignored, and
+    int64_t top_k;      /* with cuda: sampling will choose among so many (sample_most_likely); 0: not. Too many for the device are ignored, and
                          * what a bundle was not made for */
     int n_threads;      /* 0: one for each processor this process may use */
     bool no_fuse;       /* every kernel a launch of its own */

@@ -100,9 +100,11 @@ bool sample_open(struct sampler *s, const struct sample_params *params, size_t n
     s->n_vocab = n_vocab;
     bool penalties = has_penalties(params), greedy = params->temp == 0;
     size_t n_candidates = params->top_k > 0 && (size_t)params->top_k < n_vocab ? (size_t)params->top_k : n_vocab;
+    size_t most_likely = sample_most_likely(params);
+    if (greedy || most_likely > n_candidates) n_candidates = most_likely < n_vocab ? most_likely : n_vocab;
     bool ok = (!params->n_bias || (s->bias = mem_try(params->n_bias, sizeof *s->bias))) &&
               (!(params->n_bias || penalties) || (s->adjusted = mem_try(n_vocab, sizeof *s->adjusted))) &&
-              (greedy || (s->candidates = mem_try(n_candidates, sizeof *s->candidates))) &&
+              (s->candidates = mem_try(n_candidates + 1, sizeof *s->candidates)) &&
               (!penalties || (s->counts = mem_try(n_vocab, sizeof *s->counts))) &&
               (!penalties || params->last_n < 0 || (s->recent = mem_try((size_t)params->last_n, sizeof *s->recent)));
     if (!ok) {
@@ -148,18 +150,36 @@ static bool check_logits(const struct sampler *s, const float *logits, struct er
         (unsigned long long)s->n_accepted, at, isnan(logits[at]) ? "NaN" : "+inf");
 }
 
+static float penalized(const struct sampler *s, size_t token, float logit) {
+    const struct sample_params *p = &s->params;
+    if (!s->counts || !s->counts[token] || logit == -INFINITY) return logit;
+    logit = logit > 0 ? logit / p->repeat : logit * p->repeat;
+    return logit - ((float)s->counts[token] * p->frequency + p->presence);
+}
+
 /* The logits after bias and penalties: the caller's array where there are none. */
 static const float *adjust(struct sampler *s, const float *logits) {
     if (!s->adjusted) return logits;
-    const struct sample_params *p = &s->params;
     float *out = memcpy(s->adjusted, logits, s->n_vocab * sizeof *out);
-    for (size_t i = 0; i < p->n_bias; i++) out[s->bias[i].token] += s->bias[i].add;
-    for (size_t i = 0; s->counts && i < s->n_vocab; i++) {
-        if (!s->counts[i] || out[i] == -INFINITY) continue;
-        out[i] = out[i] > 0 ? out[i] / p->repeat : out[i] * p->repeat;
-        out[i] -= (float)s->counts[i] * p->frequency + p->presence;
-    }
+    for (size_t i = 0; i < s->params.n_bias; i++) out[s->bias[i].token] += s->bias[i].add;
+    for (size_t i = 0; s->counts && i < s->n_vocab; i++) out[i] = penalized(s, i, out[i]);
     return out;
+}
+
+/* The same of one. */
+static float adjust_one(const struct sampler *s, size_t token, float logit) {
+    for (size_t i = 0; i < s->params.n_bias; i++)
+        if ((size_t)s->bias[i].token == token) logit += s->bias[i].add;
+    return penalized(s, token, logit);
+}
+
+size_t sample_most_likely(const struct sample_params *p) {
+    bool penalties = has_penalties(p), lowered = !penalties || (p->repeat >= 1 && p->frequency >= 0 && p->presence >= 0);
+    for (size_t i = 0; i < p->n_bias; i++) lowered &= p->bias[i].add <= 0;
+    size_t k = p->temp == 0 ? 1 : p->top_k > 0 ? (size_t)p->top_k : 0, n = p->n_bias;
+    if (penalties) n += p->last_n < 0 ? 0 : (size_t)p->last_n;
+    bool all = !k || !lowered || (penalties && p->last_n < 0), as_it_is = p->temp == 0 && n == 0;
+    return all || as_it_is ? 0 : k + n;
 }
 
 static bool before(const struct sample_candidate *a, const struct sample_candidate *b) {
@@ -284,7 +304,10 @@ static bool nothing_possible(const struct sampler *s, struct err *e) {
 static bool choose(struct sampler *s, size_t n, int32_t *token, struct err *e) {
     const struct sample_params *p = &s->params;
     if (!n) return nothing_possible(s, e);
-    if (p->top_k > 0 && (size_t)p->top_k < s->n_vocab) keep_mass(s->candidates, n, INFINITY);
+    if (p->top_k > 0 && (size_t)p->top_k < s->n_vocab) {
+        keep_mass(s->candidates, n, INFINITY);
+        if (n > (size_t)p->top_k) n = (size_t)p->top_k;
+    }
     if (p->typical_p < 1) n = keep_typical(s->candidates, n, p->typical_p);
     if (p->top_p < 1) n = keep_top_p(s->candidates, n, p->top_p);
     if (p->min_p > 0) n = keep_min_p(s->candidates, n, p->min_p);
@@ -294,16 +317,26 @@ static bool choose(struct sampler *s, size_t n, int32_t *token, struct err *e) {
 }
 
 size_t sample_top_k(const struct sampler *s) {
-    bool alone = s->params.temp > 0 && !s->adjusted && s->params.top_k > 0 && (size_t)s->params.top_k < s->n_vocab;
-    return alone ? (size_t)s->params.top_k : 0;
+    struct sample_params p = s->params;
+    p.bias = s->bias;
+    size_t k = sample_most_likely(&p);
+    return k < s->n_vocab ? k : 0;
 }
 
 bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e) {
-    size_t n = 0, k = sample_top_k(s);
-    for (size_t i = 0; i < k; i++)
-        if (logits[i] > -INFINITY)
-            s->candidates[n++] = (struct sample_candidate){0, logits[i], logits[i], (int32_t)tokens[i]};
-    return choose(s, n, token, e);
+    struct sample_candidate *c = s->candidates;
+    size_t n = 0, k = sample_top_k(s), best = 0;
+    for (size_t i = 0; i < k; i++) {
+        float logit = adjust_one(s, (size_t)tokens[i], logits[i]);
+        if (logit > -INFINITY) c[n++] = (struct sample_candidate){0, logit, logit, (int32_t)tokens[i]};
+    }
+    if (s->params.temp > 0) return choose(s, n, token, e);
+    if (!n) return nothing_possible(s, e);
+    for (size_t i = 1; i < n; i++)
+        if (before(&c[i], &c[best])) best = i;
+    *token = c[best].token;
+    s->n_drawn++;
+    return true;
 }
 
 bool sample_next(struct sampler *s, const float *logits, int32_t *token, struct err *e) {

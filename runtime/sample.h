@@ -53,7 +53,7 @@ struct sampler {
     size_t n_vocab;
     struct sample_bias *bias;
     float *adjusted;                     /* [n_vocab], only with bias or penalties */
-    struct sample_candidate *candidates; /* [min(top_k, n_vocab)] */
+    struct sample_candidate *candidates; /* as many as may be chosen among: see sample_top_k */
     uint32_t *counts;                    /* [n_vocab] times each token is among the recent, only with penalties */
     int32_t *recent;                     /* ring [last_n], where last_n > 0 */
     uint64_t n_accepted, n_drawn;
@@ -67,9 +67,12 @@ void sample_close(struct sampler *s);
 /* Tells the penalties that `token` is now part of the text: prompt tokens too, and every token that was sampled. */
 void sample_accept(struct sampler *s, int32_t token);
 
-/* How many of the largest logits decide, when they do alone: what sample_among takes. 0: all logits are needed (top-k is
- * off, greedy, penalties or bias). */
+/* How many of the largest logits decide, when they do alone: what sample_among takes. That is top-k (1 for the likeliest
+ * token) and as many more as tokens may be pushed out of it by penalties and bias, where those only lower logits. 0: all
+ * logits are needed (top-k is off, penalties over all of the text, something that raises a logit), or nothing is chosen
+ * but the likeliest token as it is. sample_most_likely: the same before a sampler is open; it may exceed the vocabulary. */
 size_t sample_top_k(const struct sampler *s);
+size_t sample_most_likely(const struct sample_params *params);
 
 /* As sample_next, from the sample_top_k() largest logits and their tokens, in any order. */
 bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e);

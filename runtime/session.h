@@ -33,8 +33,8 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
  * argmax kernel. NaN logits are an error. */
 bool session_argmax(struct session *s, int32_t *id, struct err *e);
 
-/* The token that sample_next would choose from the same logits. Where the model was opened for the sampler's top-k on a
- * GPU (model_options), the k largest logits are found there and only those are copied. */
+/* The token that sample_next would choose from the same logits. Where the model was opened on a GPU for as many as decide
+ * (sample_top_k, model_options), the largest logits are found there and only those are copied. */
 bool session_sample(struct session *s, struct sampler *sampler, int32_t *id, struct err *e);
 
 /* The logits behind either, [n_vocab]; on a GPU they are copied when first asked for. */

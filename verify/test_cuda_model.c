@@ -77,11 +77,16 @@ static int32_t likeliest(const struct logits *l) {
 /* Every stage behind top-k, alone and together: what is chosen from the k logits found on the device is what sample.c
  * chooses from all of them, draw by draw. */
 static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) {
+    static const struct sample_bias banned = {7, -INFINITY};
     static const struct sample_params params[] = {
         {.temp = 0.8F, .top_k = TOP_K, .typical_p = 1, .top_p = 1, .repeat = 1, .seed = 1},
         {.temp = 1.5F, .top_k = TOP_K, .typical_p = 1, .top_p = 0.9F, .repeat = 1, .seed = 2},
         {.temp = 1, .top_k = TOP_K, .typical_p = 1, .top_p = 1, .min_p = 0.2F, .repeat = 1, .seed = 3},
         {.temp = 2, .top_k = TOP_K, .typical_p = 0.7F, .top_p = 0.8F, .min_p = 0.01F, .repeat = 1, .seed = 4},
+        {.temp = 1, .top_k = TOP_K - 10, .typical_p = 1, .top_p = 1, .repeat = 1.5F, .last_n = 10, .seed = 5},
+        {.temp = 1, .top_k = TOP_K - 11, .typical_p = 1, .top_p = 0.9F, .repeat = 1.1F, .frequency = 0.5F, .presence = 0.2F,
+         .last_n = 10, .bias = &banned, .n_bias = 1, .seed = 6},
+        {.temp = 0, .typical_p = 1, .top_p = 1, .repeat = 1.3F, .presence = 1, .last_n = TOP_K - 1},
     };
     for (size_t i = 0; i < sizeof params / sizeof *params; i++) {
         struct sampler here, there;
@@ -93,6 +98,8 @@ static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) 
         for (int draw = 0; draw < 50; draw++) {
             OK(sample_next(&here, logits, &want, e) && session_sample(s, &there, &got, e));
             assert_int_equal(got, want);
+            sample_accept(&here, got);
+            sample_accept(&there, got);
         }
         assert_int_equal(s->choice.known == CHOICE_TOP_K, s->logits_row == 0);
         sample_close(&here);

@@ -43,7 +43,8 @@ on "${run[@]}" --device cuda; [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"
 on "${run[@]}" --gpu
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'Backend: CUDA (PTX machine' "$tmp/err"; ok "gpu_says_what_it_uses"
 for flags in '--temp 0.9 --seed 3' '--temp 1.2 --seed 4 --top-k 7 --top-p 1 --min-p 0' '--temp 1 --seed 5 --top-k 0' \
-    '--temp 0.8 --seed 6 --repeat-penalty 1.3'; do
+    '--temp 0.8 --seed 6 --repeat-penalty 1.3' '--repeat-penalty 1.5 --frequency-penalty 0.3' \
+    '--temp 0.9 --seed 7 --repeat-penalty 0.8' '--temp 0.9 --seed 8 --presence-penalty 0.5 --penalty-window 0'; do
     # shellcheck disable=SC2086
     kg "${run[@]}" $flags; cp "$tmp/out" "$tmp/sampled"; on "${run[@]}" $flags --device cuda
     [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/sampled"; ok "sampled_as_on_the_cpu: $flags"
@@ -91,6 +92,8 @@ costs() { # costs NAME FLAGS…: of 8 tokens more
 }
 bytes=8 costs greedy
 bytes=$((40 * 8)) costs sampled --temp 1 --seed 1
+bytes=$(((40 + 10) * 8)) costs penalized --temp 1 --seed 1 --repeat-penalty 1.2 --presence-penalty 0.1 --penalty-window 10
+bytes=$(((1 + 10) * 8)) costs penalized_greedy --frequency-penalty 0.2 --penalty-window 10
 python3 - "$tmp/few.json" "$tmp/many.json" <<'P'
 import json, sys
 few, many = ({k["name"]: k["launches"] for k in json.load(open(f))["kernels"]} for f in sys.argv[1:])

@@ -451,6 +451,70 @@ static void open_survives_every_failed_allocation(void **state) {
 /* ---- reproducibility ---- */
 
 /* The draws are counted: the generator is the references' own, written twice. */
+/* The largest logits as they are, and nothing else, give the token that all of them give, whatever lowers some: with equal
+ * logits, ones that are pushed out of the k largest, forbidden ones. */
+static void the_largest_logits_decide_alone(void **state) {
+    (void)state;
+    enum { N = 200 };
+    struct ref_rng rng = {77};
+    size_t pushed_out = 0;
+    for (int round = 0; round < 400; round++) {
+        struct sample_bias bias[2] = {{(int32_t)(ref_rng_next(&rng) % N), -INFINITY}, {(int32_t)(ref_rng_next(&rng) % N), -2}};
+        struct sample_params p = {.temp = round % 3 ? 0.9F : 0,
+                                  .top_k = 1 + round % 9,
+                                  .typical_p = round % 4 ? 1 : 0.8F,
+                                  .top_p = round % 5 ? 0.9F : 1,
+                                  .repeat = 1 + (float)(round % 4) / 2,
+                                  .frequency = (float)(round % 3),
+                                  .presence = (float)(round % 2),
+                                  .last_n = round % 20,
+                                  .seed = (uint64_t)round,
+                                  .bias = bias,
+                                  .n_bias = (size_t)round % 3};
+        struct sampler all, few;
+        float logits[N], top[N], ids[N];
+        struct err e;
+        for (int i = 0; i < N; i++) logits[i] = (float)(int)(ref_rng_next(&rng) % 31) - 10; /* many equal ones */
+        open_ok(&all, &p, N);
+        open_ok(&few, &p, N);
+        size_t k = sample_top_k(&few);
+        bool penalties = p.last_n && (p.repeat != 1 || p.frequency != 0 || p.presence != 0);
+        size_t lowered = p.n_bias + (penalties ? (size_t)p.last_n : 0);
+        assert_int_equal(k, p.temp == 0 && !lowered ? 0 : (p.temp == 0 ? 1 : (size_t)p.top_k) + lowered);
+        for (int draw = 0; k && draw < 30; draw++) {
+            bool taken[N] = {false};
+            for (size_t i = 0; i < k; i++) { /* the next of the order: largest first, then the lowest id */
+                int best = -1;
+                for (int t = 0; t < N; t++)
+                    if (!taken[t] && (best < 0 || logits[t] > logits[best])) best = t;
+                taken[best] = true;
+                top[i] = logits[best];
+                ids[i] = (float)best;
+            }
+            int32_t want = next_ok(&all, logits), got = -1;
+            if (!sample_among(&few, top, ids, &got, &e)) fail_msg("%s", e.msg);
+            assert_int_equal(got, want);
+            pushed_out += logits[want] < top[p.temp == 0 ? 0 : p.top_k - 1];
+            sample_accept(&all, want);
+            sample_accept(&few, want);
+        }
+        sample_close(&all);
+        sample_close(&few);
+    }
+    assert_true(pushed_out > 100);
+    /* What raises a logit, or lowers any number of them, needs all. */
+    struct sample_bias up = {3, 0.5F};
+    struct sample_params needs_all[] = {{.temp = 1, .top_k = 5, .repeat = 0.9F, .last_n = 4},
+                                        {.temp = 1, .top_k = 5, .repeat = 1, .presence = -1, .last_n = 4},
+                                        {.temp = 1, .top_k = 5, .repeat = 1, .frequency = -1, .last_n = 4},
+                                        {.temp = 1, .top_k = 5, .repeat = 1.1F, .last_n = -1},
+                                        {.temp = 1, .top_k = 5, .repeat = 1, .bias = &up, .n_bias = 1},
+                                        {.temp = 1, .top_k = 0, .repeat = 1.1F, .last_n = 4},
+                                        {.temp = 0, .repeat = 1}};
+    for (size_t i = 0; i < sizeof needs_all / sizeof *needs_all; i++)
+        assert_int_equal(sample_most_likely(&needs_all[i]), 0);
+}
+
 static void draws_are_those_of_the_counter_based_generator(void **state) {
     (void)state;
     struct sample_params p = plain();
@@ -513,6 +577,7 @@ int main(void) {
         cmocka_unit_test(unusable_logits_are_errors_naming_the_place),
         cmocka_unit_test(parameters_out_of_range_are_errors),
         cmocka_unit_test(open_survives_every_failed_allocation),
+        cmocka_unit_test(the_largest_logits_decide_alone),
         cmocka_unit_test(draws_are_those_of_the_counter_based_generator),
         cmocka_unit_test(everything_on_gives_the_same_tokens_everywhere),
     };

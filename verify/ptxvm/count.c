@@ -119,8 +119,36 @@ static const char *const event_names[VM_H_COUNT] = {
     "synchronizations", "copies_to_device", "copies_to_host", "copies_on_device", "fills",
     "allocations",      "graph_launches",   "host_functions"};
 
+#define NUMBER(x) ((unsigned long long)(x))
+
+static void json_text(FILE *f, const char *s) {
+    fputc('"', f);
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\') fputc('\\', f);
+        if ((unsigned char)*s >= 0x20) fputc(*s, f);
+    }
+    fputc('"', f);
+}
+
+/* A line of the file for launches, which is whole whenever the program ends. */
+static void write_launch(const char *path, const char *name, const struct vm_counters *c) {
+    static FILE *f;
+    if (!f && !(f = fopen(path, "w"))) return;
+    fprintf(f, "{\"name\": ");
+    json_text(f, name);
+    fprintf(f, ", \"blocks\": %llu", NUMBER(c->blocks));
+    for (int d = 0; d < 2; d++)
+        fprintf(f, ", \"%s\": {\"unique_sectors\": %llu, \"sectors\": %llu, \"ideal_sectors\": %llu, \"bytes\": %llu}",
+                d ? "stores" : "loads", NUMBER(c->unique_sectors[d]), NUMBER(c->sectors[VM_S_GLOBAL][d]),
+                NUMBER(c->ideal_sectors[VM_S_GLOBAL][d]), NUMBER(c->bytes[VM_S_GLOBAL][d]));
+    fprintf(f, ", \"either\": %llu, \"bank_conflicts\": %llu}\n", NUMBER(c->unique_sectors[2]),
+            NUMBER(c->bank_conflicts));
+    fflush(f);
+}
+
 void vm_report_launch(const char *name, const struct vm_counters *c) {
     pthread_mutex_lock(&lock);
+    if (vm_settings()->launches) write_launch(vm_settings()->launches, name, c);
     size_t i = 0;
     while (i < n_kernels && strncmp(kernels[i].name, name, sizeof kernels[i].name - 1)) i++;
     if (i == n_kernels) {
@@ -143,8 +171,6 @@ void vm_report_host(enum vm_host_event e, uint64_t bytes) {
     pthread_mutex_unlock(&lock);
 }
 
-#define NUMBER(x) ((unsigned long long)(x))
-
 static void text_kernel(FILE *f, const struct kernel *k) {
     const struct vm_counters *c = &k->c;
     fprintf(f, "kernel %s: %llu launches, %llu blocks, %llu warps\n", k->name, NUMBER(k->launches), NUMBER(c->blocks),
@@ -166,15 +192,6 @@ static void text_kernel(FILE *f, const struct kernel *k) {
             "  branches %llu, divergent %llu; barriers %llu; bank conflicts %llu; matrix %llu operations, %llu flops\n",
             NUMBER(c->branches), NUMBER(c->divergent_branches), NUMBER(c->barriers), NUMBER(c->bank_conflicts),
             NUMBER(c->matrix_ops), NUMBER(c->matrix_flops));
-}
-
-static void json_text(FILE *f, const char *s) {
-    fputc('"', f);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') fputc('\\', f);
-        if ((unsigned char)*s >= 0x20) fputc(*s, f);
-    }
-    fputc('"', f);
 }
 
 static void json_kernel(FILE *f, const struct kernel *k) {

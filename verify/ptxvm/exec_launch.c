@@ -22,7 +22,9 @@ struct vm_settings *vm_settings(void) {
         s.seed = seed ? strtoull(seed, NULL, 0) : 0;
         s.report = getenv("KGEN_PTXVM_REPORT");
         if (s.report && !*s.report) s.report = NULL;
-        s.count_memory = s.report != NULL;
+        s.launches = getenv("KGEN_PTXVM_LAUNCHES");
+        if (s.launches && !*s.launches) s.launches = NULL;
+        s.count_memory = s.report || s.launches;
         s.sm = sm ? atoi(sm) : 120;
         if (s.sm < 70 || s.sm > 121) s.sm = 120;
         long n = threads ? atol(threads) : sysconf(_SC_NPROCESSORS_ONLN);

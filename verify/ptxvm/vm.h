@@ -36,12 +36,13 @@ enum vm_result {
 /* ---- settings, from the environment at first use ----
  * KGEN_PTXVM=fast|check|leaks (default check; leaks is check plus what is left at exit), KGEN_PTXVM_SEED=N shuffles the
  * order of warps and blocks, KGEN_PTXVM_REPORT=FILE writes the counters at exit (text to FILE, JSON to FILE.json; JSON
- * to FILE itself when its name ends in .json), KGEN_PTXVM_THREADS=N worker threads (default: processors),
+ * to FILE itself when its name ends in .json), KGEN_PTXVM_LAUNCHES=FILE a line of JSON for each launch, KGEN_PTXVM_THREADS=N worker threads (default: processors),
  * KGEN_PTXVM_SM=NN compute capability of the simulated device (default 120). */
 struct vm_settings {
     bool check, leaks, count_memory;
     uint64_t seed;
-    const char *report; /* file, or NULL */
+    const char *report;   /* file, or NULL */
+    const char *launches; /* the same for a line a launch */
     int threads;
     int sm;                    /* 70 … 121 */
     uint64_t max_instructions; /* per launch, 0: no bound; a launch over it fails with 702 (tests and fuzzing) */

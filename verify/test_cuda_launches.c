@@ -1,0 +1,152 @@
+/* test_cuda_launches: what each launch of a decode token takes from memory, on the PTX machine: the weights and the keys
+ * and values that it multiplies, and nearly nothing beside; whole sectors of 32 bytes; no bank conflicts. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include "runtime/session_impl.h"
+#include "verify/cuda_help.h"
+
+/* SLACK: of what a launch has to take, in thousandths. USED: of each sector that a warp asks for, in hundredths. */
+enum { SECTOR = 32, SLACK = 50, USED = 95, N_PROMPT = 40 };
+
+static const char *lines_path;
+
+/* The machine's lines so far. */
+static json_t *read_lines(void) {
+    json_t *all = json_array();
+    FILE *f = fopen(lines_path, "r");
+    char line[4096];
+    while (f && fgets(line, sizeof line, f)) {
+        json_t *l = json_loads(line, 0, NULL);
+        if (!l) fail_msg("no JSON: %s", line);
+        json_array_append_new(all, l);
+    }
+    if (f) fclose(f);
+    return all;
+}
+
+static int64_t number(const json_t *line, const char *way, const char *name) {
+    return json_integer_value(json_object_get(way ? json_object_get(line, way) : line, name));
+}
+
+/* What launch l of one token has to take from memory: its weights (of a table one row), the keys and values of n_keys
+ * tokens, and the activations that it reads and writes, each in whole sectors. weights: alone. */
+static int64_t to_take(const struct model *m, const struct launch *l, int64_t n_keys, int64_t *weights) {
+    bool embeds = false;
+    int64_t bytes = 0;
+    *weights = 0;
+    for (size_t i = 0; i < json_array_size(l->nodes); i++)
+        embeds |= strcmp(json_string_value(json_array_get(l->nodes, i)), "embed") == 0;
+    for (size_t i = 0; i < l->n_binding; i++) {
+        const struct tensor *t = &m->tensors[l->binding[i]];
+        int64_t n = t->width * (int64_t)sizeof(float);
+        if (t->kind == TENSOR_WEIGHT) {
+            n = embeds && t->n_dims == 2 ? (int64_t)t->bytes / t->dims[0] : (int64_t)t->bytes;
+            *weights += n;
+        }
+        if (t->kind == TENSOR_CACHE) n = (int64_t)session_page_bytes(t) / PAGE * n_keys;
+        if (t->kind == TENSOR_TABLE) n = t->dims[1] * (int64_t)sizeof(float);
+        bytes += (n + SECTOR - 1) / SECTOR * SECTOR;
+    }
+    return bytes;
+}
+
+static void check_line(const json_t *line) {
+    const char *name = json_string_value(json_object_get(line, "name"));
+    for (int d = 0; d < 2; d++) {
+        const char *way = d ? "stores" : "loads";
+        /* Keys are stored across the lanes in which attention reads them: a token's lie a sector each. */
+        if (d && strstr(name, "kv_append")) continue;
+        int64_t sectors = number(line, way, "sectors"), ideal = number(line, way, "ideal_sectors");
+        if (100 * ideal < USED * sectors)
+            fail_msg("%s %s: %d sectors where %d would do", name, way, (int)sectors, (int)ideal);
+    }
+    if (number(line, NULL, "bank_conflicts"))
+        fail_msg("%s: %d bank conflicts", name, (int)number(line, NULL, "bank_conflicts"));
+}
+
+static void launches_of(const char *path) {
+    NEED_GPU();
+    if (access(path, R_OK) != 0 || !getenv("KGEN_PTXVM_LAUNCHES")) {
+        print_message("[  SKIPPED ] no %s, or no PTX machine\n", path);
+        skip();
+    }
+    struct model *m;
+    struct session *s;
+    struct model_options o = {.path = path, .cuda = true, .n_threads = 2, .n_ctx = 256, .packed_bytes = 0};
+    int32_t ids[N_PROMPT], best;
+    for (int i = 0; i < N_PROMPT; i++) ids[i] = 100 + 7 * i;
+    OK(model_open(&o, &m, e) && session_open(m, 256, &s, e) && session_eval(s, ids, N_PROMPT, 1, NULL, NULL, e));
+    OK(session_argmax(s, &best, e));
+    json_t *before = read_lines();
+    OK(session_eval(s, &best, 1, 1, NULL, NULL, e));
+    json_t *all = read_lines();
+    size_t at = json_array_size(before);
+    int64_t worst = 0;
+    for (size_t i = m->n_launches; i < m->n_all_launches; i++) {
+        const struct launch *l = &m->launches[i];
+        int64_t sectors = 0, weights, bytes = to_take(m, l, N_PROMPT + 1, &weights);
+        for (size_t p = 0; p < l->kernel->n_phases; p++)
+            for (size_t j = 0; j < l->kernel->phases[p].n_parts; j++) {
+                const json_t *line = json_array_get(all, at++);
+                struct buf symbol = {0};
+                target_ptx_symbol(l->kernel->phases[p].parts[j].name, &symbol);
+                assert_non_null(line);
+                assert_string_equal(json_string_value(json_object_get(line, "name")), symbol.data);
+                check_line(line);
+                sectors += number(line, NULL, "either");
+                buf_free(&symbol);
+            }
+        if (!weights) continue;
+        if (sectors * SECTOR < weights)
+            fail_msg("%s takes %d bytes, fewer than its weights, %d", l->kernel->name, (int)sectors * SECTOR, (int)weights);
+        int64_t thousandths = (sectors * SECTOR - bytes) * 1000 / bytes;
+        if (thousandths > SLACK)
+            fail_msg("%s takes %d bytes where %d would do", l->kernel->name, (int)sectors * SECTOR, (int)bytes);
+        if (thousandths > worst) worst = thousandths;
+    }
+    for (; at < json_array_size(all); at++) check_line(json_array_get(all, at)); /* the choice of the next token */
+    print_message("# %s: at most %d thousandths beside weights, keys and values, activations\n", path, (int)worst);
+    json_decref(before);
+    json_decref(all);
+    session_close(s);
+    model_close(m);
+}
+
+static void launches_of_smollm2(void **state) {
+    (void)state;
+    launches_of("build/models/smollm2-135m-instruct-q4_1.gguf");
+}
+
+static void launches_of_gemma3(void **state) {
+    (void)state;
+    launches_of("build/models/gemma-3-270m-q4_k_m.gguf");
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    char path[] = "/tmp/kgen-launches-XXXXXX";
+    if (!getenv("KGEN_TEST_CUDA")) {
+        int fd = mkstemp(path);
+        if (fd < 0) return 1;
+        close(fd);
+        setenv("KGEN_PTXVM", "fast", 1);
+        setenv("KGEN_PTXVM_LAUNCHES", path, 1);
+        use_the_machine(argv);
+        unsetenv("KGEN_PTXVM_LAUNCHES"); /* there is none */
+        unlink(path);
+    }
+    lines_path = getenv("KGEN_PTXVM_LAUNCHES");
+    const struct CMUnitTest tests[] = {cmocka_unit_test(launches_of_smollm2), cmocka_unit_test(launches_of_gemma3)};
+    int failed = cmocka_run_group_tests(tests, open_gpu, close_gpu);
+    if (lines_path) unlink(lines_path);
+    return failed;
+}
