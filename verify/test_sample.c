@@ -459,7 +459,7 @@ static void the_largest_logits_decide_alone(void **state) {
     struct ref_rng rng = {77};
     size_t pushed_out = 0;
     for (int round = 0; round < 400; round++) {
-        struct sample_bias bias[2] = {{(int32_t)(ref_rng_next(&rng) % N), -INFINITY}, {(int32_t)(ref_rng_next(&rng) % N), -2}};
+        struct sample_bias bias[2] = {{(int32_t)(ref_rng_u64(&rng) % N), -INFINITY}, {(int32_t)(ref_rng_next(&rng) % N), -2}};
         struct sample_params p = {.temp = round % 3 ? 0.9F : 0,
                                   .top_k = 1 + round % 9,
                                   .typical_p = round % 4 ? 1 : 0.8F,
@@ -474,7 +474,7 @@ static void the_largest_logits_decide_alone(void **state) {
         struct sampler all, few;
         float logits[N], top[N], ids[N];
         struct err e;
-        for (int i = 0; i < N; i++) logits[i] = (float)(int)(ref_rng_next(&rng) % 31) - 10; /* many equal ones */
+        for (int i = 0; i < N; i++) logits[i] = (float)(int)(ref_rng_u64(&rng) % 31) - 10; /* many equal ones */
         open_ok(&all, &p, N);
         open_ok(&few, &p, N);
         size_t k = sample_top_k(&few);
