@@ -456,10 +456,10 @@ static void open_survives_every_failed_allocation(void **state) {
 static void the_largest_logits_decide_alone(void **state) {
     (void)state;
     enum { N = 200 };
-    struct ref_rng rng = {77};
+    struct ref_rng rng = {77, 0};
     size_t pushed_out = 0;
     for (int round = 0; round < 400; round++) {
-        struct sample_bias bias[2] = {{(int32_t)(ref_rng_u64(&rng) % N), -INFINITY}, {(int32_t)(ref_rng_next(&rng) % N), -2}};
+        struct sample_bias bias[2] = {{(int32_t)(ref_rng_u64(&rng) % N), -INFINITY}, {(int32_t)(ref_rng_u64(&rng) % N), -2}};
         struct sample_params p = {.temp = round % 3 ? 0.9F : 0,
                                   .top_k = 1 + round % 9,
                                   .typical_p = round % 4 ? 1 : 0.8F,
