@@ -305,7 +305,7 @@ kernel "top_pick" {
   bench = { { tok = 1, n = 49152, valid = 49152, groups = 256, k = 40, kept = 10240 } },
 }
 
--- The likeliest token of many: a part of the logits is a task, so that a GPU's blocks and a processor's threads share them.
+-- The likeliest token of many: a part of the logits is a task, for a GPU's blocks and a processor's threads.
 fused "argmax" {
   sig = "x: f32[tok?,n] -> i: i32[tok?], v: f32[tok?]",
   steps = {

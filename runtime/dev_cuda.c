@@ -17,6 +17,7 @@ typedef struct cu_stream *cu_stream;
 typedef struct cu_event *cu_event;
 typedef struct cu_graph *cu_graph;
 typedef struct cu_graph_exec *cu_graph_exec;
+typedef struct cu_pool *cu_pool;
 
 enum {
     CU_OUT_OF_MEMORY = 2,
@@ -27,9 +28,18 @@ enum {
     CU_UNSUPPORTED_PTX = 222,
     CU_SYSTEM_DRIVER_MISMATCH = 803,
 };
-enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
+enum { ATTRIBUTE_MULTIPROCESSORS = 16, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, ATTRIBUTE_POOLS = 115 };
 enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_BYTES = 6 };
 enum { STREAM_NON_BLOCKING = 1, CAPTURE_THREAD_LOCAL = 1 };
+
+enum { POOL_RELEASE_THRESHOLD = 4, POOL_RESERVED = 5, POOL_USED = 7 };
+enum { POOL_PINNED = 1, POOL_ON_DEVICE = 1 };
+struct cu_pool_properties {
+    int type, handles, location, device;
+    void *security;
+    size_t most; /* 0: as much as there is */
+    unsigned char more[56];
+};
 
 enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6 };
 struct cu_attribute {
@@ -84,7 +94,16 @@ struct cu_launch_config {
     X(graph_exec_free, "cuGraphExecDestroy", (cu_graph_exec x))
 
 /* What older drivers lack: NULL then. */
-#define OPTIONAL(X) X(launch_ex, "cuLaunchKernelEx", (const struct cu_launch_config *c, cu_function f, void **params, void **extra))
+#define OPTIONAL(X)                                                                                                    \
+    X(launch_ex, "cuLaunchKernelEx",                                                                                   \
+      (const struct cu_launch_config *c, cu_function f, void **params, void **extra))                                  \
+    X(pool_new, "cuMemPoolCreate", (cu_pool * out, const struct cu_pool_properties *p))                                \
+    X(pool_free, "cuMemPoolDestroy", (cu_pool p))                                                                      \
+    X(pool_set, "cuMemPoolSetAttribute", (cu_pool p, int attribute, const void *value))                                \
+    X(pool_get, "cuMemPoolGetAttribute", (cu_pool p, int attribute, void *value))                                      \
+    X(pool_trim, "cuMemPoolTrimTo", (cu_pool p, size_t keep))                                                          \
+    X(pool_alloc, "cuMemAllocFromPoolAsync", (cuda_addr * out, size_t bytes, cu_pool p, cu_stream s))                  \
+    X(pool_give_back, "cuMemFreeAsync", (cuda_addr a, cu_stream s))
 
 struct driver {
 #define X(FIELD, SYMBOL, PARAMS) int(*FIELD) PARAMS;
@@ -169,6 +188,7 @@ struct cuda {
     int multiprocessors;
     const char *target;
     bool dependent; /* kernels may start before those before them end */
+    cu_pool pool;   /* NULL: memory is the driver's own */
 };
 
 static bool enter(struct cuda *c, struct err *e) {
@@ -205,6 +225,22 @@ bool cuda_runs(const struct cuda *c, const char *target) {
     return suffix ? n == c->sm : n <= c->sm;
 }
 
+/* Memory in the order of the stream: giving it back and getting some waits for nothing, and what one session gives back is
+ * the next one's. The pool keeps what it has until the device is closed. */
+static bool open_pool(struct cuda *c, struct err *e) {
+    int pools = 0;
+    uint64_t keep = UINT64_MAX;
+    bool able = driver.pool_new && driver.pool_free && driver.pool_set && driver.pool_get && driver.pool_trim &&
+                driver.pool_alloc && driver.pool_give_back;
+    if (!able) return true;
+    CALL("asking for pools of memory", device_attribute(&pools, ATTRIBUTE_POOLS, c->device));
+    if (!pools) return true;
+    struct cu_pool_properties p = {.type = POOL_PINNED, .location = POOL_ON_DEVICE, .device = c->device};
+    CALL("making a pool of memory", pool_new(&c->pool, &p));
+    CALL("making a pool of memory", pool_set(c->pool, POOL_RELEASE_THRESHOLD, &keep));
+    return true;
+}
+
 static bool open_device(struct cuda *c, int index, struct err *e) {
     int n = 0, major = 0, minor = 0;
     CALL("starting the driver", init(0));
@@ -230,7 +266,7 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     CALL("opening the device", context_retain(&c->context, c->device));
     if (!enter(c, e)) return false;
     CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));
-    return true;
+    return open_pool(c, e);
 }
 
 bool cuda_open(int index, struct cuda **out, struct err *e) {
@@ -252,7 +288,10 @@ bool cuda_open(int index, struct cuda **out, struct err *e) {
 void cuda_close(struct cuda *c) {
     struct err ignored;
     if (!c) return;
-    if (c->context && enter(c, &ignored) && c->stream) driver.stream_free(c->stream);
+    if (c->context && enter(c, &ignored)) {
+        if (c->pool) driver.pool_free(c->pool);
+        if (c->stream) driver.stream_free(c->stream);
+    }
     if (c->context) driver.context_release(c->device);
     mem_free(c);
 }
@@ -275,13 +314,29 @@ bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e)
     CALL("asking for free memory", mem_info(&f, &t));
     *free = f;
     *total = t;
+    if (c->pool) { /* what it keeps for the next who asks */
+        uint64_t reserved = 0, used = 0;
+        CALL("asking for free memory", pool_get(c->pool, POOL_RESERVED, &reserved));
+        CALL("asking for free memory", pool_get(c->pool, POOL_USED, &used));
+        if (reserved > used) *free += reserved - used;
+    }
     return true;
+}
+
+static int allocate(struct cuda *c, uint64_t bytes, cuda_addr *out) {
+    if (!c->pool) return driver.mem_alloc(out, bytes);
+    int code = driver.pool_alloc(out, bytes, c->pool, c->stream);
+    if (code != CU_OUT_OF_MEMORY) return code;
+    /* What the pool keeps may be in pieces. */
+    driver.stream_sync(c->stream);
+    driver.pool_trim(c->pool, 0);
+    return driver.pool_alloc(out, bytes, c->pool, c->stream);
 }
 
 bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e) {
     *out = 0;
     if (!enter(c, e)) return false;
-    int code = driver.mem_alloc(out, bytes ? bytes : 1);
+    int code = allocate(c, bytes ? bytes : 1, out);
     if (code == CU_OUT_OF_MEMORY) {
         size_t f = 0, t = 0;
         driver.mem_info(&f, &t);
@@ -293,7 +348,11 @@ bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e) {
 
 void cuda_free(struct cuda *c, cuda_addr a) {
     struct err ignored;
-    if (a && enter(c, &ignored)) driver.mem_free(a);
+    if (!a || !enter(c, &ignored)) return;
+    if (c->pool)
+        driver.pool_give_back(a, c->stream);
+    else
+        driver.mem_free(a);
 }
 
 bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes, struct err *e) {

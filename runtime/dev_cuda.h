@@ -29,7 +29,9 @@ bool cuda_starts_early(const struct cuda *c); /* kernels start while those befor
 bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs code for sm_NN */
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
 
-/* Memory: 256-byte aligned, contents undefined. 0 bytes are one. Errors say how much there is. */
+/* Memory: 256-byte aligned, contents undefined. 0 bytes are one. Errors say how much there is. Where the device has pools,
+ * both happen in the stream, and what is given back stays the device's until it is closed: cuda_memory counts it as
+ * free. */
 bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e);
 void cuda_free(struct cuda *c, cuda_addr a); /* 0 is fine */
 

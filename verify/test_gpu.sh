@@ -188,9 +188,10 @@ KGEN_DEPENDENT_LAUNCH=0 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device 
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "dependent_launches_can_be_turned_off"
 KGEN_PTXVM_ARCH=89 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "older_devices_launch_plainly"
-new_shim older -DcuLaunchKernelEx=without
+new_shim older -DcuLaunchKernelEx=without -DcuMemPoolCreate=without_too
 shim=older KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'cuLaunchKernel ' "$tmp/count"; ok "older_drivers_launch_plainly"
+grep -q 'cuMemAlloc_v2 ' "$tmp/count" && ! grep -q 'cuMemAllocFromPoolAsync' "$tmp/count" && ! grep -q ptxvm: "$tmp/err"; ok "older_drivers_allocate_plainly"
 
 # ---- every driver call fails once ----
 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
@@ -198,7 +199,7 @@ KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 # Functions that give something back, and those that name an error, are asked nothing more: their failure changes nothing.
 while read -r name calls; do
     case $name in
-    cuMemAlloc_v2) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel*) code=701 ;;
+    cuMemAllocFromPoolAsync) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel*) code=701 ;;
     cuStreamSynchronize) code=719 ;; cuStreamEndCapture) code=901 ;; *) code=999 ;;
     esac
     for at in 1 "$calls"; do
@@ -207,7 +208,7 @@ while read -r name calls; do
         case $name in
         *Free* | *Destroy* | *Unload | *Release*) [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" ;;
         cuCtxSetCurrent) [ $status_of = 0 ] || { [ $status_of = 1 ] && grep -q '^kgen run: .*CUDA' "$tmp/err"; } ;;
-        cuMemAlloc_v2) says 1 'MiB do not fit' ;;
+        cuMemAllocFromPoolAsync) [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" ;; # it is trimmed, and asked again
         *) [ $status_of = 1 ] && grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err" && ! grep -q ptxvm: "$tmp/err" ;;
         esac
         ok "failing_${name}_$at"
@@ -216,5 +217,7 @@ while read -r name calls; do
     if [ $status_of = 0 ]; then cmp -s "$tmp/out" "$tmp/cpu"; else grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err"; fi
     ok "failing_${name}_with_gpu"
 done <"$tmp/count"
+
+shim=older KGEN_SHIM_FAIL=cuMemAlloc_v2:1:2 through "${run[@]}" --device cuda; says 1 'MiB do not fit'; ok "failing_cuMemAlloc_v2_1"
 
 finish
