@@ -63,14 +63,14 @@ P
 ok "a_prompt_of_several_chunks"
 
 # ---- memory ----
-KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda
+KGEN_PTXVM_MEMORY=5100K on "${run[@]}" --device cuda
 says 1 'MiB are needed with a context of 640' && grep -qE 'weights [0-9.]+, KV cache [0-9.]+, buffers [0-9.]+, code [0-9.]+' "$tmp/err"
 ok "memory_is_foreseen"
 fits=$(sed -nE 's/.*try -c ([0-9]+), which fits.*/\1/p' "$tmp/err")
 [ -n "$fits" ]; ok "a_context_that_fits_is_named"
-KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda -c "${fits:-1}"
+KGEN_PTXVM_MEMORY=5100K on "${run[@]}" --device cuda -c "${fits:-1}"
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "and_it_fits"
-KGEN_PTXVM_MEMORY=4700K on "${run[@]}" --device cuda -c $((${fits:-1} + 1)); says 1 "try -c $fits, which fits"; ok "and_a_larger_one_does_not"
+KGEN_PTXVM_MEMORY=5100K on "${run[@]}" --device cuda -c $((${fits:-1} + 1)); says 1 "try -c $fits, which fits"; ok "and_a_larger_one_does_not"
 KGEN_PTXVM_MEMORY=2M on "${run[@]}" --device cuda; says 1 'the model itself does not fit'; ok "a_model_that_does_not_fit"
 KGEN_PTXVM_MEMORY=2M on "${run[@]}" --gpu
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -qF 'computing on the CPU' "$tmp/err"; ok "gpu_with_too_little_memory_runs_on_the_cpu"
