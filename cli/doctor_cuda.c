@@ -2,6 +2,7 @@
  * neither needs CUDA to be built nor to be started. Names and numbers: the CUDA driver API reference.
  */
 #include "cli/doctor.h"
+#include "codegen/assemble.h"
 
 #include <dlfcn.h>
 #include <string.h>
@@ -86,6 +87,8 @@ json_t *doctor_cuda(json_t *advice) {
     json_t *devices = json_array();
     for (int i = 0; i < n; i++) json_array_append_new(devices, device(&d, i));
     json_object_set_new(o, "devices", devices);
+    struct assembler a;
+    json_object_set_new(o, "machine_code", json_string(assembler_find(&a) ? a.ptxas : "the driver's compiler"));
     if (n == 0) doctor_advise(advice, "the CUDA driver sees no device", "is CUDA_VISIBLE_DEVICES empty?");
     return o;
 }

@@ -66,6 +66,7 @@ void kernel_free(struct kernel *k) {
     mem_free(k->dims);
     mem_free(k->name);
     mem_free(k->ptx);
+    buf_free(&k->image);
     code_free(k->code);
     *k = (struct kernel){0};
 }
@@ -173,30 +174,52 @@ struct job {
     char *key;
     json_t *meta; /* with "ir" until compiled */
     struct buf obj;
+    struct buf image; /* of a GPU's, where there is an assembler */
     struct target target;
-    bool cached, done;
+    bool cached, has_image, done;
     struct err err;
 };
 
+/* What a child has to do for a job: make its code, or the image of code that is there. */
+static bool wants_image(const struct compiler *c, const struct job *j) {
+    return c->assembler && j->target.ptx && !j->has_image;
+}
+static bool is_open(const struct compiler *c, const struct job *j) {
+    return !j->cached || wants_image(c, j);
+}
+
 /* ---- compiling in child processes: LLVM's memory goes with them, and one that dies takes nothing along ---- */
 
-/* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0. */
+/* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0, and its image. */
 struct reply {
-    uint64_t job, ok, bytes;
+    uint64_t job, ok, bytes, image_bytes;
 };
 
-/* The child's part: jobs first, first + step, … that are not cached. */
+/* Code without an image is as good. */
+static void make_image(struct compiler *c, struct job *j) {
+    static bool warned;
+    struct err e;
+    if (assembler_run(c->assembler, &j->target, &j->obj, &j->image, &e)) return;
+    warn_once(&warned, "%s; the driver compiles the code itself", e.msg);
+    buf_free(&j->image);
+}
+
+/* The child's part: jobs first, first + step, … of those that are open. */
 static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t first, size_t step, int fd) {
     size_t miss = 0;
     for (size_t i = 0; i < n; i++) {
         struct job *j = &jobs[i];
-        if (j->cached || miss++ % step != first) continue;
+        if (!is_open(c, j) || miss++ % step != first) continue;
         const json_t *ir = json_object_get(j->meta, "ir");
-        bool ok = codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump, &j->obj,
-                               &j->err);
-        struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err};
-        if (!fd_write(fd, &r, sizeof r) || !fd_write(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes)) return;
+        bool ok = j->cached || codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump,
+                                            &j->obj, &j->err);
+        if (ok && wants_image(c, j)) make_image(c, j);
+        struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err, j->image.len};
+        if (!fd_write(fd, &r, sizeof r) || !fd_write(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes) ||
+            !fd_write(fd, j->image.data, r.image_bytes))
+            return;
         buf_free(&j->obj);
+        buf_free(&j->image);
     }
 }
 
@@ -210,15 +233,19 @@ static void take_replies(struct child *ch, struct job *jobs, size_t n) {
     struct reply r;
     while (ch->in.len >= sizeof r) {
         memcpy(&r, ch->in.data, sizeof r);
-        if (r.job >= n || ch->in.len - sizeof r < r.bytes) return;
+        uint64_t have = ch->in.len - sizeof r;
+        if (r.job >= n || r.bytes > have || r.image_bytes > have - r.bytes) return;
         struct job *j = &jobs[r.job];
+        const char *body = ch->in.data + sizeof r;
         j->done = true;
-        if (r.ok)
-            buf_add(&j->obj, ch->in.data + sizeof r, r.bytes);
-        else
-            memcpy(&j->err, ch->in.data + sizeof r, sizeof j->err);
-        memmove(ch->in.data, ch->in.data + sizeof r + r.bytes, ch->in.len - sizeof r - r.bytes);
-        ch->in.len -= sizeof r + r.bytes;
+        if (!r.ok)
+            memcpy(&j->err, body, sizeof j->err);
+        else if (!j->cached)
+            buf_add(&j->obj, body, r.bytes);
+        buf_add(&j->image, body + r.bytes, r.image_bytes);
+        uint64_t taken = sizeof r + r.bytes + r.image_bytes;
+        memmove(ch->in.data, ch->in.data + taken, ch->in.len - taken);
+        ch->in.len -= taken;
     }
 }
 
@@ -246,7 +273,7 @@ enum { MAX_CHILDREN = 64 };
 
 static bool compile_misses(struct compiler *c, struct job *jobs, size_t n, struct err *e) {
     size_t misses = 0;
-    for (size_t i = 0; i < n; i++) misses += !jobs[i].cached;
+    for (size_t i = 0; i < n; i++) misses += is_open(c, &jobs[i]);
     size_t want = c->dump ? 1 : (size_t)c->n_threads, started = 0;
     if (want > misses) want = misses;
     if (want > MAX_CHILDREN) want = MAX_CHILDREN;
@@ -280,7 +307,7 @@ static bool compile_misses(struct compiler *c, struct job *jobs, size_t n, struc
         buf_free(&children[i].in);
     }
     for (size_t i = 0; i < n && ok; i++)
-        if (!jobs[i].cached && !jobs[i].done)
+        if (is_open(c, &jobs[i]) && !jobs[i].done)
             ok = err_set(e, ERR_COMPILE, "kernel '%s': the compiler process %s %d; please report the kernel",
                          json_string_value(json_object_get(jobs[i].meta, "name")),
                          WIFSIGNALED(worst) ? "died of signal" : "ended with status",
@@ -311,6 +338,27 @@ static void store(struct compiler *c, struct job *j) {
     cache_put(c->cache, j->key, strlen(j->key), payload.data, payload.len);
     buf_free(&payload);
     free(text);
+}
+
+/* An image's key: its code's, and what made it. The caller mem_free()s it. */
+static char *image_key(const struct compiler *c, const struct job *j) {
+    struct buf b = {0};
+    buf_printf(&b, "image|%s|%s", c->assembler->version, j->key);
+    return b.data;
+}
+
+static void find_image(struct compiler *c, struct job *j) {
+    if (!wants_image(c, j) || !c->cache) return;
+    char *key = image_key(c, j);
+    j->has_image = cache_get(c->cache, key, strlen(key), &j->image);
+    mem_free(key);
+}
+
+static void store_image(struct compiler *c, struct job *j) {
+    if (!wants_image(c, j) || !c->cache || !j->image.len) return;
+    char *key = image_key(c, j);
+    cache_put(c->cache, key, strlen(key), j->image.data, j->image.len);
+    mem_free(key);
 }
 
 static bool lower_job(struct compiler *c, const json_t *spec, const char *pack_fmt, struct job *j, struct err *e) {
@@ -442,6 +490,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         c->n_tuned += use;
         ok = use || prepare(c, specs[i], fmt, j, e);
         json_decref(choice);
+        if (ok) find_image(c, j);
     }
     ok = ok && compile_misses(c, jobs, n, e);
     for (size_t i = 0; i < n && ok; i++) {
@@ -452,15 +501,18 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
             break;
         }
         if (!j->cached && c->cache) store(c, j);
+        store_image(c, j);
         if (c->into) put_into_bundle(c, specs[i], pack_fmts ? pack_fmts[i] : NULL, j);
         c->n_cached += j->cached;
         c->n_compiled += !j->cached;
         ok = load_code(&out[i], &j->target, &j->obj, e) && describe(&out[i], j->meta, e);
+        if (ok) buf_add(&out[i].image, j->image.data, j->image.len);
     }
     for (size_t i = 0; i < n; i++) {
         mem_free(jobs[i].key);
         json_decref(jobs[i].meta);
         buf_free(&jobs[i].obj);
+        buf_free(&jobs[i].image);
         if (!ok) kernel_free(&out[i]);
     }
     mem_free(jobs);

@@ -302,6 +302,9 @@ const char *cuda_name(const struct cuda *c) {
 const char *cuda_target(const struct cuda *c) {
     return c->target;
 }
+bool cuda_takes_code(const struct cuda *c) {
+    return strncmp(c->name, "PTX machine", strlen("PTX machine")) != 0;
+}
 bool cuda_starts_early(const struct cuda *c) {
     return c->dependent;
 }
@@ -399,7 +402,16 @@ static bool load_module(struct cuda *c, const struct kernel *k, cu_module *out, 
     int options[] = {JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
     void *values[] = {log, (void *)(uintptr_t)sizeof log};
     if (!enter(c, e)) return false;
-    int code = driver.module_load(out, k->ptx, 2, options, values);
+    int code = k->image.len ? driver.module_load(out, k->image.data, 2, options, values) : 0;
+    if (k->image.len && !code) return true;
+    if (code) {
+        static bool warned;
+        const char *name = NULL;
+        driver.error_name(code, &name);
+        warn_once(&warned, "the driver refuses assembled code (%s); it compiles the kernels itself", name ? name : "?");
+        *log = 0;
+    }
+    code = driver.module_load(out, k->ptx, 2, options, values);
     if (!code) return true;
     failed(e, code, "loading code");
     log[sizeof log - 1] = 0;

@@ -17,7 +17,10 @@ static struct need need_of(const struct model *m, int64_t n_ctx, uint64_t to_loa
     struct need n = {.weights = to_load, .cache = s.caches, .buffers = s.act + s.head + s.ws + s.tables};
     n.buffers += session_gpu_bytes(m, &s);
     /* Machine code is shorter than its text. */
-    for (size_t i = 0; to_load && i < m->first_pack; i++) n.code += strlen(m->kernels[i].ptx);
+    for (size_t i = 0; to_load && i < m->first_pack; i++) {
+        const struct kernel *k = &m->kernels[i];
+        n.code += k->image.len ? k->image.len : strlen(k->ptx);
+    }
     n.all = n.weights + n.cache + n.buffers + n.code;
     n.margin = n.all / MARGIN_PART > MARGIN_LEAST ? n.all / MARGIN_PART : MARGIN_LEAST;
     n.all += n.margin;

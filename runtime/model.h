@@ -68,6 +68,7 @@ struct model {
     struct cache *cache;
     struct pool *pool;
     struct compiler compiler;
+    struct assembler assembler; /* where the compiler has one */
     struct bundle *bundle; /* NULL: what runs was compiled here */
     json_t *plan;
     struct tensor *tensors;

@@ -193,6 +193,35 @@ shim=older KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'cuLaunchKernel ' "$tmp/count"; ok "older_drivers_launch_plainly"
 grep -q 'cuMemAlloc_v2 ' "$tmp/count" && ! grep -q 'cuMemAllocFromPoolAsync' "$tmp/count" && ! grep -q ptxvm: "$tmp/err"; ok "older_drivers_allocate_plainly"
 
+# ---- machine code: for a device that is not the PTX machine, ptxas' code beside the PTX, kept in the cache. (The machine takes
+# the PTX of it.) ----
+toolkit=$(dirname "$(command -v ptxas || echo "${CUDA_HOME:-/usr/local/cuda}/bin/ptxas")")
+loads() { sed -n 's/^cuModuleLoadDataEx //p' "$tmp/count"; }
+if [ -x "$toolkit/ptxas" ] && [ -x "$toolkit/fatbinary" ]; then
+    mkdir "$tmp/toolkit" "$tmp/broken"
+    for tool in ptxas fatbinary; do
+        printf '#!/bin/sh\necho %s >>"%s"\nexec "%s/%s" "$@"\n' $tool "$tmp/assembled" "$toolkit" $tool >"$tmp/toolkit/$tool"
+        printf '#!/bin/sh\nexit 3\n' >"$tmp/broken/$tool"
+    done
+    chmod +x "$tmp"/toolkit/* "$tmp"/broken/*
+    export KGEN_SHIM_NAME='Some GPU' KGEN_SHIM_COUNT=$tmp/count
+    KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && kernels_loaded=$(loads) && [ "$(grep -c ptxas "$tmp/assembled")" = "$kernels_loaded" ]
+    ok "code_is_assembled"
+    rm "$tmp/assembled"
+    KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$(loads)" = "$kernels_loaded" ] && [ ! -e "$tmp/assembled" ]; ok "assembled_code_is_cached"
+    KGEN_SHIM_REFUSE=209 KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$(loads)" = $((2 * kernels_loaded)) ] &&
+        [ "$(grep -c 'refuses assembled code (CUDA_ERROR_NO_BINARY_FOR_GPU)' "$tmp/err")" = 1 ]
+    ok "refused_code_is_compiled_by_the_driver"
+    KGEN_CACHE_DIR=$tmp/none PATH=$tmp/broken:$PATH through "${run[@]}" --device cuda
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'exit status 3; the driver compiles' "$tmp/err"; ok "an_assembler_that_fails"
+    unset KGEN_SHIM_NAME KGEN_SHIM_COUNT
+else skip machine_code "there is no ptxas"; fi
+KGEN_SHIM_COUNT=$tmp/count KGEN_CACHE_DIR=$tmp/plain PATH=$tmp/broken:$PATH through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q 'driver compiles' "$tmp/err"; ok "the_ptx_machine_gets_ptx"
+
 # ---- every driver call fails once ----
 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q ptxvm: "$tmp/err"; ok "nothing_leaks"

@@ -1,6 +1,8 @@
 /* A libcuda.so.1 that stands before another one (KGEN_SHIM_DRIVER) and hands every call on, but
  *   KGEN_SHIM_FAIL=NAME:N:CODE    the N-th call of NAME is not made; it returns CODE
  *   KGEN_SHIM_DAMAGE=KERNEL:A:B   in code with an entry KERNEL, behind that entry's name, the first A becomes B (as long)
+ *   KGEN_SHIM_NAME=NAME           the device's name is NAME: kgen makes machine code for what is not the PTX machine
+ *   KGEN_SHIM_REFUSE=CODE         loading a fat binary gives CODE
  *   KGEN_SHIM_COUNT=FILE          at exit, a line "NAME calls" of each function that was called
  * Arguments are words or pointers, twelve at most: they are handed on unseen. */
 #define _GNU_SOURCE
@@ -41,7 +43,8 @@ static function *real[N];
 static long calls[N];
 static char fail_name[64], damage_kernel[128], damage_from[64], damage_to[64];
 static long fail_at;
-static int fail_code;
+static int fail_code, refuse_code;
+enum { FAT_MAGIC = (int)0xba55ed50 };
 
 __attribute__((constructor)) static void start(void) {
     const char *driver = getenv("KGEN_SHIM_DRIVER"), *fail = getenv("KGEN_SHIM_FAIL"), *damage = getenv("KGEN_SHIM_DAMAGE");
@@ -51,6 +54,7 @@ __attribute__((constructor)) static void start(void) {
         abort();
     }
     for (int i = 0; i < N; i++) *(void **)&real[i] = dlsym(library, names[i]);
+    if (getenv("KGEN_SHIM_REFUSE")) refuse_code = atoi(getenv("KGEN_SHIM_REFUSE"));
     if ((fail && sscanf(fail, "%63[^:]:%ld:%d", fail_name, &fail_at, &fail_code) != 3) ||
         (damage && sscanf(damage, "%127[^:]:%63[^:]:%63[^:]", damage_kernel, damage_from, damage_to) != 3))
         abort();
@@ -80,7 +84,10 @@ static uintptr_t image(uintptr_t given) {
                                                     uintptr_t f, uintptr_t g, uintptr_t h, uintptr_t i, uintptr_t j,   \
                                                     uintptr_t k, uintptr_t l) {                                        \
         if (++calls[AT_##NAME] == fail_at && strcmp(fail_name, #NAME) == 0) return fail_code;                          \
+        if (AT_##NAME == AT_cuModuleLoadDataEx && refuse_code && *(const uint32_t *)b == FAT_MAGIC) return refuse_code;  \
         if (AT_##NAME == AT_cuModuleLoadDataEx) b = image(b);                                                          \
+        if (AT_##NAME == AT_cuDeviceGetName && getenv("KGEN_SHIM_NAME"))                                               \
+            return snprintf((char *)a, b, "%s", getenv("KGEN_SHIM_NAME")) < 0;                                         \
         return real[AT_##NAME](a, b, c, d, e, f, g, h, i, j, k, l);                                                    \
     }
 FUNCTIONS(X)
