@@ -44,7 +44,7 @@ static long calls[N];
 static char fail_name[64], damage_kernel[128], damage_from[64], damage_to[64];
 static long fail_at;
 static int fail_code, refuse_code;
-enum { FAT_MAGIC = (int)0xba55ed50 };
+#define FAT_MAGIC 0xba55ed50u
 
 __attribute__((constructor)) static void start(void) {
     const char *driver = getenv("KGEN_SHIM_DRIVER"), *fail = getenv("KGEN_SHIM_FAIL"), *damage = getenv("KGEN_SHIM_DAMAGE");
