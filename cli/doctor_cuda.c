@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* The part of the driver API that is needed here. */
-enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, DEPENDENT_FROM_MAJOR = 9 };
+enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, DEPENDENT_FROM_MAJOR = 9, DEPENDENT_FROM_VERSION = 12030 };
 struct driver {
     int (*init)(unsigned flags);
     int (*version)(int *version);
@@ -81,6 +81,7 @@ json_t *doctor_cuda(json_t *advice) {
                       "nvidia-smi says why: often a kernel module of another version; reboot after an update");
         return o;
     }
+    d.launches_dependents &= version >= DEPENDENT_FROM_VERSION;
     char text[32];
     snprintf(text, sizeof text, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     json_object_set_new(o, "driver", json_string(text));

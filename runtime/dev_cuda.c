@@ -41,7 +41,8 @@ struct cu_pool_properties {
     unsigned char more[56];
 };
 
-enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6 };
+/* From CUDA 12.3 on the order of dependent launches is recorded in graphs too (edge data). */
+enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6, DEPENDENT_FROM_VERSION = 12030 };
 struct cu_attribute {
     int id;
     uint64_t value[8]; /* a union; of this attribute, an int */
@@ -58,6 +59,7 @@ struct cu_launch_config {
     X(init, "cuInit", (unsigned flags))                                                                                \
     X(error_name, "cuGetErrorName", (int code, const char **name))                                                     \
     X(error_string, "cuGetErrorString", (int code, const char **text))                                                 \
+    X(version, "cuDriverGetVersion", (int *version))                                                                   \
     X(device_count, "cuDeviceGetCount", (int *n))                                                                      \
     X(device_get, "cuDeviceGet", (int *device, int ordinal))                                                           \
     X(device_name, "cuDeviceGetName", (char *name, int bytes, int device))                                             \
@@ -242,8 +244,9 @@ static bool open_pool(struct cuda *c, struct err *e) {
 }
 
 static bool open_device(struct cuda *c, int index, struct err *e) {
-    int n = 0, major = 0, minor = 0;
+    int n = 0, major = 0, minor = 0, version = 0;
     CALL("starting the driver", init(0));
+    CALL("asking for the driver's version", version(&version));
     CALL("counting devices", device_count(&n));
     if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices");
     if (index < 0 || index >= n)
@@ -262,7 +265,7 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
                        c->sm);
     /* A switch for measurements (bench/gpu.sh). */
     const char *wish = getenv("KGEN_DEPENDENT_LAUNCH");
-    c->dependent = c->sm >= 90 && driver.launch_ex && !(wish && strcmp(wish, "0") == 0);
+    c->dependent = c->sm >= 90 && version >= DEPENDENT_FROM_VERSION && driver.launch_ex && !(wish && strcmp(wish, "0") == 0);
     CALL("opening the device", context_retain(&c->context, c->device));
     if (!enter(c, e)) return false;
     CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));

@@ -188,6 +188,8 @@ KGEN_DEPENDENT_LAUNCH=0 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device 
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "dependent_launches_can_be_turned_off"
 KGEN_PTXVM_ARCH=89 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "older_devices_launch_plainly"
+KGEN_SHIM_VERSION=12020 KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
+[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q cuLaunchKernelEx "$tmp/count"; ok "drivers_before_12.3_launch_plainly"
 new_shim older -DcuLaunchKernelEx=without -DcuMemPoolCreate=without_too
 shim=older KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'cuLaunchKernel ' "$tmp/count"; ok "older_drivers_launch_plainly"

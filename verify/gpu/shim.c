@@ -2,6 +2,7 @@
  *   KGEN_SHIM_FAIL=NAME:N:CODE    the N-th call of NAME is not made; it returns CODE
  *   KGEN_SHIM_DAMAGE=KERNEL:A:B   in code with an entry KERNEL, behind that entry's name, the first A becomes B (as long)
  *   KGEN_SHIM_NAME=NAME           the device's name is NAME: kgen makes machine code for what is not the PTX machine
+ *   KGEN_SHIM_VERSION=N           the driver's version is N
  *   KGEN_SHIM_REFUSE=CODE         loading a fat binary gives CODE
  *   KGEN_SHIM_COUNT=FILE          at exit, a line "NAME calls" of each function that was called
  * Arguments are words or pointers, twelve at most: they are handed on unseen. */
@@ -88,6 +89,8 @@ static uintptr_t image(uintptr_t given) {
         if (AT_##NAME == AT_cuModuleLoadDataEx) b = image(b);                                                          \
         if (AT_##NAME == AT_cuDeviceGetName && getenv("KGEN_SHIM_NAME"))                                               \
             return snprintf((char *)a, b, "%s", getenv("KGEN_SHIM_NAME")) < 0;                                         \
+        if (AT_##NAME == AT_cuDriverGetVersion && getenv("KGEN_SHIM_VERSION"))                                         \
+            return *(int *)a = atoi(getenv("KGEN_SHIM_VERSION")), 0;                                                   \
         return real[AT_##NAME](a, b, c, d, e, f, g, h, i, j, k, l);                                                    \
     }
 FUNCTIONS(X)
