@@ -68,7 +68,7 @@ static struct traffic to_take(const struct model *m, const struct launch *l) {
             n = appends ? of_key : of_key * N_KEYS;
             if (!appends) r.cache += n;
             /* Keys lie across the lanes in which attention reads them: a token's numbers a sector each. */
-            if (appends && n_caches++ == 0) n = of_key / (strcmp(t->fmt, "f16") == 0 ? 2 : 4) * SECTOR;
+            if (appends && n_caches++ == 0) n = of_key / (strcmp(t->fmt, "f32") == 0 ? 4 : 2) * SECTOR;
         }
         if (t->kind == TENSOR_TABLE) n = t->dims[1] * (int64_t)sizeof(float);
         r.all += (n + SECTOR - 1) / SECTOR * SECTOR;
