@@ -414,7 +414,9 @@ static void run(const struct kernel *k, struct buf *wrong) {
                                  0,
                                  args,
                                  sizeof args,
-                                 false};
+                                 false,
+                                 false,
+                                 NULL};
     struct vm_fault fault;
     int r = vm_launch(f, &p, &fault, NULL);
     bool early = k->kind && !strcmp(k->kind, RACE) && !strcmp(fault.kind, "uninitialized load"); /* before the write */
