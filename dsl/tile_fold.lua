@@ -27,6 +27,7 @@ local unfit = tile.unfit
 
 local LANES, ROWS = 32, 16
 local TASK_ROWS = 128 -- rows of eight neighbouring tasks: a block's warps, which share keys
+local MOST_COLUMNS = 128 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
 
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
@@ -60,9 +61,9 @@ local ONES = { f16 = 0x3c003c00, bf16 = 0x3f803f80 } -- 1 twice
 local T = {}
 T.__index = T
 
-local function pair(t, n, c, b)
-  local node = at_pair(n, c, b)
-  t.place_of[node] = { c = c, b = b, n = n }
+local function pair(t, n, c, b, from)
+  local node = add(at_pair(n, c, b), from or i(0))
+  t.place_of[node] = { c = c, b = b, n = n, from = from }
   return node
 end
 
@@ -121,7 +122,7 @@ local function prepared(X, n, tile_n)
 end
 
 -- The mma that ends tile c of a product's columns, of n; `together` with the neighbours that read the same rows of memory.
-local function accumulators(X, p, c, n)
+local function accumulators(X, p, c, n, from)
   if p.done[c] then return p.done[c] end
   local t = X.tile
   local acc, last = { E.f32(0), E.f32(0), E.f32(0), E.f32(0) }, nil
@@ -135,7 +136,7 @@ local function accumulators(X, p, c, n)
       for h = 0, 1 do operand(p.a, t.row, t.rows[h], r) end
     end
     for r = 0, 1 do
-      if p.b then operand(p.b, p.column, at_column(n, c), r) else args[#args + 1] = access.iconst(ONES[p.fmt]) end
+      if p.b then operand(p.b, p.column, add(at_column(n, c), from or i(0)), r) else args[#args + 1] = access.iconst(ONES[p.fmt]) end
     end
     last = E.node("mma", "f32", args, ("m16n8k16.%s"):format(p.fmt))
     for k = 0, 3 do acc[k + 1] = E.node("register", "f32", { last }, k) end
@@ -147,7 +148,7 @@ local function accumulators(X, p, c, n)
     p.together[key] = p.together[key] or {}
     table.insert(p.together[key], last)
     last.together = p.together[key]
-    for other = key * run, key * run + run - 1 do accumulators(X, p, other, n) end
+    for other = key * run, key * run + run - 1 do accumulators(X, p, other, n, from) end
   end
   return acc
 end
@@ -155,7 +156,7 @@ end
 function T.product(X, n)
   local t = X.tile
   local row, column = t.place_of[n.args[1]], n.args[2] and t.place_of[n.args[2]] or { c = 0, b = 0 }
-  return accumulators(X, t.products[n.imm], column.c, column.n)[2 * row.h + column.b + 1]
+  return accumulators(X, t.products[n.imm], column.c, column.n, column.from)[2 * row.h + column.b + 1]
 end
 
 local XOR = {}
@@ -195,7 +196,7 @@ end
 function T.carried(X, n) return value_of(X.tile, X.tile.inner, n) end
 function T.field(X, n) return value_of(X.tile, X.tile.state, n) end
 
--- Comparisons with the constant on one side alone: of a tile's keys only that differs.
+-- Comparisons with the constant on one side alone, minima with none on the first: of a tile's keys only that differs.
 local function compare(op)
   return function(X, n)
     local a, b = X:lower(n.args[1]), X:lower(n.args[2])
@@ -205,6 +206,11 @@ local function compare(op)
   end
 end
 T.ilt, T.ile = compare("ilt"), compare("ile")
+function T.imin(X, n)
+  local a, b = X:lower(n.args[1]), X:lower(n.args[2])
+  local const = i(a.lane and E.terms_of(a) or 0)
+  return add(E.node("imin", "i64", { add(a, const, -1), add(b, const, -1) }), const)
+end
 
 -- The fold -----------------------------------------------------------------------------------------------------------------
 
@@ -239,8 +245,9 @@ local function element_of(f, v, idx)
   return idx and v[idx] or v
 end
 
--- The fold of the rows of X.tile; bounds: {first, last} of the rows as values of X.tile.row.
-local function fold(X, node, bounds)
+-- The fold of the rows of X.tile; bounds: {first, last} of the rows as values of X.tile.row; along: {n, from, width} of its
+-- vectors' elements the n from `from` on.
+local function fold(X, node, bounds, along)
   local t, monoid, names = X.tile, node.monoid, node.fields
   local TILE, jvar = access.TILE, node.binds
   local len, when, from = node.args[1], node.args[2], node.args[3]
@@ -248,8 +255,8 @@ local function fold(X, node, bounds)
   for k, f in ipairs(names) do
     elem[f] = node.args[5 + k]
     if elem[f].op == "vec" then
-      widths[f], axis[f] = E.int_const(elem[f].args[1]), elem[f].binds
-      if not widths[f] or widths[f] % 8 ~= 0 then unfit() end
+      widths[f], axis[f] = along.n, elem[f].binds
+      if E.int_const(elem[f].args[1]) ~= along.width then unfit() end
     elseif elem[f].ty ~= "f32" then unfit() end
   end
   local list = slots(names, widths)
@@ -286,7 +293,7 @@ local function fold(X, node, bounds)
       if v.op == "vec" then
         view[f] = setmetatable({ n = v.args[1] }, { __index = function(_, j)
           -- Keys behind the last weigh nothing, but what lies there may be no number: the last one's value is read instead.
-          if masked then j = E.imod(imin(j, add(last, add(base, i(1)), -1)), i(TILE)) end
+          if masked then j = E.imod(imin(j, imin(add(last, add(base, i(1)), -1), i(TILE - 1))), i(TILE)) end
           return setmetatable({}, { __index = function(_, idx)
             return E.subst(v.args[2], { [v.binds] = idx, [jvar] = add(base, j) })
           end })
@@ -313,7 +320,7 @@ local function fold(X, node, bounds)
     t.inner = inner
     for k, s in ipairs(list) do
       local map = { [t.row] = t.rows[s.h] }
-      if s.c then map[axis[s.f]] = pair(t, widths[s.f], s.c, s.b) end
+      if s.c then map[axis[s.f]] = pair(t, along.n, s.c, s.b, along.from) end
       out[k] = X:lower(E.subst(next_of[s.f], map))
     end
     return out
@@ -413,7 +420,12 @@ local function part_of(X, group, name)
   if not (node and node.monoid.many) then unfit() end
   local tok, head, along = table.unpack(group[1].axes)
   local n_heads, width = E.int_const(head.len), E.int_const(along.len)
-  if width % 8 ~= 0 then unfit() end
+  local pieces = (width + MOST_COLUMNS - 1) // MOST_COLUMNS
+  while width % (8 * pieces) ~= 0 do
+    pieces = pieces + 1
+    if pieces > width then unfit() end
+  end
+  local piece = width // pieces
   for k = 1, 3, 2 do if node.args[k].deps[head] then unfit() end end
   local shared = shared_heads(node, head)
   local groups = n_heads // shared
@@ -422,13 +434,14 @@ local function part_of(X, group, name)
   while r ~= 0 do g, r = r, g % r end
   local per = TASK_ROWS // g
   local tiles = per * shared // ROWS
+  local parts = tiles * groups * pieces -- of a run of tokens
 
   local em = X.em
   local begin, finish = X:open_part(name)
   local task = E.var("task", nil, 0)
   em:each(task, begin, finish, 1, function()
     local n_rows = mul(X:lower(tok.len), i(shared))
-    local first = add(mul(E.idiv(task, i(tiles * groups)), i(per * shared)), mul(E.imod(task, i(tiles)), i(ROWS)))
+    local first = add(mul(E.idiv(task, i(parts)), i(per * shared)), mul(E.imod(task, i(tiles)), i(ROWS)))
     local r0, row = E.var("row*" .. ROWS, nil, "r"), E.var("row", nil, "row")
     local finish_rows = E.node("imin", "i64", { add(first, i(ROWS)), n_rows })
     em:each(r0, first, finish_rows, ROWS, function()
@@ -443,12 +456,14 @@ local function part_of(X, group, name)
       end
       local map = { [tok] = E.idiv(row, i(shared)),
         [head] = add(mul(E.imod(E.idiv(task, i(tiles)), i(groups)), i(shared)), E.imod(row, i(shared))) }
-      t.state = fold(X, E.subst(node, map), { first = r0, last = add(finish_rows, i(1), -1) })
+      local from = mul(E.imod(E.idiv(task, i(tiles * groups)), i(pieces)), i(piece))
+      t.state = fold(X, E.subst(node, map), { first = r0, last = add(finish_rows, i(1), -1) },
+        { n = piece, from = from, width = width })
       local list = {}
-      for c = 0, width // 8 - 1 do
+      for c = 0, piece // 8 - 1 do
         for h = 0, 1 do
           for b = 0, 1 do
-            local place = { [row] = t.rows[h], [along] = pair(t, width, c, b) }
+            local place = { [row] = t.rows[h], [along] = pair(t, piece, c, b, from) }
             for _, st in ipairs(group) do
               local idx = {}
               for k, e in ipairs(st.idx) do idx[k] = X:lower(E.subst(E.subst(e, map), place)) end
@@ -465,7 +480,7 @@ local function part_of(X, group, name)
       em.in_step = nil
     end)
   end)
-  return X:close_part { times = tiles * groups, per = per, dim = tok.axis }
+  return X:close_part { times = parts, per = per, dim = tok.axis }
 end
 
 -- The group as a part; nil where it has no form in tiles.
