@@ -475,9 +475,7 @@ local function part_of(X, group, name)
           end
         end
       end
-      em.in_step = 8
       em:stores(list)
-      em.in_step = nil
     end)
   end)
   return X:close_part { times = parts, per = per, dim = tok.axis }

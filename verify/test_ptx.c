@@ -4,6 +4,7 @@
  * spilled, bytes of shared memory. UPDATE=1 rewrites it; read the diff. KGEN_ARCHS names other architectures than the
  * two of every run ("all": every one). Without ptxas those tests are skipped and say so.
  */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "codegen/f16.h"
+#include "codegen/interp.h"
 #include "runtime/compile.h"
 #include "verify/codegen_help.h"
 #include "verify/ir_random.h"
@@ -148,6 +151,124 @@ static void products_of_halves_use_the_matrix_unit(void **state) {
     buf_free(&ptx);
 }
 
+/* Attention by weights that need no largest score, its mean kept normed: a monoid whose sums are products as well. %s
+ * is what rounds a factor. */
+static const char of_user[] =
+    "local function factor(x) return %s end\n"
+    "local weighted = monoid {\n"
+    "  zero = function() return { l = 0, o = 0 } end,\n"
+    "  merge = function(a, b)\n"
+    "    local s = max(a.l + b.l, 1e-30)\n"
+    "    return { l = a.l + b.l, o = a.o * (a.l / s) + b.o * (b.l / s) }\n"
+    "  end,\n"
+    "  many = function(tile)\n"
+    "    local l = sum('j', tile.n, function(j) return factor(tile.l[j]) end)\n"
+    "    return { l = l, o = vec('i', tile.o.n, function(i)\n"
+    "      return sum('j', tile.n, function(j) return factor(tile.l[j]) * factor(tile.o[j][i]) end) / max(l, 1e-30)\n"
+    "    end) }\n"
+    "  end,\n"
+    "}\n"
+    "kernel 'weighted_%s' {\n"
+    "  sig = 'q: f32[tok?,nh,hd], kc: KV@keys[nkv,key?,hd], vc: KV@rows[nkv,key?,hd], pages: i32[npages?], pos: dim'\n"
+    "     .. ' -> y: f32[tok?,nh,hd]',\n"
+    "  body = function(a)\n"
+    "    for t in each('tok', a.tok) do for h in each('head', a.nh) do\n"
+    "      local g = h // (a.nh // a.nkv)\n"
+    "      local s = fold('key', a.pos + t + 1, weighted, function(j)\n"
+    "        local qk = sum('e', a.hd, function(e) return factor(a.q[t][h][e]) * factor(a.kc[g][j][e]) end)\n"
+    "        return { l = 1 / (1 + exp(-qk)), o = vec('i', a.hd, function(i) return a.vc[g][j][i] end) }\n"
+    "      end, { from = max(0, a.pos + t + 1 - 70) })\n"
+    "      for i in each('i', a.hd) do a.y[t][h][i] = s.o[i] end\n"
+    "    end end\n"
+    "  end,\n"
+    "  map = schedules.attend, tune = { heads = 1, toks = 1 },\n"
+    "  bench = { { tok = 1, nh = 4, nkv = 2, hd = 32, KV = 'f16' } },\n"
+    "}\n";
+
+static void define(const char *factor, const char *name) {
+    struct buf text = {0};
+    json_t *none = NULL;
+    struct err e;
+    buf_printf(&text, of_user, factor, name);
+    json_t *arg = json_pack("{s:s, s:s}", "name", name, "text", text.data);
+    if (!dsl_call(dsl, "load_kernels", arg, &none, &e)) fail_msg("%s", e.msg);
+    json_decref(none);
+    json_decref(arg);
+    buf_free(&text);
+}
+
+/* A number from -2 to 2. */
+static float sample(uint32_t *seed) {
+    *seed = *seed * 1664525 + 1013904223;
+    return (float)((int)(*seed >> 24) - 128) / 64;
+}
+
+enum { W_TOK = 21, W_POS = 50, W_NH = 4, W_NKV = 2, W_HD = 32, W_PAGE = 256 };
+
+/* What the interpreter makes of the lowering for a target. */
+static void interpret(const char *kernel, const struct target *t, bool serial, void *const *arrays, float *y) {
+    json_t *spec = json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{}}", "kernel", kernel, "formats", "KV", "f16",
+                             "sizes", "nh", W_NH, "nkv", W_NKV, "hd", W_HD, "params");
+    json_t *meta = NULL, *part;
+    struct ir_module *m;
+    struct err e;
+    if (!compile_lower(dsl, spec, t, serial, &meta, &e)) fail_msg("%s", e.msg);
+    const json_t *ir = json_object_get(meta, "ir"), *names = json_object_get(meta, "dims");
+    int64_t dims[4] = {0};
+    for (size_t i = 0; i < json_array_size(names); i++)
+        dims[i] = strcmp(json_string_value(json_array_get(names, i)), "pos") == 0 ? W_POS : W_TOK;
+    part = json_array_get(json_array_get(json_object_get(meta, "phases"), 0), 0);
+    int64_t per = json_integer_value(json_object_get(part, "per"));
+    int64_t tasks = json_integer_value(json_object_get(part, "times")) * (per ? (W_TOK + per - 1) / per : 1);
+    void *args[] = {arrays[0], arrays[1], arrays[2], arrays[3], y};
+    if (!ir_parse(json_string_value(ir), json_string_length(ir), &m, &e) || !ir_verify(m, &e) ||
+        !ir_run(m->first, args, dims, 0, tasks, NULL, t->fma, &e))
+        fail_msg("%s", e.msg);
+    ir_free(m);
+    json_decref(meta);
+    json_decref(spec);
+}
+
+/* A fold of the user's goes the same way: its numbers are those of the fold element by element but for what rounding to
+ * f16 leaves, 2^-11 of a weight or a value, each in a sum and once in its divisor. What is not rounded alike does not.
+ */
+static void folds_of_users_are_tiles_where_they_fit(void **state) {
+    (void)state;
+    struct target t = find("sm_90"), base = find("x86-64");
+    struct dsl *shared = dsl; /* the other tests see kernels.lua's kernels only */
+    open_dsl(NULL);
+    define("rounded('f16', x)", "half");
+    define("x", "plain");
+    define("rounded('f16', x) * 2", "scaled");
+    struct buf ptx = ptx_of("weighted_half", "f16", "tok=64", &t);
+    expect(&ptx, "weighted_half", "f16", "mma.sync", true);
+    buf_free(&ptx);
+    static const char *const others[] = {"weighted_plain", "weighted_scaled"};
+    for (size_t i = 0; i < 2; i++) {
+        ptx = ptx_of(others[i], "f16", "tok=64", &t);
+        expect(&ptx, others[i], "f16", "mma", false);
+        buf_free(&ptx);
+    }
+    enum { N = W_TOK * W_NH * W_HD, POOL = W_NKV * W_PAGE * W_HD, SLACK = 128 };
+    static _Alignas(64) float q[N + SLACK], tiled[N + SLACK], serial[N + SLACK];
+    static _Alignas(64) uint16_t kc[POOL + SLACK], vc[POOL + SLACK];
+    _Alignas(64) int32_t pages[SLACK] = {0};
+    uint32_t seed = 1;
+    for (int i = 0; i < N; i++) q[i] = sample(&seed);
+    for (int i = 0; i < POOL; i++) {
+        kc[i] = f16_from_f32_bits(f32_bits(sample(&seed) / 4));
+        vc[i] = f16_from_f32_bits(f32_bits(sample(&seed) * 2));
+    }
+    void *arrays[] = {q, kc, vc, pages};
+    interpret("weighted_half", &t, false, arrays, tiled);
+    interpret("weighted_half", &base, true, arrays, serial);
+    for (int i = 0; i < N; i++)
+        if (!(fabsf(tiled[i] - serial[i]) <= 4 * 0x1p-11F * 4))
+            fail_msg("element %d: in tiles %g, element by element %g", i, tiled[i], serial[i]);
+    close_dsl(NULL);
+    dsl = shared;
+}
+
 static void sums_across_a_team_are_five_exchanges_and_two_barriers(void **state) {
     (void)state;
     struct target t = find("sm_90");
@@ -180,17 +301,18 @@ static void float32_uses_no_small_products(void **state) {
     }
 }
 
-/* From sm_90 on: once in each function successors may start, then what no launch writes is asked for, then it is waited;
- * before that nothing is stored, and nothing loaded but run-time sizes. What others write is never read as a constant. */
+/* From sm_90 on: once in each function successors may start, then what no launch writes is asked for, then it is
+ * waited; before that nothing is stored, and nothing loaded but run-time sizes. What others write is never read as a
+ * constant. */
 static void kernels_wait_for_what_others_write(void **state) {
     (void)state;
     static const struct {
         const char *kernel, *format, *shape;
         bool ahead; /* it has weights to ask for */
-    } rows[] = {{"linear", "q4_k", "act=q8", true},         {"linear", "q4_k", "act=q8,tok=512", true},
-                {"linear", "q8_0", "act=f32", true},        {"norm_qkv", "q4_k", "act=q8", true},
-                {"swiglu_ffn", "q8_0", "act=q8", true},     {"attention", "f32", NULL, false},
-                {"rmsnorm", NULL, NULL, false},             {"kv_append", "f32", NULL, false},
+    } rows[] = {{"linear", "q4_k", "act=q8", true},     {"linear", "q4_k", "act=q8,tok=512", true},
+                {"linear", "q8_0", "act=f32", true},    {"norm_qkv", "q4_k", "act=q8", true},
+                {"swiglu_ffn", "q8_0", "act=q8", true}, {"attention", "f32", NULL, false},
+                {"rmsnorm", NULL, NULL, false},         {"kv_append", "f32", NULL, false},
                 {"argmax", NULL, NULL, false}};
     static const char let[] = "griddepcontrol.launch_dependents;", wait[] = "griddepcontrol.wait;";
     static const char *const targets[] = {"sm_90", "sm_120a"};
@@ -352,7 +474,7 @@ static void what_a_warp_cannot_do_is_refused(void **state) {
     buf_free(&out);
 }
 
-/* ---- the budget: a line of "KERNEL.FORMAT[.many] ARCH registers spilled shared" for sm_80 and sm_90 ----
+/* ---- the budget: a line of "KERNEL.FORMAT[.many|.tilesWIDTH] ARCH registers spilled shared" for sm_80 and sm_90 ----
  * Other architectures assemble and spill no more than sm_90. */
 
 /* ptxas may take a few registers more from one release to the next; spills and shared memory may not grow. */
@@ -382,13 +504,12 @@ static const char *many_shape(const json_t *kernel) {
     return "tok=512";
 }
 
-static void measure(const char *kernel, const char *format, const char *many, const char *arch, const char *budget,
-                    struct buf *now, struct buf *over) {
+static void measure(const char *kernel, const char *format, const char *shape, const char *label, const char *arch,
+                    const char *budget, struct buf *now, struct buf *over) {
     struct target t = find(arch);
-    struct buf ptx = ptx_of(kernel, format, many, &t);
+    struct buf ptx = ptx_of(kernel, format, shape, &t);
     char name[96];
-    snprintf(name, sizeof name, "%s%s%s%s %s ", kernel, format ? "." : "", format ? format : "", many ? ".many" : "",
-             arch);
+    snprintf(name, sizeof name, "%s%s%s%s %s ", kernel, format ? "." : "", format ? format : "", label, arch);
     check_text(&ptx, kernel, format);
     struct usage u = assemble(&ptx, arch, name);
     buf_printf(now, "%s%u %u %u\n", name, u.registers, u.spilled, u.shared);
@@ -421,12 +542,15 @@ static void kernels_stay_within_their_budget(void **state) {
             const char *name = json_string_value(json_object_get(k, "name"));
             const json_t *formats = json_object_get(k, "formats");
             for (int many = 0; many < 2; many++) {
-                const char *shape = many ? many_shape(k) : NULL;
-                if (!json_array_size(formats)) measure(name, NULL, shape, arch, then.data, &now, &over);
+                const char *shape = many ? many_shape(k) : NULL, *label = many ? ".many" : "";
+                if (!json_array_size(formats)) measure(name, NULL, shape, label, arch, then.data, &now, &over);
                 json_array_foreach(formats, j, f)
-                    measure(name, json_string_value(f), shape, arch, then.data, &now, &over);
+                    measure(name, json_string_value(f), shape, label, arch, then.data, &now, &over);
             }
         }
+        measure("attention", "f16", "tok=512,prod=f16,hd=64", ".tiles64", arch, then.data, &now, &over);
+        measure("attention", "f16", "tok=512,prod=f16,hd=128", ".tiles128", arch, then.data, &now, &over);
+        measure("attention", "f16", "tok=512,prod=f16,hd=256", ".tiles256", arch, then.data, &now, &over);
     }
     json_decref(kernels);
     if (update && !file_write_atomic(BUDGET, now.data, now.len, &e)) fail_msg("%s", e.msg);
@@ -442,6 +566,7 @@ int main(void) {
         cmocka_unit_test(quantized_products_use_integer_units_and_the_read_only_path),
         cmocka_unit_test(attention_over_a_prompt_uses_the_matrix_unit),
         cmocka_unit_test(products_of_halves_use_the_matrix_unit),
+        cmocka_unit_test(folds_of_users_are_tiles_where_they_fit),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),
         cmocka_unit_test(kernels_wait_for_what_others_write),
