@@ -496,14 +496,15 @@ static void kv_append_build(const struct parity_shape *s, int run, struct ref_rn
 /* Factors as they are, and rounded to 16 bits where the cache holds no more. */
 static size_t attention_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
-    static const int heads[][4] = {{3, 1, 16, 0},  {9, 3, 64, 40}, {2, 2, 32, 300},
-                                   {4, 1, 128, 0}, {4, 2, 80, 0},  {3, 3, 24, 1}}; /* heads, key heads, width, window */
+    static const int heads[][4] = {
+        {3, 1, 16, 0}, {9, 3, 64, 40}, {2, 2, 32, 300}, {4, 1, 128, 0},
+        {4, 2, 80, 0}, {3, 3, 24, 1},  {4, 1, 256, 70}}; /* heads, key heads, width, window */
     static const int runs[][2] = {{0, 1}, {0, 17}, {30, 1}, {29, 5}, {31, 1}, {32, 1}, {250, 9}, {255, 1}, {583, 17}};
     static const char *const prods[] = {NULL, "f16", "bf16"};
     bool f16 = strcmp(base->fmt[0], "f16") == 0, bf16 = strcmp(base->fmt[0], "bf16") == 0;
     size_t n = 0;
     for (size_t p = 0; p < 3; p++)
-        for (size_t i = 0; i < (quick || (f16 && p == 2) ? 2 : 6) && (p == 0 || f16 || (bf16 && p == 2)); i++) {
+        for (size_t i = 0; i < (quick || (f16 && p == 2) ? 2 : 7) && (p == 0 || f16 || (bf16 && p == 2)); i++) {
             struct parity_shape s = *base;
             s.nh = heads[i][0];
             s.nkv = heads[i][1];
