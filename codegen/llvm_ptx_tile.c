@@ -34,6 +34,10 @@ LLVMValueRef ptx_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a
             args[n] = LLVMBuildBitCast(em->b, vector ? ptx_register(em, v, k) : v, types[n], "");
     }
     LLVMValueRef all = LLVMBuildCall2(em->b, type, f, args, n, "");
+    /* LLVM's declaration does not say so, and would not join loads on both sides of it. */
+    unsigned returns = LLVMGetEnumAttributeKindForName("willreturn", 10);
+    LLVMAddCallSiteAttribute(all, (LLVMAttributeIndex)LLVMAttributeFunctionIndex,
+                             LLVMCreateEnumAttribute(em->ctx, returns, 0));
     r = LLVMGetPoison(llvm_type(em, op->type));
     for (unsigned k = 0; k < op->type.lanes / PTX_LANES; k++)
         r = LLVMBuildInsertElement(em->b, r, LLVMBuildExtractValue(em->b, all, k, ""), k32(em, k), "");
