@@ -19,7 +19,7 @@ const struct option engine_options[] = {
     {"device", 0, OPTION_DEVICE, "cpu|cuda[:N]", "where to compute; fails without that device", AT(device),
      .fallback = "cpu", .setting = true},
     {"gpu", 0, OPTION_FLAG, NULL, "the first CUDA device, or the CPU with a warning where there is none", AT(gpu)},
-    {"act", 0, OPTION_ENUM, NULL, "activations: 8-bit with a scale per 32 values, or exact", AT(act),
+    {"act", 0, OPTION_ENUM, NULL, "activations: 8-bit codes in blocks of 256, or exact", AT(act),
      .choices = act_names, .fallback = "q8", .setting = true},
     {"kv", 0, OPTION_ENUM, NULL,
      "the KV cache's numbers; without it bf16 where the processor multiplies them, else f16, or f32 with --act f32",

@@ -381,7 +381,7 @@ LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_XOR:
         return LLVMBuildXor(b, a[0], a[1], "");
     case IR_SHL:
-        return LLVMBuildShl(b, a[0], a[1], "");
+        return em->target->ptx ? LLVMBuildShl(b, a[0], a[1], "") : x86_shl(em, a[0], a[1], t);
     case IR_LSHR:
         return LLVMBuildLShr(b, a[0], a[1], "");
     case IR_ASHR:

@@ -278,11 +278,18 @@ end
 
 -- Activation records ------------------------------------------------------------------------------------------------
 
+<<<<<<< HEAD
 -- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values (sumG),
 -- and for each bias of the weights' codes −bias times the sum of the activation's codes (dotG_BIAS: where the integer dot
 -- starts). Only what some reader asked for is written. apart: a record is an odd number of cache lines, so that one place in
 -- the records of 16 tokens lies in as many sets of the first-level cache, which are a power of two.
 function M.record_layout(rec, biases, apart)
+=======
+-- A record of n values a token in the workspace: codes, then scales and the exponents of runs, then sums over runs of 32 and
+-- of 16 values in units of their block's scale (sumG), and for each bias of the weights' codes −bias times the sum of the
+-- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written.
+function M.record_layout(rec, biases)
+>>>>>>> 9ab32d5 (Activations in blocks of 256 with a power of two a run: float32 scales leave the products' inner loops)
   local n, def = rec.n, rec.def
   local at = 0
   rec.fields = {}
@@ -291,9 +298,9 @@ function M.record_layout(rec, biases, apart)
     at = at + (bytes + 15) // 16 * 16
   end
   if rec.fmt == "q8" then
-    if n % 32 ~= 0 then error({ kernel_error = ("q8 needs a width divisible by 32, got %d"):format(n) }) end
     put("q", n)
     put("d", n // def.block * 4)
+    put("s", n // def.fields.s.per * 4)
   else
     put("x", (rec.fmt == "bf16" and 2 or 4) * n)
   end
@@ -309,6 +316,7 @@ end
 function M.record_base(rec, t) return rec.shared and i(0) or add(rec.ws, mul(t, i(rec.stride))) end
 local function record_ld(rec, storage, off) return ld(rec.shared or "ws", storage, off, not rec.shared) end
 
+-- A field as a number: codes, sums and dot starts as they are, an exponent as its power.
 function M.record_field(rec, fname, t, k)
   local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
   if fname == "q" then return to_f32(E.cast("sext", "i32", record_ld(rec, "i8", add(base, k)))) end
@@ -316,9 +324,21 @@ function M.record_field(rec, fname, t, k)
     return E.cast("bitcast", "f32", shl(E.cast("zext", "i32", record_ld(rec, "i16", add(base, mul(k, i(2))))), 16))
   end
   if fname == "x" then return record_ld(rec, "f32", add(base, mul(k, i(4)))) end
-  local per = fname == "d" and rec.def.block or math.tointeger(tonumber(fname:match("%d+")))
+  local field = rec.def.fields[fname]
+  local per = field and field.per or math.tointeger(tonumber(fname:match("%d+")))
   rec.demand[fname] = true
-  return record_ld(rec, fname:match("^dot") and "i32" or "f32", add(base, mul(div(k, i(per)), i(4))))
+  local off = add(base, mul(div(k, i(per)), i(4)))
+  if field and field.type == "pow2" then
+    return E.cast("sitofp", "f32", i32op("ishl", iconst(1), record_ld(rec, "i32", off)))
+  end
+  return record_ld(rec, fname:match("^dot") and "i32" or "f32", off)
+end
+
+-- An integer in units of the run of element k, in units of its block's scale.
+function M.record_shifted(rec, n, t, k)
+  rec.demand.s = true
+  local off = add(add(M.record_base(rec, t), i(rec.fields.s)), mul(div(k, i(rec.def.fields.s.per)), i(4)))
+  return i32op("ishl", n, record_ld(rec, "i32", off))
 end
 
 -- Where a record's codes from element k on lie.

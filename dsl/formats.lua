@@ -5,7 +5,7 @@
 --   block   elements a block
 --   bytes   bytes a block
 --   fields  name -> { per = elements that share one value (1, the default: the codes),
---                     type = "f16"|"bf16"|"f32"|"i8", at = byte offset; or
+--                     type = "f16"|"bf16"|"f32"|"i8"|"pow2" (an exponent), at = byte offset; or
 --                     bits = function(j) -> list of {byte, shift, width}, lowest bits first, of the j-th value,
 --                     bias = subtracted from those bits, table = values that the bits index }
 --   value   function(f) -> the element as an expression in the fields
@@ -53,7 +53,7 @@ function M.define(name, def)
         f.bias, f.width = 128, 8
       end
     else
-      f.width = ({ f16 = 16, f32 = 32, i8 = 8, bf16 = 16 })[f.type] or fail_define(name, "field '" .. fname .. "': type?")
+      f.width = ({ f16 = 16, f32 = 32, i8 = 8, bf16 = 16, pow2 = 32 })[f.type] or fail_define(name, "field '" .. fname .. "': type?")
       f.bias = f.type == "i8" and 128 or 0 -- signed bytes are packed with their top bit flipped
     end
   end
@@ -71,6 +71,26 @@ function M.get(name, fail)
     (fail or error)(("unknown format '%s'; known: %s"):format(tostring(name), table.concat(M.list, " ")))
   end
   return f
+end
+
+-- The format as it is for rows of n elements: with the longest block that divides them, halved down to `least`. What is
+-- shared by a whole block is then shared by the shorter one. nil: no block does.
+function M.for_width(def, n)
+  local block = def.block
+  while n % block ~= 0 do
+    if block <= (def.least or def.block) then return nil end
+    block = block // 2
+  end
+  if block == def.block then return def end
+  def.shorter = def.shorter or {}
+  if not def.shorter[block] then
+    local short, fields = setmetatable({ block = block, fields = {} }, { __index = def }), def.fields
+    for name, f in pairs(fields) do
+      short.fields[name] = setmetatable({ per = math.min(f.per, block) }, { __index = f })
+    end
+    def.shorter[block] = short
+  end
+  return def.shorter[block]
 end
 
 function M.is_float(def) return def.code.type == "f32" or def.code.type == "f16" or def.code.type == "bf16" end

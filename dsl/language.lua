@@ -350,7 +350,7 @@ function lang.vec(axis, n, f)
   return E.node("vec", "vec", { len, value(v, "vec over '" .. axis .. "'") }, "local", var)
 end
 
----The vector with its values rounded to an activation format: "f32" keeps them, "q8" is 8-bit codes with a scale per 32, "bf16"
+---The vector with its values rounded to an activation format: "f32" keeps them, "q8" is 8-bit codes in blocks of 256, "bf16"
 ---halves; the weights that such are multiplied with are rounded to bf16 as well.
 ---@param fmt string
 ---@param v Vector

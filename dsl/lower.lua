@@ -224,9 +224,14 @@ function X:extract_records(value, any_packed)
         end
         tvar = d
       end
-      rec = { record = true, name = "rec" .. #self.records + 1, fmt = fmt, def = formats.get(fmt), n = E.int_const(v.args[1]),
+      local width = E.int_const(v.args[1])
+      if not width then error({ kernel_error = "as(): the width must be known at compile time" }) end
+      local def = formats.for_width(formats.get(fmt), width)
+      if not def then
+        error({ kernel_error = ("%s needs a width divisible by %d, got %d"):format(fmt, formats.get(fmt).least, width) })
+      end
+      rec = { record = true, name = "rec" .. #self.records + 1, fmt = fmt, def = def, n = width,
               body = v.args[2], kvar = v.binds, tvar = tvar or E.var("tok", nil, 1), demand = {}, phase = 1 }
-      if not rec.n then error({ kernel_error = "as(): the width must be known at compile time" }) end
       rec.alias = fmt == "f32" and v.args[2].op == "load" and not any_packed
       if not rec.alias then access.record_layout(rec, self:biases(), self.tiledot) end
       self.record_of[v] = rec
@@ -374,7 +379,7 @@ function X:encode_blocks(st, maps, list)
       local mag = E.un("fabs", xs[c])
       amax = amax and E.fmax(amax, mag) or mag
     end
-    local enc = def.encode(function(c) return xs[c] end, amax, L.lang)
+    local enc = def.encode(function(c) return xs[c] end, function() return amax end, L.lang)
     local function put(fname, c, value, storage)
       list[#list + 1] = { base = st.array.name, name = st.array.name, off = access.cache_offset(st.array, fname, idx[c]),
                           value = value, storage = storage }
@@ -619,17 +624,25 @@ function X:encode_record(rec, token, kb)
     for _, v in ipairs(values) do t = t and op(t, v) or v end
     return t.lane and E.node(hop, t.ty, { t }, lanes) or t
   end
-  local codes, scale = {}, nil
+  local codes, shifts = {}, {}
   if rec.fmt == "q8" then
-    local mags = {}
-    for c = 0, B // lanes - 1 do mags[c + 1] = E.un("fabs", xs[c]) end
-    local amax = across(E.fmax, "hmax", mags)
-    local enc = rec.def.encode(function(c) return xs[c] end, amax, L.lang)
-    scale = enc.d
-    put("d", mul(kb, i(4)), scale, "f32")
-    for c = 0, B // lanes - 1 do
-      codes[c] = E.cast("fptosi", "i32", enc.q(c))
-      put("q", element(c), codes[c], "i8")
+    local run = rec.def.fields.s.per
+    local largest, whole = {}, nil -- magnitudes of the runs and of the block
+    for r = 0, B // run - 1 do
+      local mags = {}
+      for c = r * run // lanes, (r + 1) * run // lanes - 1 do mags[#mags + 1] = E.un("fabs", xs[c]) end
+      largest[r] = across(E.fmax, "hmax", mags)
+      whole = whole and E.fmax(whole, largest[r]) or largest[r]
+    end
+    local enc = rec.def.encode(function(c) return xs[c] end, function(r) return r and largest[r] or whole end, L.lang)
+    put("d", mul(kb, i(4)), enc.d, "f32")
+    for r = 0, B // run - 1 do
+      shifts[r] = E.cast("fptosi", "i32", enc.s(r))
+      if rec.demand.s then put("s", add(mul(kb, i(B // run * 4)), i(r * 4)), shifts[r], "i32") end
+      for c = r * run // lanes, (r + 1) * run // lanes - 1 do
+        codes[c] = E.cast("fptosi", "i32", enc.q(c, r))
+        put("q", element(c), codes[c], "i8")
+      end
     end
   elseif rec.fmt == "bf16" then
     for c = 0, B // lanes - 1 do
@@ -654,7 +667,9 @@ function X:encode_record(rec, token, kb)
           for _, bias in ipairs(starts) do
             put(("dot%d_%d"):format(g, bias), at, access.i32op("imul32", isum, access.iconst(-bias)), "i32")
           end
-          if rec.demand["sum" .. g] then put("sum" .. g, at, E.fmul(scale, E.cast("sitofp", "f32", isum)), "f32") end
+          if rec.demand["sum" .. g] then
+            put("sum" .. g, at, E.cast("sitofp", "f32", access.i32op("ishl", isum, shifts[s * g // 32])), "f32")
+          end
         else
           put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")
         end

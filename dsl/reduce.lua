@@ -6,7 +6,8 @@
 --   3. what is left inside is, per run, an integer dot (dot4), a float dot, or a sum over activations alone, which the
 --      activation's record carries already;
 --   4. per run and monomial: acc = fma(lane-side factors, row-independent factors · inner sum, acc); a row-independent
---      factor that several runs share multiplies their sum: acc = fma(Σ lane-side factors · inner sum, factor, acc).
+--      factor that several runs share multiplies their sum: acc = fma(Σ lane-side factors · inner sum, factor, acc). A power of
+--      two of the activations' run shifts the integer sum.
 -- The order of additions is fixed by the formats and the width alone: run by run, in order of k.
 
 local E = require "dsl.expr"
@@ -208,9 +209,16 @@ local function code_side(X, n)
   return o.record and "act" or "weight", o
 end
 
+<<<<<<< HEAD
 -- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32 (second result: the record whose
 -- own sum this is).
 local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
+=======
+-- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32. Second result: the record whose
+-- power of two for the run is part of it already, since an integer sum was shifted; third: where that is all, the sum being in
+-- the record, its element's leaf.
+local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
+>>>>>>> 9ab32d5 (Activations in blocks of 256 with a power of two a run: float32 scales leave the products' inner loops)
   local at = function(n, e) return X:lower(E.subst(n, { [kvar] = add(kbase, i(e)) })) end
   if #factors == 2 and not acc then
     local s1, o1 = code_side(X, factors[1])
@@ -218,21 +226,22 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
     if s1 and s2 and s1 ~= s2 and g % 4 == 0 and not X.serial then
       local w, x = factors[1], factors[2]
       if s1 == "act" then w, x, o1, o2 = x, w, o2, o1 end
+      local start = { [kvar] = add(kbase, i(e0)) }
+      local tok, first = X:lower(E.subst(x.args[1], start)), X:lower(E.subst(x.args[2], start))
+      local function finished(d) return E.cast("sitofp", "f32", access.record_shifted(o2, d, tok, first)), o2 end
       local L = o1.packed
       local d = access.iconst(0)
-      local start = { [kvar] = add(kbase, i(e0)) }
-      local token, k = X:lower(E.subst(x.args[1], start)), X:lower(E.subst(x.args[2], start))
       local in_tile = X.panel and in_panels.dot(X, g, o1, X:lower(E.subst(w.args[1], start)),
-        X:lower(E.subst(w.args[2], start)), o2, token, k)
-      if in_tile then return E.cast("sitofp", "f32", in_tile) end
-      if L.bias > 0 then d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), token, k) end
+        X:lower(E.subst(w.args[2], start)), o2, tok, first)
+      if in_tile then return finished(in_tile) end
+      if L.bias > 0 then d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), tok, first) end
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
         local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))
         local s = access.record_codes4(o2, X:lower(E.subst(x.args[1], k4)), X:lower(E.subst(x.args[2], k4)))
         d = E.node("dot4", "i32", { d, u, s }, (1 << o1.def.code.width) - 1)
       end
-      return E.cast("sitofp", "f32", d)
+      return finished(d)
     end
   end
   if #factors == 1 and not acc and factors[1].op == "leaf" and not X.serial then
@@ -269,6 +278,13 @@ local function before(a, b)
   return tostring(a.imm) < tostring(b.imm)
 end
 
+-- Whether f is the power of two of rec's runs.
+local function is_exponent_of(X, f, rec)
+  if f.op ~= "leaf" then return false end
+  local owner, fname = f.imm:match("^(.*)%.([^.]*)$")
+  return X.owners[owner] == rec and rec.def.fields[fname].type == "pow2"
+end
+
 -- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
 local function contract(X, node, body, kvar, len)
   local n = E.int_const(len)
@@ -301,8 +317,22 @@ local function contract(X, node, body, kvar, len)
   local bound = n or bound_of(len)
   local kb = E.var(kvar.axis .. "/" .. block, bound and bound // block, kvar.imm .. "b")
   local nc = block // chunk
-  local function steps(kbase, acc)
-    local partial = {} -- of a monomial: its sum over runs so far that share a factor without lanes
+  -- What is added to acc by the chunk at kbase. What runs have in common and no lanes is multiplied into their sum: a `partial`
+  -- for each such factor, which ends with the factor's span; those that span more than the chunk are the caller's, as carries
+  -- of his loop, where he gives `spans`.
+  local function steps(kbase, acc, spans)
+    local partials = {} -- {factor, sum}
+    local function partial_of(factor, span)
+      local list = spans and span > chunk and spans or partials
+      for _, p in ipairs(list) do if rawequal(p.factor, factor) then return p end end
+      local p = { factor = factor, span = span }
+      if list == spans then
+        p.carry = carry(("p%d.%d"):format(#spans + 1, node.id), "f32", lane_width)
+        p.sum = p.carry
+      end
+      list[#list + 1] = p
+      return p
+    end
     for e0 = 0, chunk - 1, g do
       for _, m in ipairs(monos) do
         local elems, vec_side, tok_side, shared, span = {}, {}, {}, {}, math.huge
@@ -328,19 +358,18 @@ local function contract(X, node, body, kvar, len)
         local map = { [kvar] = add(kbase, i(e0)) }
         for _, o in ipairs(order) do
           local f = o[2]
-          -- The record's own scale is part of its sum.
-          if not (rec and f.op == "leaf" and X.owners[f.imm:match("^(.*)%.")] == rec) then
+          if not (rec and is_exponent_of(X, f, rec)) then
             local v = X:lower(E.subst(f, map))
             if v.lane then
               vec_side[#vec_side + 1] = v
-            elseif o[1] > g and o[1] <= chunk then
+            elseif o[1] > g and (o[1] <= chunk or spans) then
               shared[#shared + 1], span = v, math.min(span, o[1])
             else
               tok_side[#tok_side + 1] = v
             end
           end
         end
-        if rec then
+        if code then
           s = access.record_field(rec, "sum" .. g, X:lower(code.args[1]), X:lower(E.subst(code.args[2], map)))
         end
         if m.c ~= 1 then
@@ -354,11 +383,8 @@ local function contract(X, node, body, kvar, len)
         local w, t = product(vec_side), product(tok_side)
         if s then t = t and E.fmul(t, s) or s end
         if shared[1] and w and t then
-          partial[m] = partial[m] and E.fma(w, t, partial[m]) or E.fmul(w, t)
-          if (e0 + g) % span == 0 then
-            acc = E.fma(partial[m], product(shared), acc)
-            partial[m] = nil
-          end
+          local p = partial_of(product(shared), span)
+          p.sum = p.sum and E.fma(w, t, p.sum) or E.fmul(w, t)
           goto next_monomial
         end
         for _, v in ipairs(shared) do t = t and E.fmul(v, t) or v end
@@ -367,6 +393,11 @@ local function contract(X, node, body, kvar, len)
         else acc = E.fma(w, t, acc) end
         ::next_monomial::
       end
+      local open = {}
+      for _, p in ipairs(partials) do
+        if (e0 + g) % p.span == 0 or e0 + g == chunk then acc = E.fma(p.sum, p.factor, acc) else open[#open + 1] = p end
+      end
+      partials = open
     end
     return acc
   end
@@ -384,8 +415,18 @@ local function contract(X, node, body, kvar, len)
     next_acc = steps(base, acc)
   else
     local kc = E.var(kvar.axis .. "/" .. chunk, nc, kvar.imm .. "c")
-    local inner = carry("c" .. node.id, "f32", lane_width)
-    next_acc = M.loop(kc, i(0), i(nc), { inner }, { acc }, { steps(add(base, mul(kc, i(chunk))), inner) })[1]
+    local inner, spans = carry("c" .. node.id, "f32", lane_width), {}
+    local added = steps(add(base, mul(kc, i(chunk))), inner, spans)
+    local carries, inits, nexts = {}, {}, {}
+    local function carried(c, init, next_value)
+      carries[#carries + 1], inits[#inits + 1], nexts[#nexts + 1] = c, init, next_value
+    end
+    local plain = not rawequal(added, inner) -- something is added to acc itself
+    if plain then carried(inner, acc, added) end
+    for _, p in ipairs(spans) do carried(p.carry, zero, p.sum) end
+    local results = M.loop(kc, i(0), i(nc), carries, inits, nexts)
+    next_acc = plain and table.remove(results, 1) or acc
+    for k, p in ipairs(spans) do next_acc = E.fma(results[k], p.factor, next_acc) end
   end
   if nb.op == "lin" and E.int_const(nb) == 1 and nc == 1 then
     return E.subst(next_acc, { [kb] = i(0), [acc] = zero })

@@ -82,6 +82,19 @@ static double halves_apart(double v, double err) {
     return err > 0 ? fmax(fabs(halved(v + err) - halved(v)), fabs(halved(v - err) - halved(v))) : 0;
 }
 
+/* The largest magnitude among n values from i on, and the largest error of one, 0 where all are exact. */
+struct most {
+    double v, err;
+};
+static struct most most_of(const struct approx *x, size_t i, size_t n) {
+    struct most m = {0};
+    for (size_t end = i + n; i < end; i++) {
+        m.v = fmax(m.v, fabs(x->v[i]));
+        if (x->err[i] > 0) m.err = fmax(m.err, x->err[i] + U * fabs(x->v[i]));
+    }
+    return m;
+}
+
 struct approx activate(struct arena *a, const char *act, const struct approx *x, size_t n_tok, size_t d) {
     struct approx y = approx_new(a, n_tok * d);
     if (strcmp(act, "bf16") == 0) {
@@ -98,29 +111,32 @@ struct approx activate(struct arena *a, const char *act, const struct approx *x,
         }
         return y;
     }
-    size_t n_blocks = d / REF_Q8_BLOCK;
-    float *xf = arena_new(a, n_tok * d * sizeof *xf), *tie = arena_new(a, n_tok * d * sizeof *tie);
-    float *scale = arena_new(a, n_tok * n_blocks * sizeof *scale);
-    int8_t *codes = arena_new(a, n_tok * d);
-    for (size_t i = 0; i < n_tok * d; i++) xf[i] = (float)x->v[i];
+    size_t block = ref_q8_block(d), n = n_tok * d;
+    float *xf = arena_new(a, n * sizeof *xf), *tie = arena_new(a, n * sizeof *tie);
+    float *scale = arena_new(a, n / REF_Q8_RUN * sizeof *scale);
+    int8_t *codes = arena_new(a, n);
+    for (size_t i = 0; i < n; i++) xf[i] = (float)x->v[i];
     ref_quantize_q8(xf, n_tok, d, codes, scale, tie);
-    for (size_t b = 0; b < n_tok * n_blocks; b++) {
-        double amax_err = 0, s = scale[b];
-        for (size_t i = b * REF_Q8_BLOCK; i < (b + 1) * REF_Q8_BLOCK; i++) {
-            if (x->err[i] > 0) amax_err = fmax(amax_err, x->err[i] + U * fabs(x->v[i]));
-        }
-        /* Relative error of the scale: what amax has, and the division's rounding where the two differ. */
-        double rel = amax_err > 0 && s > 0 ? amax_err / (127 * s) + 2 * U : 0;
-        for (size_t i = b * REF_Q8_BLOCK; i < (b + 1) * REF_Q8_BLOCK; i++) {
-            y.v[i] = s * codes[i];
-            if (amax_err == 0) continue;
-            if (s == 0) {
-                y.err[i] = fabs(x->v[i]) + x->err[i];
-                continue;
+    for (size_t b = 0; b < n; b += block) {
+        struct most whole = most_of(x, b, block);
+        /* Relative error of the scale: what the largest has, and the division's rounding where the two differ. */
+        double rel = whole.err > 0 && whole.v > 0 ? whole.err / whole.v + 2 * U : 0;
+        for (size_t r = b; r < b + block; r += REF_Q8_RUN) {
+            struct most run = most_of(x, r, REF_Q8_RUN);
+            double s = scale[r / REF_Q8_RUN], other_step = 0; /* of half or twice the size: what each of them may be off */
+            for (int h = 1; h <= REF_Q8_HALVINGS; h++)
+                if (fabs(ldexp(run.v, h) - whole.v) <= ldexp(run.err, h) + whole.err) other_step = 2;
+            for (size_t i = r; i < r + REF_Q8_RUN; i++) {
+                y.v[i] = s * codes[i];
+                if (whole.err == 0) continue;
+                if (s == 0) {
+                    y.err[i] = fabs(x->v[i]) + x->err[i];
+                    continue;
+                }
+                double off = (x->err[i] + U * fabs(x->v[i])) / s + 127 * (rel + 2 * U); /* of x / scale, in code steps */
+                double steps = other_step + (tie[i] <= off ? 1 + floor(off) : 0);
+                y.err[i] = fabs(y.v[i]) * rel + steps * s * (1 + rel);
             }
-            double off = (x->err[i] + U * fabs(x->v[i])) / s + 127 * (rel + 2 * U); /* of x / scale, in code steps */
-            double steps = tie[i] <= off ? 1 + floor(off) : 0;
-            y.err[i] = fabs(y.v[i]) * rel + steps * s * (1 + rel);
         }
     }
     return y;

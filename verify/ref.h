@@ -78,16 +78,19 @@ void ref_layernorm(const double *x, const double *g, const double *b, double eps
 void ref_linear(const struct ref_format *f, const void *w, size_t n_rows, size_t k, const double *x, size_t n_tok,
                 const double *bias, double *y, double *mag);
 
-/* The 8-bit activation format. Per block of 32 along k (the last may be shorter), all in float32:
- *     amax = max |x|,  d = amax / 127,  id = 127 / amax,  code = rint(x * id), ties to even.
- * Where amax is so small that id would overflow (under 3.8e-37, zero included) the block is d = 0, codes 0.
- * x: [n][k] finite, codes: [n][k] in -127..127, d: [n][ceil(k/32)]. tie, [n][k] or NULL: how far |x * id| is from the
- * nearest half-integer, in code units; a kernel that evaluates x * id differently may only disagree where it is tiny.
- */
-enum { REF_Q8_BLOCK = 32 };
+/* The 8-bit activation format. Blocks along k: the longest of 256, 128, 64 and 32 that divides k; runs of 32 in them. All in
+ * float32:
+ *     amax = max |x| of the block,  id = 127 / amax,  e = the largest of 0 … 7 with 2^e · max |x| of the run <= amax,
+ *     d = amax / (127 * 128) * 2^(7 - e),  code = rint(x * id * 2^e), ties to even.
+ * Where amax is under 2^-114 (zero included) the block is d = 0, codes 0.
+ * x: [n][k] finite, k a multiple of 32, codes: [n][k] in -127..127, d: [n][k/32]. tie, [n][k] or NULL: how far
+ * |x * id * 2^e| is from the nearest half-integer, in code units; a kernel that evaluates it differently may only disagree
+ * where it is tiny. */
+enum { REF_Q8_RUN = 32, REF_Q8_HALVINGS = 7 };
+size_t ref_q8_block(size_t k);
 void ref_quantize_q8(const float *x, size_t n, size_t k, int8_t *codes, float *d, float *tie);
 
-/* y[t][r] = sum over blocks b of d[t][b] * sum_{k in b} w[r][k] * codes[t][k]: the product with activations as
+/* y[t][r] = sum over runs b of d[t][b] * sum_{k in b} w[r][k] * codes[t][k]: the product with activations as
  * ref_quantize_q8 left them, otherwise exact. Shapes and allocation as ref_linear; mag: of the terms w * code * d. */
 void ref_linear_q8(const struct ref_format *f, const void *w, size_t n_rows, size_t k, const int8_t *codes,
                    const float *d, size_t n_tok, const double *bias, double *y, double *mag);

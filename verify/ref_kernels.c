@@ -53,34 +53,45 @@ void ref_linear(const struct ref_format *f, const void *w, size_t n_rows, size_t
     mem_free(row);
 }
 
+size_t ref_q8_block(size_t k) {
+    for (size_t block = 256; block >= REF_Q8_RUN; block /= 2)
+        if (k % block == 0) return block;
+    bug("a width of %zu has no 8-bit form", k);
+}
+
+static float largest(const float *x, size_t n) {
+    float most = 0;
+    for (size_t i = 0; i < n; i++) {
+        float a = fabsf(x[i]);
+        if (!isfinite(a)) bug("activation %zu is not finite", i);
+        if (a > most) most = a;
+    }
+    return most;
+}
+
 void ref_quantize_q8(const float *x, size_t n, size_t k, int8_t *codes, float *d, float *tie) {
-    size_t n_blocks = (k + REF_Q8_BLOCK - 1) / REF_Q8_BLOCK;
-    for (size_t row = 0; row < n; row++)
-        for (size_t b = 0; b < n_blocks; b++) {
-            size_t begin = b * REF_Q8_BLOCK, end = begin + REF_Q8_BLOCK < k ? begin + REF_Q8_BLOCK : k;
-            float amax = 0;
-            for (size_t i = begin; i < end; i++) {
-                float a = fabsf(x[row * k + i]);
-                if (!isfinite(a)) bug("activation %zu of row %zu is not finite", i, row);
-                if (a > amax) amax = a;
-            }
-            float id = 127.0f / amax;
-            bool empty = !isfinite(id);
-            d[row * n_blocks + b] = empty ? 0 : amax / 127.0f;
-            for (size_t i = begin; i < end; i++) {
-                float q = empty ? 0 : x[row * k + i] * id;
-                codes[row * k + i] = (int8_t)rintf(q);
-                if (tie) tie[row * k + i] = fabsf(fabsf(q) - floorf(fabsf(q)) - 0.5f);
+    size_t block = ref_q8_block(k);
+    for (size_t b = 0; b < n * k; b += block) {
+        float amax = largest(x + b, block);
+        bool empty = amax < 0x1p-114f;
+        for (size_t r = b; r < b + block; r += REF_Q8_RUN) {
+            float most = largest(x + r, REF_Q8_RUN);
+            int e = 0;
+            while (e < REF_Q8_HALVINGS && ldexpf(most, e + 1) <= amax) e++;
+            d[r / REF_Q8_RUN] = empty ? 0 : ldexpf(amax / (127 << REF_Q8_HALVINGS), REF_Q8_HALVINGS - e);
+            for (size_t i = r; i < r + REF_Q8_RUN; i++) {
+                float q = empty ? 0 : ldexpf(x[i] * (127 / amax), e);
+                codes[i] = (int8_t)rintf(q);
+                if (tie) tie[i] = fabsf(fabsf(q) - floorf(fabsf(q)) - 0.5f);
             }
         }
+    }
 }
 
 void ref_linear_q8(const struct ref_format *f, const void *w, size_t n_rows, size_t k, const int8_t *codes,
                    const float *d, size_t n_tok, const double *bias, double *y, double *mag) {
-    size_t n_blocks = (k + REF_Q8_BLOCK - 1) / REF_Q8_BLOCK;
     double *x = mem_new(n_tok * k * sizeof *x); /* a 24-bit scale times an 8-bit code: exact in double */
-    for (size_t t = 0; t < n_tok; t++)
-        for (size_t i = 0; i < k; i++) x[t * k + i] = (double)d[t * n_blocks + i / REF_Q8_BLOCK] * codes[t * k + i];
+    for (size_t i = 0; i < n_tok * k; i++) x[i] = (double)d[i / REF_Q8_RUN] * codes[i];
     ref_linear(f, w, n_rows, k, x, n_tok, bias, y, mag);
     mem_free(x);
 }

@@ -262,7 +262,7 @@ static void linear_equals_numpy(void **state) {
     expect_near(mag, doubles(&v, "linear.mag", TOK * ROWS), TOK * ROWS, 1e-6, "linear's magnitude");
 
     int8_t codes[TOK * K];
-    float d[TOK * K / REF_Q8_BLOCK];
+    float d[TOK * K / REF_Q8_RUN];
     ref_quantize_q8(x32, TOK, K, codes, d, NULL);
     ref_linear_q8(&f, w, ROWS, K, codes, d, TOK, bias, y, mag);
     expect_near(y, doubles(&v, "linear_q8.y", TOK * ROWS), TOK * ROWS, 1e-6, "linear_q8");
@@ -281,10 +281,10 @@ static void quantize_q8_equals_numpy(void **state) {
     struct vectors v;
     vectors_open(&v, "verify/data/ref/kernels.bin");
     struct record x = vectors_find(&v, "q8.x"), codes = vectors_find(&v, "q8.codes"), d = vectors_find(&v, "q8.d");
-    int8_t got_codes[16 * 41];
-    float got_d[16 * 2];
-    assert_int_equal(x.bytes, 16 * 41 * sizeof(float));
-    ref_quantize_q8(x.data, 16, 41, got_codes, got_d, NULL);
+    int8_t got_codes[16 * 192];
+    float got_d[16 * 6];
+    assert_int_equal(x.bytes, 16 * 192 * sizeof(float));
+    ref_quantize_q8(x.data, 16, 192, got_codes, got_d, NULL);
     assert_int_equal(codes.bytes, sizeof got_codes);
     assert_int_equal(d.bytes, sizeof got_d);
     assert_memory_equal(got_codes, codes.data, codes.bytes);
@@ -296,21 +296,37 @@ static void quantize_q8_equals_numpy(void **state) {
 
 static void quantize_q8_rounds_ties_to_even(void **state) {
     (void)state;
-    float x[] = {127, 0.5f, 1.5f, -2.5f, 3.25f, 0}, d, tie[6];
-    int8_t codes[6];
-    ref_quantize_q8(x, 1, 6, codes, &d, tie);
+    float x[32] = {127, 0.5f, 1.5f, -2.5f, 3.25f, 0}, d, tie[32];
+    int8_t codes[32];
+    ref_quantize_q8(x, 1, 32, codes, &d, tie);
     assert_true(d == 1);
     assert_memory_equal(codes, ((int8_t[]){127, 0, 2, -2, 3, 0}), 6);
     float want[] = {0.5f, 0, 0, 0, 0.25f, 0.5f};
     for (int i = 0; i < 6; i++) assert_true(tie[i] == want[i]);
 
-    float zero[40] = {0}, d2[2];
-    int8_t codes2[40];
-    memset(codes2, 1, sizeof codes2);
+    float zero[96] = {0}, d3[3];
+    int8_t codes3[96];
+    memset(codes3, 1, sizeof codes3);
     zero[33] = 1e-40f; /* 127 / 1e-40 overflows: the block counts as zero */
-    ref_quantize_q8(zero, 1, 40, codes2, d2, NULL);
-    for (int i = 0; i < 40; i++) assert_int_equal(codes2[i], 0);
-    assert_true(d2[0] == 0 && d2[1] == 0);
+    ref_quantize_q8(zero, 1, 96, codes3, d3, NULL);
+    for (int i = 0; i < 96; i++) assert_int_equal(codes3[i], 0);
+    assert_true(d3[0] == 0 && d3[1] == 0 && d3[2] == 0);
+}
+
+/* A block of 256: a run's step is the block's, halved while the run's largest doubles within the block's, seven times at most. */
+static void quantize_q8_halves_the_steps_of_small_runs(void **state) {
+    (void)state;
+    float x[256] = {0}, d[8];
+    int8_t codes[256];
+    for (int r = 0; r < 8; r++) x[32 * r] = (r % 2 ? -1 : 1) * ldexpf(127, -2 * r);
+    x[33] = 3;
+    ref_quantize_q8(x, 1, 256, codes, d, NULL);
+    for (int r = 0; r < 8; r++) {
+        int e = 2 * r < 7 ? 2 * r : 7;
+        assert_true(d[r] == ldexpf(1, -e));
+        assert_int_equal(codes[32 * r], (int8_t)rintf(ldexpf(x[32 * r], e)));
+    }
+    assert_int_equal(codes[33], 12);
 }
 
 /* |x - d * code| <= d / 2, so the products differ by at most that times sum |w|, and not at all where x is on the grid.
@@ -322,7 +338,7 @@ static void linear_q8_approaches_linear(void **state) {
     for (size_t i = 0; ref_format_at(i, &f); i++) {
         struct ref_rng rng = {3, 0};
         uint8_t w[ROWS * K * 4];
-        float x32[TOK * K], d[TOK * K / REF_Q8_BLOCK];
+        float x32[TOK * K], d[TOK * K / REF_Q8_RUN];
         double x[TOK * K], y[TOK * ROWS], y8[TOK * ROWS], mag[TOK * ROWS], row[K];
         int8_t codes[TOK * K];
         ref_random_blocks(&f, &rng, ROWS * K, 0.1, w);
@@ -335,12 +351,12 @@ static void linear_q8_approaches_linear(void **state) {
             for (int r = 0; r < ROWS; r++) {
                 ref_decode(&f, w + r * ref_format_bytes(&f, K), K, row);
                 double bound = 0;
-                for (int j = 0; j < K; j++) bound += fabs(row[j]) * d[(t * K + j) / REF_Q8_BLOCK] * 0.5001;
+                for (int j = 0; j < K; j++) bound += fabs(row[j]) * d[(t * K + j) / REF_Q8_RUN] * 0.5001;
                 assert_true(fabs(y[t * ROWS + r] - y8[t * ROWS + r]) <= bound);
                 change += fabs(y[t * ROWS + r] - y8[t * ROWS + r]);
             }
         assert_true(change > 0);
-        for (int j = 0; j < TOK * K; j++) x[j] = (double)d[j / REF_Q8_BLOCK] * codes[j];
+        for (int j = 0; j < TOK * K; j++) x[j] = (double)d[j / REF_Q8_RUN] * codes[j];
         ref_linear(&f, w, ROWS, K, x, TOK, NULL, y, NULL);
         expect_near(y8, y, TOK * ROWS, 1e-14, f.name);
     }
@@ -494,6 +510,7 @@ int main(void) {
         cmocka_unit_test(linear_equals_numpy),
         cmocka_unit_test(quantize_q8_equals_numpy),
         cmocka_unit_test(quantize_q8_rounds_ties_to_even),
+        cmocka_unit_test(quantize_q8_halves_the_steps_of_small_runs),
         cmocka_unit_test(linear_q8_approaches_linear),
         cmocka_unit_test(linear_by_hand),
         cmocka_unit_test(rope_keeps_norms_and_depends_on_distance),

@@ -1,15 +1,30 @@
--- q8: the activation format: 32 elements share one float32 scale. Not a file format.
--- encode: how values become fields; x(e) is the e-th value of a block, `amax` its largest magnitude.
+-- q8: the activation format. A block of 256 has one float32 scale; where all of a run of 32 are small beside the
+-- block's largest, the run's step is halved, up to seven times. So a run's scale is the block's least times a power of
+-- two: sums of a run's codes are integers, shifted, and a float32 factor is needed once a block. A width that is no
+-- multiple of 256 has blocks of 128, 64 or 32. Not a file format.
+-- encode: how values become fields; x(e) is the e-th value, amax() the largest magnitude, amax(r) that of the r-th run.
+local HALVINGS = 7
 return {
-  block = 32, bytes = 36, activation = true,
+  block = 256, least = 32, bytes = 292, activation = true,
   fields = {
-    d = { per = 32, at = 32, type = "f32" },
+    d = { per = 256, at = 256, type = "f32" },
+    s = { per = 32, at = 260, type = "pow2" },
     q = { at = 0, type = "i8" },
   },
-  value = function(f) return f.d * f.q end,
+  value = function(f) return f.d * f.s * f.q end,
   encode = function(x, amax, op)
-    local none = op.lt(amax, 3.8e-37) -- 127 / amax would overflow: such a block is zero; one with a NaN is not
-    local inv = op.select(none, 0, 127 / amax)
-    return { d = op.select(none, 0, amax / 127), q = function(e) return op.round(x(e) * inv) end }
+    local none = op.lt(amax(), 0x1p-114) -- 127 / amax would overflow: such a block is zero; one with a NaN is not
+    local inv = op.select(none, 0, 127 / amax())
+    -- The largest `of(h)` whose 2^h times the run's magnitude is still within the block's.
+    local function halvings(r, of)
+      local v = of(0)
+      for h = 1, HALVINGS do v = op.select(op.le(amax(r) * 2.0 ^ h, amax()), of(h), v) end
+      return v
+    end
+    return {
+      d = op.select(none, 0, amax() / (127 * 2.0 ^ HALVINGS)),
+      s = function(r) return halvings(r, function(h) return HALVINGS - h end) end,
+      q = function(e, r) return op.round(x(e) * inv * halvings(r, function(h) return 2.0 ^ h end)) end,
+    }
   end,
 }

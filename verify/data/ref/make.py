@@ -90,15 +90,19 @@ def attention(q, k, v, start, window, scale, cap):
 
 
 def quantize_q8(x):
-    codes, scales = [], []
-    for row in x:
-        for block in [row[i:i + 32] for i in range(0, len(row), 32)]:
-            amax = np.abs(block).max()
-            with np.errstate(divide="ignore", over="ignore"):
-                inverse = np.float32(127) / amax
-            scales.append(amax / np.float32(127) if np.isfinite(inverse) else np.float32(0))
-            codes.append(np.rint(block * inverse) if np.isfinite(inverse) else np.zeros(len(block)))
-    return np.concatenate(codes).astype(np.int8), np.array(scales, dtype=np.float32)
+    n, k = x.shape
+    block = next(b for b in (256, 128, 64, 32) if k % b == 0)
+    runs = x.reshape(n, k // block, block // 32, 32)
+    peak = np.abs(runs).max(-1)
+    amax = peak.max(-1, keepdims=True)
+    ratio = np.divide(amax.astype(np.float64), peak, out=np.full(peak.shape, np.inf), where=peak > 0)
+    e = np.minimum(np.frexp(np.minimum(ratio, 2.0 ** 20))[1] - 1, 7)  # 2^e <= ratio < 2^(e + 1)
+    empty = amax < np.float32(2.0 ** -114)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        codes = np.rint(np.ldexp(runs * (np.float32(127) / amax)[..., None], e[..., None]))
+    codes[np.broadcast_to(empty[..., None], codes.shape)] = 0
+    scales = np.where(empty, np.float32(0), np.ldexp(amax / np.float32(127 * 128), 7 - e))
+    return codes.astype(np.int8).reshape(n, k), scales.astype(np.float32).reshape(n, k // 32)
 
 
 def kernels():
@@ -119,12 +123,15 @@ def kernels():
     rounded = codes.reshape(4, 16, 32).astype(np.float64) * scales.reshape(4, 16, 1)
     yield "linear_q8.y", rounded.reshape(4, 512) @ values.T + bias
 
-    # Magnitudes from zero over subnormal to huge, and a last block of nine.
-    x = rng.normal(0, 1, (6, 41)) * np.array([0, 1e-44, 3e-38, 1e-5, 1, 1e37])[:, None]
-    # Rows whose every value is as near to a rounding tie as float32 gets, where any other formula shows.
-    amax = rng.uniform(0.5, 2, (10, 1))
-    ties = (rng.integers(-127, 127, (10, 41)) + 0.5) / 127 * amax
-    ties[:, [0, 40]] = amax  # one in each block
+    # Magnitudes from zero over subnormal to huge, and runs of magnitudes of their own. Blocks of 64.
+    x = rng.normal(0, 1, (6, 192)) * np.array([0, 1e-44, 3e-38, 1e-5, 1, 1e36])[:, None]
+    x *= 2.0 ** -rng.integers(0, 10, (6, 6)).repeat(32, 1)
+    # Rows whose every value is as near to a rounding tie as float32 gets, where any other formula shows; the last runs of
+    # their blocks are a power of two below the first.
+    amax, half = rng.uniform(0.5, 2, (10, 1)), 2.0 ** -np.arange(10)[:, None]
+    ties = (rng.integers(-127, 127, (10, 192)) + 0.5) / 127 * amax
+    ties[:, [0, 32, 64, 96, 128, 160]] = amax  # one in each run
+    ties *= np.tile(np.concatenate([np.ones((10, 32)), half.repeat(32, 1)], 1), 3)
     x = np.concatenate([x, ties]).astype(np.float32)
     codes, scales = quantize_q8(x)
     yield from [("q8.x", x), ("q8.codes", codes), ("q8.d", scales)]
