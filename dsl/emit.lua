@@ -133,7 +133,8 @@ local sizes = { f32 = 4, f16 = 2, i8 = 1, i16 = 2, i32 = 4, i64 = 8, bf16 = 2 }
 M.sizes = sizes
 
 local binary_ops = { fadd = "fadd", fsub = "fsub", fmul = "fmul", fdiv = "fdiv", fmax = "fmax", fmin = "fmin",
-  iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iadd32 = "add", imul32 = "mul", band = "and", bor = "or" }
+  iand = "and", ior = "or", ixor = "xor", ishl = "shl", ilshr = "lshr", iashr = "ashr", iadd32 = "add", imul32 = "mul",
+  imin32 = "smin", imax32 = "smax", band = "and", bor = "or" }
 local compare_ops = { ilt = "ilt", ile = "ile", ieq = "ieq", flt = "flt", fle = "fle", feq = "feq" }
 local unary_ops = { fneg = "fneg", fabs = "fabs", fsqrt = "fsqrt", frint = "frint", fpext = "fpext", fptrunc = "fptrunc",
   sitofp = "sitofp", fptosi = "fptosi", zext = "zext", sext = "sext", trunc = "trunc", bitcast = "bitcast", tobf = "tobf" }

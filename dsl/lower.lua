@@ -600,6 +600,19 @@ function X:joint_part(groups, records)
   return self:close_part { times = from }
 end
 
+-- What a format's encoding may use: the kernel language, and whole numbers that are exponents.
+local function i32(op, a, b) return access.i32op(op, a, b) end
+local encoding = setmetatable({
+  -- How often b, not negative, can be doubled without exceeding a, at most `most` times: what a's exponent is larger by.
+  doublings = function(b, a, most)
+    local apart = i32("iadd32", E.cast("bitcast", "i32", a), i32("imul32", E.cast("bitcast", "i32", b), access.iconst(-1)))
+    local times = i32("iashr", apart, access.iconst(23))
+    return i32("imax32", access.iconst(0), i32("imin32", times, access.iconst(most))) -- NaN: no promise is broken
+  end,
+  minus = function(n, e) return i32("iadd32", access.iconst(n), i32("imul32", e, access.iconst(-1))) end,
+  pow2 = function(e) return E.cast("bitcast", "f32", i32("ishl", i32("iadd32", e, access.iconst(127)), access.iconst(23))) end,
+}, { __index = L.lang })
+
 -- A record's blocks are encoded one by one: values a block, and the lanes they are computed in.
 function X:record_block(rec)
   local B = rec.fmt == "q8" and rec.def.block or reduce.pow2_divisor(rec.n, 32)
@@ -634,10 +647,10 @@ function X:encode_record(rec, token, kb)
       largest[r] = across(E.fmax, "hmax", mags)
       whole = whole and E.fmax(whole, largest[r]) or largest[r]
     end
-    local enc = rec.def.encode(function(c) return xs[c] end, function(r) return r and largest[r] or whole end, L.lang)
+    local enc = rec.def.encode(function(c) return xs[c] end, function(r) return r and largest[r] or whole end, encoding)
     put("d", mul(kb, i(4)), enc.d, "f32")
     for r = 0, B // run - 1 do
-      shifts[r] = E.cast("fptosi", "i32", enc.s(r))
+      shifts[r] = enc.s(r)
       if rec.demand.s then put("s", add(mul(kb, i(B // run * 4)), i(r * 4)), shifts[r], "i32") end
       for c = r * run // lanes, (r + 1) * run // lanes - 1 do
         codes[c] = E.cast("fptosi", "i32", enc.q(c, r))

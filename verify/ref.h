@@ -82,7 +82,7 @@ void ref_linear(const struct ref_format *f, const void *w, size_t n_rows, size_t
  * float32:
  *     amax = max |x| of the block,  id = 127 / amax,  e = the largest of 0 … 7 with 2^e · max |x| of the run <= amax,
  *     d = amax / (127 * 128) * 2^(7 - e),  code = rint(x * id * 2^e), ties to even.
- * Where amax is under 2^-114 (zero included) the block is d = 0, codes 0.
+ * Where amax is under 2^-107 (zero included) the block is d = 0, codes 0.
  * x: [n][k] finite, k a multiple of 32, codes: [n][k] in -127..127, d: [n][k/32]. tie, [n][k] or NULL: how far
  * |x * id * 2^e| is from the nearest half-integer, in code units; a kernel that evaluates it differently may only disagree
  * where it is tiny. */

@@ -73,7 +73,7 @@ void ref_quantize_q8(const float *x, size_t n, size_t k, int8_t *codes, float *d
     size_t block = ref_q8_block(k);
     for (size_t b = 0; b < n * k; b += block) {
         float amax = largest(x + b, block);
-        bool empty = amax < 0x1p-114f;
+        bool empty = amax < 0x1p-107f;
         for (size_t r = b; r < b + block; r += REF_Q8_RUN) {
             float most = largest(x + r, REF_Q8_RUN);
             int e = 0;

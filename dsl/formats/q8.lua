@@ -13,18 +13,13 @@ return {
   },
   value = function(f) return f.d * f.s * f.q end,
   encode = function(x, amax, op)
-    local none = op.lt(amax(), 0x1p-114) -- 127 / amax would overflow: such a block is zero; one with a NaN is not
+    local none = op.lt(amax(), 0x1p-107) -- the halved steps' reciprocals would overflow: such a block is zero
     local inv = op.select(none, 0, 127 / amax())
-    -- The largest `of(h)` whose 2^h times the run's magnitude is still within the block's.
-    local function halvings(r, of)
-      local v = of(0)
-      for h = 1, HALVINGS do v = op.select(op.le(amax(r) * 2.0 ^ h, amax()), of(h), v) end
-      return v
-    end
+    local function halvings(r) return op.doublings(amax(r), amax(), HALVINGS) end
     return {
       d = op.select(none, 0, amax() / (127 * 2.0 ^ HALVINGS)),
-      s = function(r) return halvings(r, function(h) return HALVINGS - h end) end,
-      q = function(e, r) return op.round(x(e) * inv * halvings(r, function(h) return 2.0 ^ h end)) end,
+      s = function(r) return op.minus(HALVINGS, halvings(r)) end,
+      q = function(e, r) return op.round(x(e) * (inv * op.pow2(halvings(r)))) end,
     }
   end,
 }

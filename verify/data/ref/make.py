@@ -97,7 +97,7 @@ def quantize_q8(x):
     amax = peak.max(-1, keepdims=True)
     ratio = np.divide(amax.astype(np.float64), peak, out=np.full(peak.shape, np.inf), where=peak > 0)
     e = np.minimum(np.frexp(np.minimum(ratio, 2.0 ** 20))[1] - 1, 7)  # 2^e <= ratio < 2^(e + 1)
-    empty = amax < np.float32(2.0 ** -114)
+    empty = amax < np.float32(2.0 ** -107)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         codes = np.rint(np.ldexp(runs * (np.float32(127) / amax)[..., None], e[..., None]))
     codes[np.broadcast_to(empty[..., None], codes.shape)] = 0
