@@ -278,18 +278,12 @@ end
 
 -- Activation records ------------------------------------------------------------------------------------------------
 
-<<<<<<< HEAD
--- A record of n values a token in the workspace: codes, then scales, then sums over runs of 32 and of 16 values (sumG),
--- and for each bias of the weights' codes −bias times the sum of the activation's codes (dotG_BIAS: where the integer dot
--- starts). Only what some reader asked for is written. apart: a record is an odd number of cache lines, so that one place in
--- the records of 16 tokens lies in as many sets of the first-level cache, which are a power of two.
-function M.record_layout(rec, biases, apart)
-=======
 -- A record of n values a token in the workspace: codes, then scales and the exponents of runs, then sums over runs of 32 and
 -- of 16 values in units of their block's scale (sumG), and for each bias of the weights' codes −bias times the sum of the
--- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written.
-function M.record_layout(rec, biases)
->>>>>>> 9ab32d5 (Activations in blocks of 256 with a power of two a run: float32 scales leave the products' inner loops)
+-- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written. apart: a record is an
+-- odd number of cache lines, so that one place in the records of 16 tokens lies in as many sets of the first-level cache,
+-- which are a power of two.
+function M.record_layout(rec, biases, apart)
   local n, def = rec.n, rec.def
   local at = 0
   rec.fields = {}

@@ -209,16 +209,10 @@ local function code_side(X, n)
   return o.record and "act" or "weight", o
 end
 
-<<<<<<< HEAD
--- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32 (second result: the record whose
--- own sum this is).
-local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
-=======
 -- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32. Second result: the record whose
 -- power of two for the run is part of it already, since an integer sum was shifted; third: where that is all, the sum being in
 -- the record, its element's leaf.
-local function inner_sum(X, kvar, kbase, e0, g, factors, acc)
->>>>>>> 9ab32d5 (Activations in blocks of 256 with a power of two a run: float32 scales leave the products' inner loops)
+local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
   local at = function(n, e) return X:lower(E.subst(n, { [kvar] = add(kbase, i(e)) })) end
   if #factors == 2 and not acc then
     local s1, o1 = code_side(X, factors[1])
