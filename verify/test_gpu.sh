@@ -156,6 +156,8 @@ else skip a_token_of_gemma3 "there is no $gemma; make setup fetches it"; fi
 
 # ---- --check ----
 on "${run[@]}" --device cuda --check; [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu"; ok "check_is_silent_where_nothing_is_wrong"
+# With 8-bit activations a prompt is computed in halves, a lone token in 8 bits.
+on run -m $model --raw -p abcabcacb -n 3 --device cuda --check; [ $status_of = 0 ] && [ -s "$tmp/out" ]; ok "check_of_a_prompt_in_halves"
 kg run -m $model --raw -p abc -n 3 --check; [ $status_of = 0 ]; ok "check_on_the_cpu"
 # What adds is made to multiply, or the other way, in each of its launches: the first of them is named, with an element and
 # both values. (The shim aborts where a function has no such instruction.)
