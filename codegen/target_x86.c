@@ -243,7 +243,8 @@ const struct dot4_impl *target_dot4(const struct target *t, unsigned umax, unsig
 /* By a count a lane (vpsllv) even where all lanes have the same: the shift by one count (vpslld) takes the multipliers'
  * pipes on Zen 4 (16 vpdpbusd and 8 of them: 24 cycles, 8 vpsllvd: 16) and two operations on Intel's. */
 LLVMValueRef x86_shl(struct emitter *em, LLVMValueRef v, LLVMValueRef count, struct ir_type t) {
-    bool by_lane = t.scalar == IR_I32 && t.lanes >= 4 && t.lanes <= 16 && (em->target->features & FEAT_AVX2);
+    unsigned most = em->target->features & FEAT_AVX512 ? 16 : em->target->features & FEAT_AVX2 ? 8 : 0;
+    bool by_lane = t.scalar == IR_I32 && t.lanes >= 4 && t.lanes <= most;
     if (!by_lane || LLVMIsConstant(count)) return LLVMBuildShl(em->b, v, count, "");
     const char *name = t.lanes == 16  ? "llvm.x86.avx512.psllv.d.512"
                        : t.lanes == 8 ? "llvm.x86.avx2.psllv.d.256"

@@ -27,7 +27,7 @@ local unfit = tile.unfit
 
 local LANES, ROWS = 32, 16
 local TASK_ROWS = 128 -- rows of eight neighbouring tasks: a block's warps, which share keys
-local MOST_COLUMNS = 128 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
+local MOST_COLUMNS = 64 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
 
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
