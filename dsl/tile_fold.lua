@@ -27,7 +27,7 @@ local unfit = tile.unfit
 
 local LANES, ROWS = 32, 16
 local TASK_ROWS = 128 -- rows of eight neighbouring tasks: a block's warps, which share keys
-local MOST_COLUMNS = 64 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
+local MOST_COLUMNS = 128 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
 
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
@@ -55,8 +55,8 @@ local ONES = { f16 = 0x3c003c00, bf16 = 0x3f803f80 } -- 1 twice
 
 -- The tile of `many`: what is lowered by name ------------------------------------------------------------------------------
 
--- T: { row = the row's variable, rows = {h -> its place}, place_of = {node -> {h} or {c, b, n}}, outside = {variables of
---      loops around a tile}, products, sums: by number, what their nodes stand for; inner, state: the fold's values within its
+-- T: { row = the row's variable, keys = of a tile, rows = {h -> its place}, place_of = {node -> {h} or {c, b, n}},
+--      outside = {variables of loops around a tile}, products, sums: by number, what their nodes stand for; inner, state: the fold's values within its
 --      loop and after it, {field -> {h -> value or {c -> {b -> value}}}} }
 local T = {}
 T.__index = T
@@ -170,9 +170,9 @@ end
 function T.across(X, n)
   local t, sum = X.tile, X.tile.sums[n.imm]
   local combine, list = sum.max and E.fmax or E.fadd, {}
-  for c = 0, access.TILE // 8 - 1 do
+  for c = 0, t.keys // 8 - 1 do
     for b = 0, 1 do
-      list[#list + 1] = X:lower(E.subst(sum.body, { [t.row] = n.args[1], [sum.kvar] = pair(t, access.TILE, c, b) }))
+      list[#list + 1] = X:lower(E.subst(sum.body, { [t.row] = n.args[1], [sum.kvar] = pair(t, t.keys, c, b) }))
     end
   end
   while #list > 1 do
@@ -245,11 +245,21 @@ local function element_of(f, v, idx)
   return idx and v[idx] or v
 end
 
+-- Keys of a tile: as many as leave a thread registers beside its rows' factors, its part of the vectors and the scores
+-- (a quarter of the width, half of the columns and half of the keys). With more of them ptxas spills.
+local HELD = 79
+local function keys_of(along)
+  local keys = access.TILE
+  while keys > 16 and along.width // 4 + along.n // 2 + keys // 2 > HELD do keys = keys // 2 end
+  return keys
+end
+
 -- The fold of the rows of X.tile; bounds: {first, last} of the rows as values of X.tile.row; along: {n, from, width} of its
 -- vectors' elements the n from `from` on.
 local function fold(X, node, bounds, along)
   local t, monoid, names = X.tile, node.monoid, node.fields
-  local TILE, jvar = access.TILE, node.binds
+  local TILE, jvar = keys_of(along), node.binds
+  t.keys = TILE
   local len, when, from = node.args[1], node.args[2], node.args[3]
   local widths, axis, elem = {}, {}, {}
   for k, f in ipairs(names) do

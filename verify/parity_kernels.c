@@ -638,25 +638,32 @@ static void attention_build(const struct parity_shape *s, int run, struct ref_rn
     put_out(c, "y", &y, n_tok);
 }
 
-/* ---- argmax ---- */
+/* ---- argmax, and its halves ---- */
 
 static size_t argmax_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
-    static const int widths[] = {33, 1, 7, 100, 512, 1000};
+    static const int widths[] = {33, 1, 600, 7, 100, 512, 1000, 40000};
     size_t n = 0;
-    for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, 0, widths[i]));
+    for (size_t i = 0; i < (quick ? 3 : 8); i++) n = add_shape(list, n, with(base, 0, widths[i]));
     return n;
 }
 
+static json_t *largest_spec(const struct parity_shape *s, const char *kernel) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", kernel, "sizes", "n", s->n);
+}
 static json_t *argmax_spec(const struct parity_shape *s) {
-    return json_pack("{s:s, s:{s:i}}", "kernel", "argmax", "sizes", "n", s->n);
+    return largest_spec(s, "argmax");
+}
+static json_t *parts_spec(const struct parity_shape *s) {
+    return largest_spec(s, "largest_of_parts");
+}
+static json_t *in_part_spec(const struct parity_shape *s) {
+    return largest_spec(s, "largest_in_its_part");
 }
 
-static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
-    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->n;
+static float *put_logits(const struct parity_shape *s, size_t n_tok, struct ref_rng *rng, struct parity_case *c) {
+    size_t n = (size_t)s->n;
     float *x = random_floats(&c->arena, rng, n_tok * n, 1);
-    struct approx v = approx_new(&c->arena, n_tok);
-    int32_t *index = arena_new(&c->arena, n_tok * sizeof *index);
     for (size_t t = 0; t < n_tok; t++) {
         float *row = x + t * n;
         for (size_t i = 0; i < n; i++) {
@@ -666,14 +673,27 @@ static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *
             if (t % 6 == 4) row[i] = -fabsf(row[i]) - 1;
         }
         if (t % 6 == 5) row[ref_rng_below(rng, n)] = NAN; /* found: the logits are damaged */
-        double *d = arena_new(&c->arena, n * sizeof *d);
-        for (size_t i = 0; i < n; i++) d[i] = row[i];
-        size_t at;
-        ref_argmax(d, n, &at);
-        index[t] = (int32_t)at;
-        v.v[t] = d[at];
     }
     put_in(c, "x", x, n_tok * n * 4, n * 4);
+    return x;
+}
+
+/* The index of the largest of n values, a NaN where there is one. */
+static size_t largest_of(struct parity_case *c, const float *x, size_t n) {
+    double *d = arena_new(&c->arena, n * sizeof *d);
+    for (size_t i = 0; i < n; i++) d[i] = x[i];
+    size_t at;
+    ref_argmax(d, n, &at);
+    return at;
+}
+
+static void put_largest(struct parity_case *c, const float *x, size_t n_tok, size_t n) {
+    struct approx v = approx_new(&c->arena, n_tok);
+    int32_t *index = arena_new(&c->arena, n_tok * sizeof *index);
+    for (size_t t = 0; t < n_tok; t++) {
+        index[t] = (int32_t)largest_of(c, x + t * n, n);
+        v.v[t] = x[t * n + (size_t)index[t]];
+    }
     struct parity_arg *i = &c->args[c->n_args++];
     *i = (struct parity_arg){.name = "i",
                              .role = PARITY_OUT,
@@ -683,6 +703,39 @@ static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *
                              .exact = index,
                              .elem_bytes = 4};
     put_out(c, "v", &v, n_tok);
+}
+
+/* The largest of each of 128 parts of a row: of equal multiples of 256 elements, those at the end overlapping. */
+enum { PARTS = 128, PART_UNIT = 256 };
+static float *largest_of_parts(struct parity_case *c, const float *x, size_t n_tok, size_t n) {
+    size_t length = (n + PARTS * PART_UNIT - 1) / (PARTS * PART_UNIT) * PART_UNIT;
+    if (length > n) length = n;
+    float *m = arena_new(&c->arena, n_tok * PARTS * sizeof *m);
+    for (size_t i = 0; i < n_tok * PARTS; i++) {
+        size_t first = i % PARTS * length;
+        const float *part = x + i / PARTS * n + (first < n - length ? first : n - length);
+        m[i] = part[largest_of(c, part, length)];
+    }
+    return m;
+}
+
+static void argmax_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->n;
+    put_largest(c, put_logits(s, n_tok, rng, c), n_tok, n);
+}
+
+static void parts_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->n;
+    const float *m = largest_of_parts(c, put_logits(s, n_tok, rng, c), n_tok, n);
+    struct approx y = approx_of(&c->arena, m, n_tok * PARTS);
+    put_out(c, "m", &y, n_tok);
+}
+
+static void in_part_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, n = (size_t)s->n;
+    const float *x = put_logits(s, n_tok, rng, c);
+    put_in(c, "m", largest_of_parts(c, x, n_tok, n), n_tok * PARTS * 4, PARTS * 4);
+    put_largest(c, x, n_tok, n);
 }
 
 /* ---- top_rank, top_pick: d elements in n groups, of which hd are kept; all but TOP_PADDING are valid ---- */
@@ -787,6 +840,8 @@ const struct parity_kernel parity_kernels[] = {
     {"kv_append", 0, true, false, kv_append_shapes, kv_append_spec, kv_append_build},
     {"attention", 0, true, false, attention_shapes, attention_spec, attention_build},
     {"argmax", 0, false, false, argmax_shapes, argmax_spec, argmax_build},
+    {"largest_of_parts", 0, false, false, argmax_shapes, parts_spec, parts_build},
+    {"largest_in_its_part", 0, false, false, argmax_shapes, in_part_spec, in_part_build},
     {"top_rank", 0, false, false, top_shapes, top_rank_spec, top_rank_build},
     {"top_pick", 0, false, false, top_shapes, top_pick_spec, top_pick_build},
     {"norm_qkv", 3, false, true, norm_qkv_shapes, norm_qkv_spec, norm_qkv_build},

@@ -233,9 +233,10 @@ static void matrix_tiles_match_the_interpreter(void **state) {
 static void kernels_match_their_references(void **state) {
     (void)state;
     NEED_GPU();
-    static const char *const kernels[] = {"embed",    "rmsnorm",   "linear",   "add",       "add_bias",  "silu_mul",
-                                          "gelu_mul", "head_norm", "rope",     "kv_append", "attention", "argmax",
-                                          "top_rank", "top_pick",  "norm_qkv", "swiglu_ffn"};
+    static const char *const kernels[] = {
+        "embed",     "rmsnorm",  "linear",    "add",       "add_bias", "silu_mul",         "gelu_mul",
+        "head_norm", "rope",     "kv_append", "attention", "argmax",   "largest_of_parts", "largest_in_its_part",
+        "top_rank",  "top_pick", "norm_qkv",  "swiglu_ffn"};
     struct parity_options o = {.kernels = kernels,
                                .n_kernels = sizeof kernels / sizeof *kernels,
                                .target = cuda_target(gpu),
