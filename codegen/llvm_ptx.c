@@ -371,12 +371,32 @@ static bool by_lane(const struct ir_op *op) {
     return op->code == IR_GATHER || op->code == IR_SCATTER || is_ldmatrix(op);
 }
 
+static bool same_lanes(const struct ir_op *a, const struct ir_op *b) {
+    bool gathers = (a->code == IR_GATHER || a->code == IR_SCATTER) && (b->code == IR_GATHER || b->code == IR_SCATTER);
+    const ir_value *x = a->args + base_operand(a), *y = b->args + base_operand(b);
+    return gathers && x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+/* Lanes at the same offsets, moved by constants: do they never meet? All of an aligned access's lanes are multiples of
+ * its alignment, so where one of those around is aligned further than they are apart, they do not. */
+static bool apart(const struct emitter *em, const struct ir_op *a, const struct ir_op *b) {
+    if (!same_lanes(a, b)) return false;
+    int64_t align = a->align > b->align ? a->align : b->align;
+    for (unsigned i = 0; i < em->ptx->n_pending; i++) {
+        const struct ir_op *other = em->ptx->pending[i];
+        if (same_lanes(a, other) && other->align > align) align = other->align;
+    }
+    int64_t far = ((b->imm - a->imm) % align + align) % align;
+    return far >= ir_scalar_bits(place_of(em, a).type.scalar) / 8 &&
+           align - far >= ir_scalar_bits(place_of(em, b).type.scalar) / 8;
+}
+
 /* May a thread other than the one that did `a` meet its bytes in `b`? Both lie behind the same definitions of their
  * operands: pending operations are dropped at the edges of loops. */
 static bool meets(const struct emitter *em, const struct ir_op *a, const struct ir_op *b) {
     if (reads(a) && reads(b)) return false;
     if (!(memory_of(em, a) & memory_of(em, b))) return false;
-    if (by_lane(a) || by_lane(b)) return true;
+    if (by_lane(a) || by_lane(b)) return !apart(em, a, b);
     struct place x = place_of(em, a), y = place_of(em, b);
     if (x.base != y.base || x.off != y.off) return true;
     if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c) return false;
@@ -504,31 +524,56 @@ static LLVMValueRef load(struct emitter *em, const struct ir_op *op) {
     return v;
 }
 
+/* The thread's own lane. */
+static void store_lane(struct emitter *em, const struct ir_op *op) {
+    struct place at = place_of(em, op);
+    LLVMValueRef p = by_lane(op) ? lane_address(em, op) : address(em, op, at.base, at.off, at.c, at.type);
+    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p),
+                     by_lane(op) ? op->align : lane_align(op, at.type));
+}
+
+/* Is op the next operation after a masked store, under its mask, with nothing emitted between them? Then their stores
+ * stand in one block, where LLVM joins neighbours to one of up to 16 bytes. */
+static bool joins_store(const struct emitter *em, const struct ir_op *op) {
+    const struct ir_op *last = em->ptx->guarded.op;
+    return last && last->next == op && last->code == op->code && last->args[1] == op->args[1] &&
+           LLVMGetInsertBlock(em->b) == em->ptx->guarded.done && !LLVMGetLastInstruction(em->ptx->guarded.done);
+}
+
 void ptx_store(struct emitter *em, const struct ir_op *op) {
     order(em, op);
     bool masked = op->code != IR_STORE;
-    struct place at = place_of(em, op);
-    LLVMValueRef p = by_lane(op) ? lane_address(em, op) : address(em, op, at.base, at.off, at.c, at.type);
+    if (masked && joins_store(em, op)) {
+        LLVMPositionBuilderBefore(em->b, LLVMGetBasicBlockTerminator(em->ptx->guarded.then));
+        store_lane(em, op);
+        LLVMPositionBuilderAtEnd(em->b, em->ptx->guarded.done);
+        em->ptx->guarded.op = op;
+        return;
+    }
+    struct ir_type type = place_of(em, op).type;
     LLVMValueRef on = masked ? em->values[op->args[1]] : NULL;
     if (on && LLVMIsAConstantInt(on) && LLVMConstIntGetZExtValue(on)) on = NULL;
     LLVMValueRef first = NULL; /* of the copies of a lane, the first stores */
     if (em->ptx->team && !em->ptx->split && memory_of(em, op) != MEM_STACK)
-        first = LLVMBuildICmp(em->b, LLVMIntULT, em->ptx->tid, k32(em, at.type.lanes), "");
-    else if (at.type.lanes < PTX_LANES)
-        first = lane_below(em, at.type.lanes);
+        first = LLVMBuildICmp(em->b, LLVMIntULT, em->ptx->tid, k32(em, type.lanes), "");
+    else if (type.lanes < PTX_LANES)
+        first = lane_below(em, type.lanes);
     if (first) on = on ? LLVMBuildAnd(em->b, first, on, "") : first;
-    LLVMBasicBlockRef done = NULL;
-    if (on) {
-        LLVMBasicBlockRef then = llvm_new_block(em);
-        done = llvm_new_block(em);
-        LLVMBuildCondBr(em->b, on, then, done);
-        LLVMPositionBuilderAtEnd(em->b, then);
+    if (!on) {
+        store_lane(em, op);
+        return;
     }
-    LLVMSetAlignment(LLVMBuildStore(em->b, em->values[op->args[0]], p),
-                     by_lane(op) ? op->align : lane_align(op, at.type));
-    if (!on) return;
+    LLVMBasicBlockRef then = llvm_new_block(em), done = llvm_new_block(em);
+    LLVMBuildCondBr(em->b, on, then, done);
+    LLVMPositionBuilderAtEnd(em->b, then);
+    store_lane(em, op);
     LLVMBuildBr(em->b, done);
     LLVMPositionBuilderAtEnd(em->b, done);
+    if (masked) {
+        em->ptx->guarded.op = op;
+        em->ptx->guarded.then = then;
+        em->ptx->guarded.done = done;
+    }
 }
 
 /* A word of the parameter block. */

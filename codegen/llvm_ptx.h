@@ -20,6 +20,10 @@ enum { MAX_PENDING = 48 };
 struct ptx {
     LLVMValueRef params; /* the parameter block (docs/ptx.md) */
     LLVMValueRef tid, lane, warp_of_block, begin, end;
+    struct { /* the last store that some threads skip: what stands next to it under the same mask joins it */
+        const struct ir_op *op;
+        LLVMBasicBlockRef then, done;
+    } guarded;
     bool team;                 /* a block does a task, not a warp */
     const struct ir_op *split; /* the split for around the current operation */
     LLVMValueRef scratch;      /* where states of a split for's parts pass from warp to warp */

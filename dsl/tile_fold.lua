@@ -76,6 +76,8 @@ local function product_node(X, n)
     a, b = body.args[1], body.args[2]
     if not a.deps[t.row] then a, b = b, a end
     if a.op ~= "rounded" or b.op ~= "rounded" or a.imm ~= b.imm or b.deps[t.row] or not b.deps[kvar] then unfit() end
+    -- With 8 bits of a weight it shows which largest one it is measured by: tiles are those of every target.
+    if a.imm == "bf16" and t.keys ~= access.TILE then unfit() end
   end
   if not (a.deps[t.row] and a.deps[kvar]) then unfit() end
   local column
@@ -247,7 +249,7 @@ end
 
 -- Keys of a tile: as many as leave a thread registers beside its rows' factors, its part of the vectors and the scores
 -- (a quarter of the width, half of the columns and half of the keys). With more of them ptxas spills.
-local HELD = 79
+local HELD = 80
 local function keys_of(along)
   local keys = access.TILE
   while keys > 16 and along.width // 4 + along.n // 2 + keys // 2 > HELD do keys = keys // 2 end
@@ -470,9 +472,9 @@ local function part_of(X, group, name)
       t.state = fold(X, E.subst(node, map), { first = r0, last = add(finish_rows, i(1), -1) },
         { n = piece, from = from, width = width })
       local list = {}
-      for c = 0, piece // 8 - 1 do
-        for h = 0, 1 do
-          for b = 0, 1 do
+      for h = 0, 1 do -- what a lane stores of a row is contiguous
+        for b = 0, 1 do
+          for c = 0, piece // 8 - 1 do
             local place = { [row] = t.rows[h], [along] = pair(t, piece, c, b, from) }
             for _, st in ipairs(group) do
               local idx = {}

@@ -161,7 +161,7 @@ doctor_with_driver() { LD_LIBRARY_PATH=$tmp/cuda run doctor "$@"; }
 driver -DSTART=0 -DDEVICES=2
 doctor_with_driver --json --device cuda:1
 [ "$(json 'd["cuda"]["driver"], d["cuda"]["devices"][1], d["will_use"]["device"]')" = \
-    "('CUDA 12.8', {'name': 'Second', 'architecture': 'sm_90', 'memory_bytes': $((3 << 33))}, 'cuda:1')" ]; ok "doctor_cuda"
+    "('CUDA 12.8', {'name': 'Second', 'architecture': 'sm_90', 'memory_bytes': $((3 << 33)), 'launches': 'plain launches'}, 'cuda:1')" ]; ok "doctor_cuda"
 doctor_with_driver --json --device cuda:2; [ "$(json 'd["will_use"]["device"]')" = 'none: no cuda:2 here' ]; ok "doctor_cuda_absent_device"
 driver -DSTART=0 -DDEVICES=0; doctor_with_driver; grep -q 'sees no device' "$tmp/out"; ok "doctor_cuda_without_devices"
 driver -DSTART=999 -DDEVICES=1; doctor_with_driver; grep -q 'does not start' "$tmp/out"; ok "doctor_cuda_that_does_not_start"

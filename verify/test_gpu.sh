@@ -110,7 +110,9 @@ for k in json.load(open(sys.argv[1]))["kernels"]:
         m = k["memory"]["global"][way]
         # Keys are stored across the lanes in which attention reads them: a token's lie a sector each.
         if way == "stores" and "kv_append" in k["name"]: continue
-        if m["ideal_sectors"] < 0.95 * m["sectors"]:
+        # A lane has 16 neighbours of an output of attention over a prompt, four of which one store takes: half a sector.
+        least = 0.5 if way == "stores" and k["name"].startswith("attention") else 0.95
+        if m["ideal_sectors"] < least * m["sectors"]:
             bad += 1
             print(k["name"], way, "take", m["sectors"], "sectors where", m["ideal_sectors"], "would do")
     if k["bank_conflicts"]:
