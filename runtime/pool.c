@@ -25,31 +25,44 @@ struct pool {
     void (*fn)(void *, int);
     void *ctx;
     bool stopping;
-    _Alignas(64) _Atomic uint32_t epoch;   /* goes up when a run starts */
-    _Alignas(64) _Atomic uint32_t arrived; /* threads waiting at the barrier */
-    _Alignas(64) _Atomic uint32_t phase;   /* goes up when a barrier opens */
+    _Alignas(64) _Atomic uint32_t epoch; /* goes up when a run starts */
+    /* The barrier is one line: whoever arrives has it then, and opens the barrier without waiting for another. */
+    _Alignas(64) _Atomic uint32_t phase; /* goes up when the barrier opens */
+    _Atomic uint32_t arrived;            /* threads waiting at it */
+    _Atomic uint32_t asleep;             /* threads that only a system call wakes */
+    _Atomic bool dealt;                  /* items were taken since it opened */
     struct {
         _Alignas(64) _Atomic int64_t taken; /* items since the last barrier */
     } deals[POOL_DEALS];
 };
 
-static void relax(void) { __builtin_ia32_pause(); }
+static void relax(void) {
+    __builtin_ia32_pause();
+}
 
 /* Waits until *word differs from `old`. */
-static void wait_change(_Atomic uint32_t *word, uint32_t old) {
+static void wait_change(struct pool *p, _Atomic uint32_t *word, uint32_t old) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old) return;
         relax();
     }
+    /* Either advance() sees that one is asleep, or the kernel, which looks at *word again, that it has changed. */
+    atomic_fetch_add(&p->asleep, 1);
     while (atomic_load_explicit(word, memory_order_acquire) == old)
         syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&p->asleep, 1);
 }
 
-static void wake_all(_Atomic uint32_t *word) {
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
+/* Lets all go on that wait for *word to change. */
+static void advance(struct pool *p, _Atomic uint32_t *word) {
+    atomic_fetch_add(word, 1);
+    if (atomic_load(&p->asleep))
+        syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, POOL_MAX_THREADS, NULL, NULL, 0);
 }
 
 static void deal_anew(struct pool *p) {
+    if (!atomic_load_explicit(&p->dealt, memory_order_relaxed)) return;
+    atomic_store_explicit(&p->dealt, false, memory_order_relaxed);
     for (int i = 0; i < POOL_DEALS; i++) atomic_store_explicit(&p->deals[i].taken, 0, memory_order_relaxed);
 }
 
@@ -59,10 +72,9 @@ void pool_barrier(struct pool *p) {
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)p->n) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         deal_anew(p);
-        atomic_fetch_add_explicit(&p->phase, 1, memory_order_release);
-        wake_all(&p->phase);
+        advance(p, &p->phase);
     } else {
-        wait_change(&p->phase, phase);
+        wait_change(p, &p->phase, phase);
     }
 }
 
@@ -71,7 +83,7 @@ static void *work(void *arg) {
     struct pool *p = w->pool;
     uint32_t seen = 0;
     for (;;) {
-        wait_change(&p->epoch, seen);
+        wait_change(p, &p->epoch, seen);
         seen++;
         if (p->stopping) return NULL;
         p->fn(p->ctx, w->index);
@@ -82,10 +94,7 @@ static void *work(void *arg) {
 void pool_run(struct pool *p, void (*fn)(void *, int), void *ctx) {
     p->fn = fn;
     p->ctx = ctx;
-    if (p->n > 1) {
-        atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
-        wake_all(&p->epoch);
-    }
+    if (p->n > 1) advance(p, &p->epoch);
     fn(ctx, 0);
     pool_barrier(p);
 }
@@ -133,14 +142,15 @@ bool pool_open(int n_threads, struct pool **out, struct err *e) {
 void pool_close(struct pool *p) {
     if (!p) return;
     p->stopping = true;
-    atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
-    wake_all(&p->epoch);
+    advance(p, &p->epoch);
     for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     mem_free(p->workers);
     free(p);
 }
 
-int pool_threads(const struct pool *p) { return p->n; }
+int pool_threads(const struct pool *p) {
+    return p->n;
+}
 
 /* A run is 1/(2 · threads) of what is left: where work grows linearly with the item, as causal attention's does, even
  * the first one is no more than a thread's share of all. */
@@ -155,6 +165,7 @@ bool pool_take(struct pool *p, int which, int64_t n, int64_t least, int64_t *beg
         if (run > n - taken) run = n - taken;
     } while (!atomic_compare_exchange_weak_explicit(counter, &taken, taken + run, memory_order_relaxed,
                                                     memory_order_relaxed));
+    if (taken == 0) atomic_store_explicit(&p->dealt, true, memory_order_relaxed);
     *begin = n - taken - run;
     *end = n - taken;
     return true;

@@ -1,9 +1,11 @@
-/* test_pool: every item is taken once, whatever the number of threads; runs are no longer than promised. */
+/* test_pool: every item is taken once, whatever the number of threads; runs are no longer than promised; a barrier
+ * holds back threads that spin and threads that have gone to sleep. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "runtime/pool.h"
 
@@ -61,8 +63,44 @@ static void take_covers_items_once_per_barrier(void **state) {
         }
 }
 
+enum { THREADS = 3, LATE_ROUNDS = 6, LONG_ENOUGH_TO_SLEEP_US = 20000 };
+
+struct meeting {
+    struct pool *pool;
+    _Atomic int rounds[THREADS]; /* that a thread has begun */
+    _Atomic int bad;
+};
+
+/* In each round another thread is late; what the others did is complete when they meet, and none goes ahead. */
+static void meet(void *ctx, int thread) {
+    struct meeting *m = ctx;
+    for (int round = 1; round <= LATE_ROUNDS; round++) {
+        if (round % 2 && thread == round / 2 % THREADS) usleep(LONG_ENOUGH_TO_SLEEP_US);
+        atomic_store(&m->rounds[thread], round);
+        pool_barrier(m->pool);
+        for (int k = 0; k < THREADS; k++)
+            if (atomic_load(&m->rounds[k]) != round) atomic_fetch_add(&m->bad, 1);
+        pool_barrier(m->pool);
+    }
+}
+
+static void barrier_wakes_who_spins_and_who_sleeps(void **state) {
+    (void)state;
+    struct err e;
+    static struct meeting m;
+    if (!pool_open(THREADS, &m.pool, &e)) fail_msg("%s", e.msg);
+    for (int run = 0; run < 3; run++) {
+        pool_run(m.pool, meet, &m);
+        for (int k = 0; k < THREADS; k++) assert_int_equal(m.rounds[k], LATE_ROUNDS);
+        usleep(LONG_ENOUGH_TO_SLEEP_US); /* the next run finds them asleep */
+    }
+    pool_close(m.pool);
+    assert_int_equal(m.bad, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(barrier_wakes_who_spins_and_who_sleeps),
         cmocka_unit_test(take_covers_items_once_per_barrier),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
