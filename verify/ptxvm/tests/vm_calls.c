@@ -18,14 +18,6 @@ static int run(const char *functions, const char *body, struct vm_fault *fault) 
         "ld.global.u32 %%r1, [%%x1]; ld.param.u64 %%x2, [po]; add.u64 %%x2, %%x2, %%x0; mov.u32 %%r2, 0;\n"
         "%s\nst.global.u32 [%%x2], %%r2;\nret;\n}\n",
         functions, body);
-    const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep && *keep) {
-        static int number;
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/sm_80-%d-%d.ptx", keep, (int)getpid(), number++);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     for (int i = 0; i < N; i++) in[i] = rnd(&seed);
     struct vm_module *m = load_text(t.data, "c.ptx");
     u64 args[2] = {device(sizeof in, in), device(sizeof out, NULL)};

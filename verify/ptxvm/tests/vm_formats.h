@@ -87,14 +87,6 @@ static inline void run_snippet(const struct snippet *s, int threads, u64 (*in)[3
     for (int k = 0; k < 3; k++) buf_printf(&t, "ld.global.%s %%%c, [%%x1+%d];\n", types[in_bytes[k]], 'a' + k, 8 * k);
     buf_printf(&t, "%s\nst.global.%s [%%l], %%d; st.global.%s [%%l+8], %%e;\nret;\n}\n", s->text, types[s->d],
                types[s->e]);
-    const char *keep = getenv("PTXVM_SNIPPETS"); /* a directory that keeps the texts, to show them to ptxas */
-    if (keep && *keep) {
-        static int number;
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/%s-%d-%d.ptx", keep, s->target, (int)getpid(), number++);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     struct vm_module *m = load_text(t.data, s->text);
     u64 from = device((u64)threads * sizeof *in, in), to = device((u64)threads * sizeof *out, NULL);
     assert_int_equal(vm_mem_set(to, 0, 1, (u64)threads * sizeof *out, 1, 0), 0);

@@ -61,14 +61,6 @@ static inline void run_warp(const char *target, const char *text, const char *na
         "mov.u32 %%n, %%laneid; mul.wide.u32 %%x0, %%n, %d; ld.param.u64 %%x1, [pin]; add.u64 %%x1, %%x1, %%x0;\n"
         "ld.param.u64 %%x2, [pout]; add.u64 %%x2, %%x2, %%x0;\n%s\nret;\n}\n",
         target, WORDS * 4, text);
-    const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep && *keep) {
-        static int number;
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/%s-%d-%d.ptx", keep, target, (int)getpid(), number++);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     struct vm_module *m = load_text(t.data, name);
     u64 from = device(sizeof f->in, f->in), to = device(sizeof f->out, NULL);
     assert_int_equal(vm_mem_set(to, 0, 1, sizeof f->out, 1, 0), 0);

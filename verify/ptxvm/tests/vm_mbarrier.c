@@ -10,13 +10,6 @@ static void script(const char *name, const char *text, int n, const uint32_t *ex
                "ld.param.u64 %%x0, [py]; mov.u32 %%r31, b; mapa.shared::cluster.u32 %%r30, %%r31, 0;\n"
                "mov.u64 %%x1, b; cvta.shared.u64 %%x1, %%x1;\n%s\nret;\n}\n",
                text);
-    const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep && *keep) {
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/mbarrier-%s.ptx", keep, name);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     struct vm_module *m = load_text(t.data, name);
     uint64_t d = device(sizeof y, y);
     LAUNCH(m, "k", D1(1), D1(1), 0, d);

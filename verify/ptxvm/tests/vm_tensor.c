@@ -66,14 +66,6 @@ static int run_copy(const struct copy *c, const char *name, struct vm_fault *fau
         buf_printf(&t, loop, bytes, "ld.shared.u32 %r2, [%r6]; st.global.u32 [%x1], %r2;");
     }
     buf_printf(&t, "ret;\n}\n");
-    const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep && *keep) {
-        static int number;
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/tensor-%s-%d.ptx", keep, name, number++);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     struct vm_module *m = load_text(t.data, name);
     struct vm_function *f = function(m, "k");
     int32_t in[64] = {0}; /* coordinates, offsets, and room for a map at 128 */

@@ -6,6 +6,7 @@
 #include "codegen/base.h"
 #include "verify/ptxvm/vm.h"
 
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,9 +22,23 @@ struct dims {
 #define D1(n) ((struct dims){(uint32_t)(n), 1, 1})
 #define D2(n, m) ((struct dims){(uint32_t)(n), (uint32_t)(m), 1})
 
+/* Where PTXVM_SNIPPETS names a directory, it keeps the text as TARGET-PROGRAM-NUMBER.ptx, so that ptxas can be shown it. */
+static inline void keep_text(const char *text) {
+    static int number;
+    const char *dir = getenv("PTXVM_SNIPPETS"), *target = strstr(text, ".target ");
+    char path[500];
+    struct err e;
+    if (!dir || !*dir) return;
+    target = target ? target + strlen(".target ") : "";
+    snprintf(path, sizeof path, "%s/%.*s-%s-%d.ptx", dir, (int)strcspn(target, ",; \n"), target,
+             program_invocation_short_name, number++);
+    if (!file_write_atomic(path, text, strlen(text), &e)) fail_msg("%s", e.msg);
+}
+
 static inline struct vm_module *load_text(const char *text, const char *name) {
     struct vm_module *m;
     char log[1200];
+    keep_text(text);
     if (!vm_module_load(text, strlen(text), name, &m, log, sizeof log)) {
         print_message("%s\n", log);
         fail();
@@ -86,6 +101,22 @@ static inline uint64_t device(uint64_t bytes, const void *from) {
 }
 static inline void fetch(void *to, uint64_t from, uint64_t bytes) {
     assert_int_equal(vm_mem_copy((uint64_t)(uintptr_t)to, from, bytes), 0);
+}
+
+/* Does this line of a text, counted from 1, end in the mark of a planted defect? */
+static inline bool marked(const char *text, unsigned line) {
+    while (--line && (text = strchr(text, '\n'))) text++;
+    const char *mark = text ? strstr(text, "//!") : NULL;
+    return mark && mark < text + strcspn(text, "\n");
+}
+
+/* Fails with all of what was found wrong. */
+static inline void expect_none(struct buf *wrong) {
+    if (wrong->len) {
+        print_message("%s", wrong->data);
+        fail();
+    }
+    buf_free(wrong);
 }
 
 static inline uint32_t rnd(uint32_t *s) {

@@ -153,14 +153,6 @@ static void one_product(const struct form *f, int n, bool a_regs, bool a_mn, boo
                a_regs ? "{%a0, %a1, %a2, %a3}" : "%x6", layouts);
     for (int i = 0; i < nd; i++) buf_printf(&t, "st.global.b32 [%%x1+%d], %%d%d;\n", 4 * i, i);
     buf_printf(&t, "ret;\n}\n");
-    const char *keep = getenv("PTXVM_SNIPPETS");
-    if (keep && *keep) {
-        static int number;
-        char path[500];
-        struct err e;
-        snprintf(path, sizeof path, "%s/wgmma-%d.ptx", keep, number++);
-        if (!file_write_atomic(path, t.data, t.len, &e)) fail_msg("%s", e.msg);
-    }
     struct vm_module *m = load_text(t.data, name);
     u64 d_in = device(sizeof in, in), d_out = device(sizeof out, NULL), d_shared = device(SHARED, shared);
     LAUNCH(m, "k", D1(1), D1(THREADS), 0, d_in, d_out, d_shared);
