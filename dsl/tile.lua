@@ -303,6 +303,6 @@ function M.part(X, group, used)
   return M.attempt(X, function(name) return part_of(X, group, name) end)
 end
 
-M.unfit = unfit
+M.LANES, M.ROWS, M.of_four, M.of_eight, M.unfit = LANES, ROWS, of_four, of_eight, unfit
 
 return M

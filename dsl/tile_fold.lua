@@ -23,14 +23,10 @@ local M = {}
 
 local add, mul = E.iadd, E.imul
 local function i(x) return E.int(x) end
-local unfit = tile.unfit
+local LANES, ROWS, of_four, of_eight, unfit = tile.LANES, tile.ROWS, tile.of_four, tile.of_eight, tile.unfit
 
-local LANES, ROWS = 32, 16
 local TASK_ROWS = 128 -- rows of eight neighbouring tasks: a block's warps, which share keys
 local MOST_COLUMNS = 128 -- elements of a vector that a task folds: 64 registers a thread; wider ones are several tasks
-
-local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
-local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
 
 -- Places along an axis of n elements, in its n div 8 tiles of columns: column 2·(l mod 4) + b of tile c, and all columns of
 -- tile c across the lanes l div 4. Neighbouring elements are the same column of neighbouring tiles, up to eight: what a lane
