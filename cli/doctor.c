@@ -4,7 +4,6 @@
 #include "codegen/target.h"
 #include "runtime/model.h"
 #include "runtime/safety.h"
-#include "runtime/model.h"
 
 #include <string.h>
 

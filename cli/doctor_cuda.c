@@ -3,12 +3,13 @@
  */
 #include "cli/doctor.h"
 #include "codegen/assemble.h"
+#include "runtime/dev_cuda.h"
 
 #include <dlfcn.h>
 #include <string.h>
 
 /* The part of the driver API that is needed here. */
-enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76, DEPENDENT_FROM_MAJOR = 9, DEPENDENT_FROM_VERSION = 12030 };
+enum { CUDA_DONE = 0, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 struct driver {
     int (*init)(unsigned flags);
     int (*version)(int *version);
@@ -17,7 +18,7 @@ struct driver {
     int (*name)(char *name, int bytes, int device);
     int (*memory)(size_t *bytes, int device);
     int (*attribute)(int *value, int attribute, int device);
-    bool launches_dependents; /* the driver can; the device must as well */
+    bool launch_ex; /* has cuLaunchKernelEx */
 };
 
 static bool driver_load(void *library, struct driver *d) {
@@ -37,11 +38,11 @@ static bool driver_load(void *library, struct driver *d) {
         /* POSIX lets a data pointer from dlsym stand for a function; copied, since C has no such cast. */
         memcpy(functions[i].function, &symbol, sizeof symbol);
     }
-    d->launches_dependents = dlsym(library, "cuLaunchKernelEx") != NULL;
+    d->launch_ex = dlsym(library, "cuLaunchKernelEx") != NULL;
     return true;
 }
 
-static json_t *device(const struct driver *d, int ordinal) {
+static json_t *device(const struct driver *d, int version, int ordinal) {
     int handle, major, minor;
     size_t bytes;
     char name[256] = "", architecture[32];
@@ -55,7 +56,7 @@ static json_t *device(const struct driver *d, int ordinal) {
     json_object_set_new(o, "architecture", json_string(architecture));
     json_object_set_new(o, "memory_bytes", json_integer((json_int_t)bytes));
     /* Kernels start before those before them end; else one after the other (docs/ptx.md). */
-    bool dependent = d->launches_dependents && major >= DEPENDENT_FROM_MAJOR;
+    bool dependent = cuda_can_start_early((unsigned)(major * 10 + minor), version, d->launch_ex);
     json_object_set_new(o, "launches", json_string(dependent ? "dependent launches" : "plain launches"));
     return o;
 }
@@ -81,12 +82,11 @@ json_t *doctor_cuda(json_t *advice) {
                       "nvidia-smi says why: often a kernel module of another version; reboot after an update");
         return o;
     }
-    d.launches_dependents &= version >= DEPENDENT_FROM_VERSION;
     char text[32];
     snprintf(text, sizeof text, "CUDA %d.%d", version / 1000, version % 1000 / 10);
     json_object_set_new(o, "driver", json_string(text));
     json_t *devices = json_array();
-    for (int i = 0; i < n; i++) json_array_append_new(devices, device(&d, i));
+    for (int i = 0; i < n; i++) json_array_append_new(devices, device(&d, version, i));
     json_object_set_new(o, "devices", devices);
     struct assembler a;
     json_object_set_new(o, "machine_code", json_string(assembler_find(&a) ? a.ptxas : "the driver's compiler"));

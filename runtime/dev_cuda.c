@@ -41,8 +41,7 @@ struct cu_pool_properties {
     unsigned char more[56];
 };
 
-/* From CUDA 12.3 on the order of dependent launches is recorded in graphs too (edge data). */
-enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6, DEPENDENT_FROM_VERSION = 12030 };
+enum { LAUNCH_PROGRAMMATIC_SERIALIZATION = 6 };
 struct cu_attribute {
     int id;
     uint64_t value[8]; /* a union; of this attribute, an int */
@@ -243,6 +242,11 @@ static bool open_pool(struct cuda *c, struct err *e) {
     return true;
 }
 
+/* From CUDA 12.3 on the order of dependent launches is recorded in graphs too (edge data). */
+bool cuda_can_start_early(unsigned sm, int version, bool launch_ex) {
+    return sm >= 90 && version >= 12030 && launch_ex;
+}
+
 static bool open_device(struct cuda *c, int index, struct err *e) {
     int n = 0, major = 0, minor = 0, version = 0;
     CALL("starting the driver", init(0));
@@ -265,7 +269,7 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
                        c->sm);
     /* A switch for measurements (bench/gpu.sh). */
     const char *wish = getenv("KGEN_DEPENDENT_LAUNCH");
-    c->dependent = c->sm >= 90 && version >= DEPENDENT_FROM_VERSION && driver.launch_ex && !(wish && strcmp(wish, "0") == 0);
+    c->dependent = cuda_can_start_early(c->sm, version, driver.launch_ex) && !(wish && strcmp(wish, "0") == 0);
     CALL("opening the device", context_retain(&c->context, c->device));
     if (!enter(c, e)) return false;
     CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));

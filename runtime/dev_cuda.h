@@ -26,6 +26,8 @@ void cuda_close(struct cuda *c); /* NULL is fine; memory and code not given back
 const char *cuda_name(const struct cuda *c);
 const char *cuda_target(const struct cuda *c);    /* the newest target (codegen/target.h) that the device runs */
 bool cuda_starts_early(const struct cuda *c); /* kernels start while those before them end (sm_90 and later) */
+/* The same of a device sm_NN under a driver of this version (cuDriverGetVersion), with or without cuLaunchKernelEx. */
+bool cuda_can_start_early(unsigned sm, int version, bool launch_ex);
 bool cuda_takes_code(const struct cuda *c); /* not only PTX: the PTX machine has no use for more */
 bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs code for sm_NN */
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
