@@ -7,7 +7,7 @@
 void profile_begin(struct profile *p, const struct model *m, struct session *s) {
     p->model = m;
     p->session = s;
-    if (!p->times.seconds) p->times.seconds = mem_new((m->n_all_launches + 1) * sizeof *p->times.seconds);
+    if (!p->times.launches) p->times.launches = mem_new((m->n_all_launches + 1) * sizeof *p->times.launches);
     session_set_profile(s, &p->times);
 }
 
@@ -16,7 +16,7 @@ void profile_end(struct profile *p) {
 }
 
 void profile_free(struct profile *p) {
-    mem_free(p->times.seconds);
+    mem_free(p->times.launches);
     mem_free(p->kernels);
     *p = (struct profile){0};
 }
@@ -73,12 +73,18 @@ bool profile_costs(struct profile *p, int64_t tok, int64_t pos, const struct pea
 /* ---- By kernel, by layer ------------------------------------------------------------------------------------------
  */
 
+/* Numbers are an evaluation's: averages, where evaluations differ in their launches. */
+static double seconds_of(const struct profile *p, size_t launch) {
+    return p->times.launches[launch].seconds / (double)p->times.n_evals;
+}
+static double runs_of(const struct profile *p, size_t launch) {
+    return (double)p->times.launches[launch].runs / (double)p->times.n_evals;
+}
+
 struct row {
     const struct kernel *kernel;
     const struct profile_kernel *cost; /* NULL: not known */
-    double seconds;                    /* an evaluation */
-    uint64_t weights;
-    size_t n_launches;
+    double seconds, weights, launches;
 };
 
 static int by_time(const void *a, const void *b) {
@@ -89,20 +95,20 @@ static int by_time(const void *a, const void *b) {
 /* The kernels that are launched, by time. *rows: the caller frees them. */
 static size_t rows_of(const struct profile *p, struct row **rows, double *total) {
     const struct model *m = p->model;
-    double n = (double)p->times.n_evals;
     size_t used = 0;
     *rows = mem_new((m->n_kernels + 1) * sizeof **rows);
     *total = 0;
     for (size_t i = 0; i < m->n_all_launches; i++) {
-        if (p->times.seconds[i] == 0) continue; /* launches for another number of tokens */
+        double seconds = seconds_of(p, i), runs = runs_of(p, i);
+        if (runs == 0) continue; /* launches for another number of tokens */
         size_t k = (size_t)(m->launches[i].kernel - m->kernels);
         struct row *r = &(*rows)[k];
         r->kernel = m->launches[i].kernel;
         r->cost = p->kernels && k < m->n_plan_kernels ? &p->kernels[k] : NULL;
-        r->seconds += p->times.seconds[i] / n;
-        r->weights += launch_weight_bytes(m, &m->launches[i]);
-        r->n_launches++;
-        *total += p->times.seconds[i] / n;
+        r->seconds += seconds;
+        r->weights += (double)launch_weight_bytes(m, &m->launches[i]) * runs;
+        r->launches += runs;
+        *total += seconds;
     }
     qsort(*rows, m->n_kernels, sizeof **rows, by_time);
     while (used < m->n_kernels && (*rows)[used].kernel) used++;
@@ -116,8 +122,7 @@ int tensor_layer(const char *name, bool cache) {
 
 struct layer {
     int number; /* -1: before or after them */
-    size_t n_launches, n_barriers;
-    double seconds; /* an evaluation */
+    double seconds, launches, barriers;
 };
 
 /* Layers in order of their first launch; what has no tensor of the file, such as adding, belongs to the layer it stands
@@ -129,7 +134,8 @@ static size_t layers_of(const struct profile *p, struct layer **layers) {
     *layers = mem_new((m->n_all_launches + 1) * sizeof **layers);
     for (size_t i = 0; i < m->n_all_launches; i++) {
         const struct launch *l = &m->launches[i];
-        if (p->times.seconds[i] == 0) continue;
+        double runs = runs_of(p, i);
+        if (runs == 0) continue;
         for (size_t k = 0; k < l->n_binding; k++) {
             const struct tensor *t = &m->tensors[l->binding[k]];
             if (t->kind == TENSOR_WEIGHT || t->kind == TENSOR_CACHE)
@@ -139,17 +145,17 @@ static size_t layers_of(const struct profile *p, struct layer **layers) {
         while (at < n && (*layers)[at].number != now) at++;
         struct layer *x = &(*layers)[at];
         if (at == n) *x = (struct layer){.number = now}, n++;
-        x->n_launches++;
-        x->n_barriers += l->kernel->n_phases;
-        x->seconds += p->times.seconds[i] / (double)p->times.n_evals;
+        x->launches += runs;
+        x->barriers += runs * (double)l->kernel->n_phases;
+        x->seconds += seconds_of(p, i);
     }
     return n;
 }
 
 static void print_layers(const struct profile *p, FILE *f) {
     struct layer *layers, outside = {0};
-    size_t n = layers_of(p, &layers), n_inside = 0, launches = 0, barriers = 0;
-    double sum = 0, least = INFINITY, most = 0;
+    size_t n = layers_of(p, &layers), n_inside = 0;
+    double sum = 0, least = INFINITY, most = 0, launches = 0, barriers = 0;
     for (size_t i = 0; i < n; i++) {
         const struct layer *x = &layers[i];
         if (x->number < 0) {
@@ -160,16 +166,17 @@ static void print_layers(const struct profile *p, FILE *f) {
         sum += x->seconds;
         least = fmin(least, x->seconds);
         most = fmax(most, x->seconds);
-        launches += x->n_launches;
-        barriers += x->n_barriers;
+        launches += x->launches;
+        barriers += x->barriers;
     }
     if (n_inside)
         fprintf(f, "  %9.4f ms a layer (%.4f … %.4f in %zu layers), %.3g launches and %.3g barriers in each\n",
-                sum / (double)n_inside * 1e3, least * 1e3, most * 1e3, n_inside, (double)launches / (double)n_inside,
-                (double)barriers / (double)n_inside);
-    if (outside.n_launches)
-        fprintf(f, "  %9.4f ms before and after them, %zu launches and %zu barriers\n", outside.seconds * 1e3,
-                outside.n_launches, outside.n_barriers);
+                sum / (double)n_inside * 1e3, least * 1e3, most * 1e3, n_inside, launches / (double)n_inside,
+                barriers / (double)n_inside);
+    if (outside.launches > 0)
+        fprintf(f, "  %9.4f ms before and after them, %.4g launches and %.4g barriers\n", outside.seconds * 1e3,
+                outside.launches, outside.barriers);
+    fprintf(f, "  %.4g launches, %.4g barriers each\n", launches + outside.launches, barriers + outside.barriers);
     mem_free(layers);
 }
 
@@ -184,46 +191,44 @@ void profile_print(const struct profile *p, const char *title, FILE *f) {
             "kernel");
     for (size_t i = 0; i < n; i++) {
         const struct row *r = &rows[i];
-        double launches = (double)r->n_launches;
         /* Without costs, the weights alone. */
-        double bytes = r->cost ? r->cost->bytes * launches : (double)r->weights;
-        fprintf(f, "  %9.4f %5.1f%% %9zu %8.1f ", r->seconds * 1e3, 100 * r->seconds / total, r->n_launches,
+        double bytes = r->cost ? r->cost->bytes * r->launches : r->weights;
+        fprintf(f, "  %9.4f %5.1f%% %9.4g %8.1f ", r->seconds * 1e3, 100 * r->seconds / total, r->launches,
                 bytes / r->seconds / 1e9);
         if (r->cost)
-            fprintf(f, "%8.1f %6.0f%%  ", r->cost->ops * launches / r->seconds / 1e9,
-                    100 * r->cost->limit_s * launches / r->seconds);
+            fprintf(f, "%8.1f %6.0f%%  ", r->cost->ops * r->launches / r->seconds / 1e9,
+                    100 * r->cost->limit_s * r->launches / r->seconds);
         fprintf(f, " %s\n", r->kernel->name);
     }
     print_layers(p, f);
-    fprintf(f, "  %zu launches, %.0f barriers each\n", m->n_launches,
-            (double)p->times.n_barriers / (double)p->times.n_evals);
     mem_free(rows);
 }
 
 json_t *profile_json(const struct profile *p, const char *title) {
-    double total;
+    double total, barriers = 0;
     struct row *rows;
     struct layer *layers;
     size_t n = rows_of(p, &rows, &total), n_layers = layers_of(p, &layers);
     json_t *kernels = json_array(), *by_layer = json_array();
     for (size_t i = 0; i < n; i++) {
         const struct row *r = &rows[i];
-        json_t *x = json_pack("{s:s, s:I, s:f}", "kernel", r->kernel->name, "launches", (json_int_t)r->n_launches, "ms",
-                              r->seconds * 1e3);
-        double launches = (double)r->n_launches;
+        json_t *x =
+            json_pack("{s:s, s:f, s:f}", "kernel", r->kernel->name, "launches", r->launches, "ms", r->seconds * 1e3);
         if (r->cost)
-            json_object_update_new(x,
-                                   json_pack("{s:f, s:f, s:f}", "bytes", r->cost->bytes * launches, "ops",
-                                             r->cost->ops * launches, "limit_ms", r->cost->limit_s * launches * 1e3));
+            json_object_update_new(x, json_pack("{s:f, s:f, s:f}", "bytes", r->cost->bytes * r->launches, "ops",
+                                                r->cost->ops * r->launches, "limit_ms",
+                                                r->cost->limit_s * r->launches * 1e3));
         json_array_append_new(kernels, x);
     }
-    for (size_t i = 0; i < n_layers; i++)
-        json_array_append_new(by_layer, json_pack("{s:i, s:I, s:I, s:f}", "layer", layers[i].number, "launches",
-                                                  (json_int_t)layers[i].n_launches, "barriers",
-                                                  (json_int_t)layers[i].n_barriers, "ms", layers[i].seconds * 1e3));
+    for (size_t i = 0; i < n_layers; i++) {
+        const struct layer *l = &layers[i];
+        json_array_append_new(by_layer, json_pack("{s:i, s:f, s:f, s:f}", "layer", l->number, "launches", l->launches,
+                                                  "barriers", l->barriers, "ms", l->seconds * 1e3));
+        barriers += l->barriers;
+    }
     mem_free(rows);
     mem_free(layers);
     return json_pack("{s:s, s:I, s:I, s:I, s:f, s:f, s:o, s:o}", "title", title, "tok", (json_int_t)p->tok, "pos",
                      (json_int_t)p->pos, "evaluations", (json_int_t)p->times.n_evals, "ms", total * 1e3, "barriers",
-                     (double)p->times.n_barriers / (double)p->times.n_evals, "kernels", kernels, "layers", by_layer);
+                     barriers, "kernels", kernels, "layers", by_layer);
 }

@@ -30,7 +30,8 @@ void profile_free(struct profile *p); /* accepts a zeroed one */
 bool profile_costs(struct profile *p, int64_t tok, int64_t pos, const struct peaks *peaks, struct err *e);
 
 /* Prints kernels by time: milliseconds an evaluation, share, launches, weights read a second, and, where costs are
- * known, operations a second and the part of what the peaks allow; then layers, then barriers an evaluation. */
+ * known, operations a second and the part of what the peaks allow; then layers, then launches and barriers an
+ * evaluation. */
 void profile_print(const struct profile *p, const char *title, FILE *f);
 
 /* {"title", "tok", "pos", "evaluations", "ms", "barriers", "kernels": [{"kernel", "launches", "ms", "bytes", "ops",

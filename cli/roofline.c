@@ -37,20 +37,19 @@ static bool disc_of(const struct profile *p, size_t k, struct disc *d) {
     const struct model *m = p->model;
     double seconds = 0, total = 0, n = 0;
     for (size_t i = 0; i < m->n_all_launches; i++) {
-        bool own = m->launches[i].kernel == &m->kernels[k] && p->times.seconds[i] > 0;
-        total += p->times.seconds[i];
-        seconds += own ? p->times.seconds[i] : 0;
-        n += own;
+        const struct launch_times *t = &p->times.launches[i];
+        total += t->seconds;
+        if (m->launches[i].kernel != &m->kernels[k]) continue;
+        seconds += t->seconds;
+        n += (double)t->runs;
     }
-    seconds /= (double)p->times.n_evals;
-    total /= (double)p->times.n_evals;
     const struct profile_kernel *x = &p->kernels[k];
     if (!(seconds > 0 && x->ops > 0 && x->bytes > 0)) return false;
     *d = (struct disc){.name = m->kernels[k].name,
                        .ops_per_byte = x->ops / x->bytes,
                        .ops_per_s = x->ops * n / seconds,
                        .share = seconds / total,
-                       .ms = seconds * 1e3,
+                       .ms = seconds / (double)p->times.n_evals * 1e3,
                        .of_limit = x->limit_s * n / seconds};
     return true;
 }

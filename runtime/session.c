@@ -201,10 +201,7 @@ static void run_thread(void *ctx, int thread) {
         const struct launch *l = &s->m->launches[i];
         const struct kernel *k = s->sizes[RUN_TOK] == 1 ? l->one : l->kernel;
         kernel_run(k, s->m->pool, thread, s->args + s->first_arg[i], s->sizes, s->ws.data);
-        if (s->profile && thread == 0) {
-            s->profile->seconds[i] += now_s() - start;
-            s->profile->n_barriers += s->m->launches[i].kernel->n_phases;
-        }
+        if (s->profile && thread == 0) session_profile_add(s, i, start);
     }
 }
 

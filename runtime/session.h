@@ -47,10 +47,13 @@ uint64_t session_bytes(const struct session *s);
  * element that differs. Slow. */
 bool session_check(struct session *s, struct err *e);
 
-/* Times of launches (profile != NULL while evaluating): seconds by launch, on thread 0, including the wait. */
+/* Times of launches (profile != NULL while evaluating): on thread 0, including the wait. */
 struct session_profile {
-    double *seconds; /* [model.n_all_launches] */
-    uint64_t n_evals, n_barriers;
+    struct launch_times {
+        double seconds;
+        uint64_t runs; /* an evaluation may run a launch not at all, or, for many tokens' logits, several times */
+    } * launches;      /* [model.n_all_launches] */
+    uint64_t n_evals;
 };
 void session_set_profile(struct session *s, struct session_profile *p);
 

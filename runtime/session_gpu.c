@@ -88,10 +88,7 @@ static bool launch_alone(struct session *s, size_t i, void *const *args, struct 
     if (s->check && !check_reference(s->check, i, args, e)) return false;
     double start = now_s();
     if (!launch(s, (size_t)(l->kernel - s->m->kernels), args, e) || !cuda_sync(s->m->gpu, e)) return false;
-    if (s->profile) {
-        s->profile->seconds[i] += now_s() - start;
-        s->profile->n_barriers += l->kernel->n_phases;
-    }
+    if (s->profile) session_profile_add(s, i, start);
     return !s->check || check_compare(s->check, i, args, e);
 }
 

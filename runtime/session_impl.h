@@ -64,6 +64,12 @@ struct session {
     struct cuda_graph *step; /* all launches for one token and the choice of the next, recorded at the first */
 };
 
+/* Launch i ran since `start`. */
+static inline void session_profile_add(struct session *s, size_t i, double start) {
+    s->profile->launches[i].seconds += now_s() - start;
+    s->profile->launches[i].runs++;
+}
+
 /* Bytes that a context needs, by purpose; what session_open reserves. */
 struct session_need {
     int64_t batch, n_pages;

@@ -28,6 +28,11 @@ PY
 ok "peaks_compute_what_they_should"
 call env LD_LIBRARY_PATH="$machine" KGEN_PTXVM_ARCH=75 KGEN_PTXVM=fast "$kgen" bench --kernel rmsnorm --shape tok=1,d=64 -r 1 --device cuda --json
 [ $status_of = 0 ] && grep -q '"bf16_ops_per_s": 0' "$tmp/out"; ok "peaks_of_a_card_without_those_matrix_units"
+# Launches by kernel add up to those said below; one token has fewer than a prompt.
+on_machine "$kgen" bench -m verify/data/families/llama-f32.gguf --profile --device cuda -p 4 -n 2 -r 1
+awk '/ms each, / { sum = 0 } $2 ~ /%$/ { sum += $3 }
+     / barriers each$/ { parts++; wrong += $1 != sum; fewer += $1 < last; last = $1 }
+     END { exit !(parts == 2 && wrong == 0 && fewer == 1) }' "$tmp/err"; ok "profile_counts_the_launches_of_each_program"
 call "$kgen" bench --kernel rmsnorm --device cuda; [ $status_of = 1 ] && grep -q 'no CUDA driver' "$tmp/err"; ok "a_kernel_without_a_gpu"
 for bad in "--prompts 0" "--prompts x" "--batches 1,,2" "--batches -1"; do
     # shellcheck disable=SC2086 # two words
