@@ -32,43 +32,75 @@ static void make_kernel(struct kernel *k, const char *name, const char *text, si
 
 /* ---- what the flat IR computes ---- */
 
+enum { MOST_OUT = 64 * 1024 };
+
+/* A function of the flat IR, compiled for the device, with one memory that it reads and one that it writes. */
+struct program {
+    const struct buf *text;
+    struct ir_module *ir;
+    struct kernel kernel;
+    struct cuda_kernel *loaded;
+    uint64_t in_bytes, out_bytes;
+    int64_t tasks;
+    cuda_addr args[2], dims;
+};
+
+static void program_new(struct program *p, const char *name, const struct buf *text, int64_t tasks, bool team,
+                        uint64_t in_bytes, uint64_t out_bytes) {
+    *p = (struct program){.text = text, .in_bytes = in_bytes, .out_bytes = out_bytes, .tasks = tasks};
+    OK(ir_parse(text->data, text->len, &p->ir, e) && ir_verify(p->ir, e));
+    make_kernel(&p->kernel, name, text->data, text->len, tasks);
+    p->kernel.phases[0].parts[0].team = team;
+    OK(cuda_kernel_new(gpu, &p->kernel, &p->loaded, e) && cuda_alloc(gpu, in_bytes, &p->args[0], e));
+    OK(cuda_alloc(gpu, out_bytes, &p->args[1], e) && cuda_alloc(gpu, 16, &p->dims, e));
+}
+
+static void program_free(struct program *p) {
+    cuda_free(gpu, p->args[0]);
+    cuda_free(gpu, p->args[1]);
+    cuda_free(gpu, p->dims);
+    cuda_kernel_free(gpu, p->loaded);
+    kernel_free(&p->kernel);
+    ir_free(p->ir);
+}
+
+/* The device leaves the bytes that the interpreter leaves. before: what is there first (NULL: something); range: the
+ * tasks of one warp (NULL: all, cut as they are). `what` and `number` tell the failure from others. */
+static void match(const struct program *p, const void *in, const void *before, const int64_t *range, const char *what,
+                  uint64_t number) {
+    static _Alignas(64) uint8_t want[MOST_OUT], got[MOST_OUT];
+    int64_t sizes[N_RUN_DIMS] = {0}, begin = range ? range[0] : 0, end = range ? range[1] : p->tasks;
+    struct cuda_launch l = {.args = p->args, .sizes = sizes, .dims = p->dims, .range = range, .whole = range != NULL};
+    assert_true(p->out_bytes <= MOST_OUT);
+    if (before)
+        memcpy(want, before, p->out_bytes);
+    else
+        memset(want, 0x11, p->out_bytes);
+    OK(cuda_upload(gpu, p->args[0], in, p->in_bytes, e) && cuda_upload(gpu, p->args[1], want, p->out_bytes, e));
+    OK(ir_run(p->ir->first, (void *[]){(void *)in, want}, NULL, begin, end, NULL, true, e));
+    OK(cuda_launch(gpu, p->loaded, &l, e) && cuda_download(gpu, got, p->args[1], p->out_bytes, e));
+    if (memcmp(want, got, p->out_bytes) != 0) fail_msg("%s %d\n%s", what, (int)number, p->text->data);
+}
+
 /* Programs with nested loops, carries, branches, scalar and vector accesses to one memory: every order of two accesses
  * by different threads is at stake. One warp does all tasks, since these programs are not made to be cut. */
 static void random_programs_match_the_interpreter(void **state) {
     (void)state;
     NEED_GPU();
-    static _Alignas(64) uint8_t in[IR_RANDOM_BYTES], want[IR_RANDOM_BYTES], got[IR_RANDOM_BYTES];
+    static _Alignas(64) uint8_t in[IR_RANDOM_BYTES];
     for (size_t i = 0; i < sizeof in; i += 4) {
         uint32_t x = 0x3f000000 | (uint32_t)(next_random() & 0x7fffff);
         memcpy(in + i, &x, 4);
     }
-    cuda_addr args[2], dims;
-    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof in, &args[1], e) &&
-       cuda_alloc(gpu, 16, &dims, e));
-    OK(cuda_upload(gpu, args[0], in, sizeof in, e));
-    for (uint64_t program = 9001; program <= 9040; program++) {
+    for (uint64_t number = 9001; number <= 9040; number++) {
         struct buf text = {0};
-        struct ir_module *m;
-        struct kernel k;
-        struct cuda_kernel *loaded;
-        int64_t sizes[N_RUN_DIMS] = {0}, range[2] = {3, 40};
-        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims, .range = range, .whole = true};
-        ir_random(program, &text);
-        OK(ir_parse(text.data, text.len, &m, e));
-        make_kernel(&k, "random", text.data, text.len, 40);
-        memcpy(want, in, sizeof in);
-        OK(ir_run(m->first, (void *[]){in, want}, NULL, 3, 40, NULL, true, e));
-        OK(cuda_upload(gpu, args[1], in, sizeof in, e) && cuda_kernel_new(gpu, &k, &loaded, e));
-        OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], sizeof got, e));
-        if (memcmp(want, got, sizeof want) != 0) fail_msg("program %d\n%s", (int)program, text.data);
-        cuda_kernel_free(gpu, loaded);
-        kernel_free(&k);
-        ir_free(m);
+        struct program p;
+        ir_random(number, &text);
+        program_new(&p, "random", &text, 40, false, sizeof in, sizeof in);
+        match(&p, in, in, (int64_t[]){3, 40}, "program", number);
+        program_free(&p);
         buf_free(&text);
     }
-    cuda_free(gpu, args[0]);
-    cuda_free(gpu, args[1]);
-    cuda_free(gpu, dims);
 }
 
 /* Loops split among the parts of a block, with states of every width and a merge that does not commute, after a
@@ -77,22 +109,14 @@ static void split_loops_match_the_interpreter(void **state) {
     (void)state;
     NEED_GPU();
     enum { N = 1000, TASKS = 5 };
-    static _Alignas(64) int32_t in[N * 32], want[TASKS * 32], got[TASKS * 32];
+    static _Alignas(64) int32_t in[N * 32];
     for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = (int32_t)next_random();
-    cuda_addr args[2], dims;
-    OK(cuda_alloc(gpu, sizeof in, &args[0], e) && cuda_alloc(gpu, sizeof got, &args[1], e) &&
-       cuda_alloc(gpu, 16, &dims, e));
-    OK(cuda_upload(gpu, args[0], in, sizeof in, e));
     for (int parts = PTX_WARPS; parts <= PTX_THREADS; parts *= 2) {
         int lanes = PTX_THREADS / parts;
         char t[16] = "i32";
         if (lanes > 1) snprintf(t, sizeof t, "i32x%d", lanes);
         struct buf text = {0};
-        struct ir_module *m;
-        struct kernel k;
-        struct cuda_kernel *loaded;
-        int64_t sizes[N_RUN_DIMS] = {0};
-        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+        struct program p;
         buf_printf(&text,
                    "kgen-ir 1\nfunc @split\n%%1:ptr = arg 0\n%%2:ptr = arg 1\n%%3:i64 = begin\n%%4:i64 = end\n"
                    "%%5:i64 = const 0\n%%6:i64 = const %d\n%%7:i64 = const %d\n%%8:i64 = const 128\n%%9:%s = const 3\n"
@@ -121,22 +145,11 @@ static void split_loops_match_the_interpreter(void **state) {
                    "merge %%40, %%41\n%%42:%s = mul %%40, %%9\n%%43:%s = add %%42, %%41\nyield %%43\nend -> %%50\n"
                    "%%51:i64 = mul %%20, %%8\nstore %%50, %%2, %%51, 0 align 4\nend\nend\n",
                    t, t, t, t, t);
-        OK(ir_parse(text.data, text.len, &m, e) && ir_verify(m, e));
-        make_kernel(&k, "split", text.data, text.len, TASKS);
-        k.phases[0].parts[0].team = true;
-        memset(want, 0, sizeof want);
-        OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, TASKS, NULL, true, e));
-        OK(cuda_fill(gpu, args[1], 0, sizeof got, e) && cuda_kernel_new(gpu, &k, &loaded, e));
-        OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], sizeof got, e));
-        if (memcmp(want, got, sizeof want) != 0) fail_msg("%d parts\n%s", parts, text.data);
-        cuda_kernel_free(gpu, loaded);
-        kernel_free(&k);
-        ir_free(m);
+        program_new(&p, "split", &text, TASKS, true, sizeof in, TASKS * 128);
+        match(&p, in, NULL, NULL, "parts", (uint64_t)parts);
+        program_free(&p);
         buf_free(&text);
     }
-    cuda_free(gpu, args[0]);
-    cuda_free(gpu, args[1]);
-    cuda_free(gpu, dims);
 }
 
 /* A block's warps copy 64 rows of 128 bytes a trip, two trips ahead, of which the last have fewer rows, and read them
@@ -145,9 +158,12 @@ static void staged_copies_match_the_interpreter(void **state) {
     (void)state;
     NEED_GPU();
     enum { TRIPS = 5, ROWS = 64, STRIDE = 256, IN = TRIPS * ROWS * STRIDE, OUT = 8 * TRIPS * 6 * 128 };
-    static _Alignas(64) uint8_t in[IN], want[OUT], got[OUT];
+    static _Alignas(64) uint8_t in[IN];
     for (size_t i = 0; i < IN; i++) in[i] = (uint8_t)next_random();
-    static const char text[] =
+    struct program p;
+    struct buf text = {0};
+    buf_puts(
+        &text,
         "kgen-ir 1\nfunc @staged\n%1:ptr = arg 0\n%2:ptr = arg 1\n%3:ptr = shared 24576 align 16\n%4:i64 = const 0\n"
         "%5:i64 = const 8\n%6:i64 = const 5\n%7:i64 = const 16384\n%8:i64 = const 8192\n%9:i64 = const 3\n"
         "%10:i64 = const 13\n%11:i64 = const 64\n%12:i64 = const 2\n%13:i64 = const 768\n%14:i64 = const 3840\n"
@@ -167,66 +183,30 @@ static void staged_copies_match_the_interpreter(void **state) {
         "%51:i32x32 = slice %46, 0\n%52:i32x32 = slice %46, 32\n"
         "store %47, %2, %44, 0 align 4\nstore %48, %2, %44, 128 align 4\nstore %49, %2, %44, 256 align 4\n"
         "store %50, %2, %44, 384 align 4\nstore %51, %2, %44, 512 align 4\nstore %52, %2, %44, 640 align 4\nend\n"
-        "wait 0\nend\nend\n";
-    struct ir_module *m;
-    struct kernel k;
-    struct cuda_kernel *loaded;
-    int64_t sizes[N_RUN_DIMS] = {0};
-    cuda_addr args[2], dims;
-    OK(cuda_alloc(gpu, IN, &args[0], e) && cuda_alloc(gpu, OUT, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
-    struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
-    OK(ir_parse(text, sizeof text - 1, &m, e) && ir_verify(m, e));
-    make_kernel(&k, "staged", text, sizeof text - 1, 1);
-    k.phases[0].parts[0].team = true;
-    OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, 1, NULL, true, e));
-    OK(cuda_upload(gpu, args[0], in, IN, e) && cuda_kernel_new(gpu, &k, &loaded, e));
-    OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], OUT, e));
-    assert_memory_equal(want, got, OUT);
-    cuda_kernel_free(gpu, loaded);
-    kernel_free(&k);
-    ir_free(m);
-    cuda_free(gpu, args[0]);
-    cuda_free(gpu, args[1]);
-    cuda_free(gpu, dims);
+        "wait 0\nend\nend\n");
+    program_new(&p, "staged", &text, 1, true, IN, OUT);
+    match(&p, in, NULL, NULL, "copies", 0);
+    program_free(&p);
+    buf_free(&text);
 }
 
 /* mma.sync as the machine (or the GPU) lays out its fragments, against the interpreter's lanes. */
 static void matrix_tiles_match_the_interpreter(void **state) {
     (void)state;
     NEED_GPU();
-    enum { IN = 1280, OUT = 512 };
-    static _Alignas(64) uint8_t in[IN], want[OUT], got[OUT];
-    cuda_addr args[2], dims;
-    OK(cuda_alloc(gpu, IN, &args[0], e) && cuda_alloc(gpu, OUT, &args[1], e) && cuda_alloc(gpu, 16, &dims, e));
+    static _Alignas(64) uint8_t in[1280];
     for (int shape = 0; shape < IR_N_MMA; shape++) {
         struct buf text = {0};
-        struct ir_module *m;
-        struct kernel k;
-        struct cuda_kernel *loaded;
-        int64_t sizes[N_RUN_DIMS] = {0};
-        struct cuda_launch l = {.args = args, .sizes = sizes, .dims = dims};
+        struct program p;
         ir_mma_program(shape, &text);
-        OK(ir_parse(text.data, text.len, &m, e));
-        make_kernel(&k, "mma", text.data, text.len, 1);
-        OK(cuda_kernel_new(gpu, &k, &loaded, e));
+        program_new(&p, "mma", &text, 1, false, sizeof in, 512);
         for (uint64_t round = 1; round <= 10; round++) {
             ir_mma_operands(shape, round, in);
-            memset(want, 0x11, OUT);
-            OK(ir_run(m->first, (void *[]){in, want}, NULL, 0, 1, NULL, true, e));
-            memset(got, 0x11, OUT);
-            OK(cuda_upload(gpu, args[0], in, IN, e) && cuda_upload(gpu, args[1], got, OUT, e));
-            OK(cuda_launch(gpu, loaded, &l, e) && cuda_download(gpu, got, args[1], OUT, e));
-            if (memcmp(want, got, OUT) != 0)
-                fail_msg("%s, round %d\n%s", ir_mma_shapes[shape].name, (int)round, text.data);
+            match(&p, in, NULL, NULL, ir_mma_shapes[shape].name, round);
         }
-        cuda_kernel_free(gpu, loaded);
-        kernel_free(&k);
-        ir_free(m);
+        program_free(&p);
         buf_free(&text);
     }
-    cuda_free(gpu, args[0]);
-    cuda_free(gpu, args[1]);
-    cuda_free(gpu, dims);
 }
 
 /* Every kernel in its formats against the references, the interpreter's bits, and itself cut in pieces. */
