@@ -45,6 +45,7 @@ struct session {
     int32_t *pages;    /* [n_pages] the physical page of each run of PAGE keys */
     int32_t *free_pages;
     int64_t n_free, n_used;
+    bool huge_pages; /* caches lies in them */
     int32_t *ids;      /* [batch] */
     void **args;       /* argument arrays of all launches, one after another */
     size_t *first_arg; /* [model.n_all_launches] */
