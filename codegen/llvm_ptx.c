@@ -805,17 +805,28 @@ static uint64_t max_arg(const struct ir_block *b) {
     return n;
 }
 
-/* The most registers that a loop around a product of tiles carries. */
+static unsigned registers_of(const struct ir_func *f, ir_value v) {
+    return (f->values[v].type.lanes + PTX_LANES - 1u) / PTX_LANES;
+}
+
+static bool is_constant(const struct ir_func *f, ir_value v) {
+    const struct ir_op *op = f->values[v].def;
+    return op->code == IR_CONST || (op->code == IR_CONCAT && is_constant(f, op->args[0]) && is_constant(f, op->args[1]));
+}
+
+/* The most registers that a loop around products of tiles carries and begins anew: sums that nothing was added to. */
 static unsigned accumulators(const struct ir_func *f, const struct ir_op *loop, const struct ir_block *b) {
-    unsigned most = 0, carried = 0;
-    for (uint32_t c = 0; loop && c < loop->n_results; c++)
-        carried += (f->values[loop->results[c]].type.lanes + PTX_LANES - 1u) / PTX_LANES;
+    unsigned most = 0, held = 0;
+    bool products = false;
+    for (uint32_t c = 0; loop && c < loop->n_results; c++) held += registers_of(f, loop->results[c]);
     for (const struct ir_op *op = b->first; op; op = op->next) {
         unsigned n = op->body ? accumulators(f, op->code == IR_FOR ? op : NULL, op->body) : 0;
-        if (op->code == IR_MMA) n = carried;
         if (n > most) most = n;
+        if (op->code != IR_MMA) continue;
+        products = true;
+        if (is_constant(f, op->args[0])) held += registers_of(f, op->args[0]);
     }
-    return most;
+    return products && held > most ? held : most;
 }
 
 static void set_attribute(struct emitter *em, const char *key, int value) {

@@ -21,6 +21,9 @@ static const struct pass {
     {"cse", pass_cse},
     /* Drops operations without effect or use, and loops and ifs without effect. Requires: nothing. */
     {"dce", pass_dce},
+    /* Moves pure operations behind loops around products of tiles, where nothing before needs them. Requires: dce. Keeps:
+     * the order of operations with effects. Breaks: some are in loops again, in which a part does one trip. */
+    {"sink", pass_sink},
 };
 enum { N_PASSES = sizeof passes / sizeof *passes };
 
@@ -209,4 +212,75 @@ void pass_dce(struct ir_func *f) {
     uint8_t *used = mem_new(f->n_values);
     dce_block(f->body, used);
     mem_free(used);
+}
+
+/* ---- sink ----
+ * The accumulators of a loop around products of tiles take most of a thread's registers; what only the rest of the block
+ * uses, such as the addresses of a residual, would take more of them as long as the loop runs. */
+
+static bool has_products(const struct ir_block *b) {
+    for (const struct ir_op *op = b->first; op; op = op->next)
+        if (op->code == IR_MMA || (op->body && has_products(op->body))) return true;
+    return false;
+}
+
+static void mark_uses(const struct ir_op *op, uint8_t *used) {
+    for (uint32_t i = 0; i < op->n_args; i++) used[op->args[i]] = 1;
+    const struct ir_block *inside[] = {op->body, op->merge};
+    for (int i = 0; i < 2; i++)
+        for (const struct ir_op *in = inside[i] ? inside[i]->first : NULL; in; in = in->next) mark_uses(in, used);
+}
+
+/* Moves what stands before `loop` and is not in `used`, nor used by what stays there, to `where`. Backwards, so that what
+ * only a moved operation uses moves before it. */
+static void move_unused(const struct ir_op *loop, struct ir_op *where, uint8_t *used) {
+    for (struct ir_op *op = loop->prev, *prev; op; op = prev) {
+        prev = op->prev;
+        if (ir_op_info[op->code].effect == EFF_PURE && op->n_args && !used[op->results[0]]) {
+            ir_unlink(op);
+            ir_insert_before(where, op);
+            where = op;
+        } else {
+            mark_uses(op, used);
+        }
+    }
+}
+
+static bool constant(const struct ir_func *f, ir_value v, int64_t *out) {
+    *out = f->values[v].def->imm;
+    return f->values[v].def->code == IR_CONST;
+}
+
+/* A split loop of which no part does more than one trip. */
+static bool runs_once(const struct ir_func *f, const struct ir_op *loop) {
+    int64_t lo, hi;
+    return loop->split && constant(f, loop->args[0], &lo) && constant(f, loop->args[1], &hi) &&
+           hi - lo <= loop->split * loop->imm;
+}
+
+static void sink_loop(const struct ir_func *f, struct ir_op *loop) {
+    if (runs_once(f, loop)) { /* into it, what is used only there: from its body it may go on */
+        uint8_t *used = mem_new(f->n_values);
+        for (uint32_t i = 0; i < loop->n_args; i++) used[loop->args[i]] = 1;
+        for (const struct ir_op *op = loop->next; op; op = op->next) mark_uses(op, used);
+        move_unused(loop, loop->body->first, used);
+        mem_free(used);
+    } else if (loop->next) {
+        uint8_t *used = mem_new(f->n_values);
+        mark_uses(loop, used);
+        move_unused(loop, loop->next, used);
+        mem_free(used);
+    }
+}
+
+static void sink_block(const struct ir_func *f, struct ir_block *b) {
+    for (struct ir_op *op = b->first; op; op = op->next) {
+        if (!op->body || !has_products(op->body)) continue;
+        if (op->code == IR_FOR) sink_loop(f, op);
+        sink_block(f, op->body);
+    }
+}
+
+void pass_sink(struct ir_func *f) {
+    sink_block(f, f->body);
 }

@@ -8,5 +8,6 @@ void pass_fold(struct ir_func *f);
 void pass_hoist(struct ir_func *f);
 void pass_cse(struct ir_func *f);
 void pass_dce(struct ir_func *f);
+void pass_sink(struct ir_func *f);
 
 #endif

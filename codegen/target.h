@@ -24,7 +24,7 @@ enum target_feature {
 
 /* Warps of a thread block of a PTX target, which every launch uses, and how many of its blocks a multiprocessor shall
  * hold at least: 128 registers a thread. (Left alone, ptxas takes 40 or 64 where it likes and spills around divisions.)
- * Functions that carry more accumulators of mma than a few through a loop may have all 255. */
+ * Functions with more accumulators of mma than a few in a loop may have all 255. */
 enum { PTX_WARPS = 8, PTX_LANES = 32, PTX_BLOCKS = 2, PTX_TILE_BLOCKS = 1, PTX_THREADS = PTX_WARPS * PTX_LANES };
 enum { PTX_FEW_ACCUMULATORS = 32 };
 

@@ -243,12 +243,18 @@ local function element_of(f, v, idx)
   return idx and v[idx] or v
 end
 
--- Keys of a tile: as many as leave a thread registers beside its rows' factors, its part of the vectors and the scores
--- (a quarter of the width, half of the columns and half of the keys). With more of them ptxas spills.
+-- Keys of a tile: as many as leave a thread registers beside its rows' factors, its part of the vectors and the scores: a
+-- quarter of the width, half of the columns and half of the keys. In a window also: where its two rows start to see keys, and the
+-- addresses of a quarter of the keys where it takes several loads to read a key's vector, 64 bits each. With more of them
+-- ptxas spills.
 local HELD = 80
-local function keys_of(along)
+local function keys_of(along, windowed)
+  local function held(keys)
+    local window = windowed and 4 + (along.width > 8 * neighbours(along.width) and keys // 2 or 0) or 0
+    return along.width // 4 + along.n // 2 + keys // 2 + window
+  end
   local keys = access.TILE
-  while keys > 16 and along.width // 4 + along.n // 2 + keys // 2 > HELD do keys = keys // 2 end
+  while keys > 16 and held(keys) > HELD do keys = keys // 2 end
   return keys
 end
 
@@ -256,9 +262,9 @@ end
 -- vectors' elements the n from `from` on.
 local function fold(X, node, bounds, along)
   local t, monoid, names = X.tile, node.monoid, node.fields
-  local TILE, jvar = keys_of(along), node.binds
+  local len, when, from, jvar = node.args[1], node.args[2], node.args[3], node.binds
+  local TILE = keys_of(along, E.int_const(from) ~= 0)
   t.keys = TILE
-  local len, when, from = node.args[1], node.args[2], node.args[3]
   local widths, axis, elem = {}, {}, {}
   for k, f in ipairs(names) do
     elem[f] = node.args[5 + k]

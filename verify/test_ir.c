@@ -679,12 +679,27 @@ static void dead_code_goes_with_its_loops(void **state) {
                      "");
 }
 
+/* Of what stands before a loop with a product of tiles, what the loop needs (%7) or an operation that stays (%8) stays. */
+static void what_only_follows_a_product_of_tiles_moves_behind_it(void **state) {
+    (void)state;
+#define HEAD                                                                                                           \
+    "  %1:ptr = arg 0\n  %2:i64 = begin\n  %3:i64 = end\n  %4:f32x128 = const 0x0p+0\n  %5:i32x128 = const 0\n"         \
+    "  %6:i32x64 = const 0\n  %7:i64 = add %2, %3\n"
+#define MOVED "  %9:i64 = mul %2, %3\n  %10:i64 = mul %7, %9\n"
+#define KEPT "  %8:i64 = mul %2, %2\n  store %8, %1, %2, 0 align 8\n"
+#define LOOP                                                                                                           \
+    "  for %11 = %7 to %3 step 1 carry %12:f32x128 = %4\n    %13:f32x128 = mma %12, %5, %6 m16n8k16.f16\n"              \
+    "    yield %13\n  end -> %14\n"
+#define TAIL "  %15:f32x32 = slice %14, 0\n  store %15, %1, %10, 0 align 4\n"
+    expect_optimized(HEAD MOVED KEPT LOOP TAIL, HEAD KEPT LOOP MOVED TAIL);
+}
+
 static void pass_names_are_checked(void **state) {
     (void)state;
     struct err e;
     assert_true(passes_check_dump(NULL, &e) && passes_check_dump("all", &e) && passes_check_dump("cse", &e));
     assert_false(passes_check_dump("magic", &e));
-    assert_non_null(strstr(e.msg, "fold, hoist, cse, dce, all"));
+    assert_non_null(strstr(e.msg, "fold, hoist, cse, dce, sink, all"));
 }
 
 static void dump_prints_after_the_pass(void **state) {
@@ -770,6 +785,7 @@ int main(void) {
         cmocka_unit_test(only_invariant_loads_merge),
         cmocka_unit_test(invariants_leave_loops_but_not_ifs),
         cmocka_unit_test(dead_code_goes_with_its_loops),
+        cmocka_unit_test(what_only_follows_a_product_of_tiles_moves_behind_it),
         cmocka_unit_test(pass_names_are_checked),
         cmocka_unit_test(dump_prints_after_the_pass),
         cmocka_unit_test(passes_change_no_result),
