@@ -188,20 +188,20 @@ static bool compile(const struct target *t, struct buf *obj, struct err *e) {
 
 static bool find_code(const struct target *t, const struct bundle *from, struct buf *obj, struct err *e) {
     const json_t *unused;
-    const struct buf *code;
+    const struct buf *code, *none;
     if (!from) return compile(t, obj, e);
-    if (!bundle_find(from, KEY, &unused, &code))
+    if (!bundle_find(from, KEY, &unused, &code, &none))
         return err_set(e, ERR_INPUT, "%s: the bundle has no code to measure this machine with", bundle_dir(from));
     buf_add(obj, code->data, code->len);
     return true;
 }
 
 bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e) {
-    struct buf obj = {0};
+    struct buf obj = {0}, none = {0};
     if (t->ptx) return true; /* GPUs are measured with PTX that is there already */
     bool ok = compile(t, &obj, e);
     json_t *description = json_pack("{s:s}", "name", KEY);
-    if (ok) bundle_add(b, KEY, description, false, obj.data, obj.len);
+    if (ok) bundle_add(b, KEY, description, false, &obj, &none);
     json_decref(description);
     buf_free(&obj);
     return ok;

@@ -13,14 +13,12 @@
 
 extern char **environ;
 
-/* ---- where they are ---- */
+/* ---- where it is ---- */
 
 static bool in_directory(const char *dir, size_t n, const char *below, struct assembler *a) {
     struct stat st;
     int used = snprintf(a->ptxas, sizeof a->ptxas, "%.*s%s/ptxas", (int)n, dir, below);
-    int other = snprintf(a->fatbinary, sizeof a->fatbinary, "%.*s%s/fatbinary", (int)n, dir, below);
-    if (n == 0 || used >= (int)sizeof a->ptxas || other >= (int)sizeof a->fatbinary) return false;
-    if (access(a->ptxas, X_OK) || access(a->fatbinary, X_OK) || stat(a->ptxas, &st)) return false;
+    if (n == 0 || used >= (int)sizeof a->ptxas || access(a->ptxas, X_OK) || stat(a->ptxas, &st)) return false;
     snprintf(a->version, sizeof a->version, "ptxas %jd %jd.%09ld", (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec,
              st.st_mtim.tv_nsec);
     return true;
@@ -38,7 +36,7 @@ bool assembler_find(struct assembler *out) {
            in_directory(usual, strlen(usual), "/bin", out);
 }
 
-/* ---- running them ---- */
+/* ---- running it ---- */
 
 static bool run(char *const argv[], struct err *e) {
     int status;
@@ -61,35 +59,26 @@ enum { PATH_BYTES = 1024 };
 
 /* In a directory that exists and is empty. */
 static bool assemble_in(const struct assembler *a, const char *dir, const struct target *t, const struct buf *ptx,
-                        struct buf *image, struct err *e) {
-    const char *sm = t->name + strlen("sm_");
-    char text[PATH_BYTES], code[PATH_BYTES], fat[PATH_BYTES], arch[32], elf_spec[2 * PATH_BYTES], ptx_spec[2 * PATH_BYTES],
-        create[2 * PATH_BYTES];
+                        struct buf *cubin, struct err *e) {
+    char text[PATH_BYTES], code[PATH_BYTES], arch[32];
     snprintf(text, sizeof text, "%s/k.ptx", dir);
     snprintf(code, sizeof code, "%s/k.cubin", dir);
-    snprintf(fat, sizeof fat, "%s/k.fatbin", dir);
     snprintf(arch, sizeof arch, "-arch=%s", t->name);
-    snprintf(create, sizeof create, "--create=%s", fat);
-    snprintf(elf_spec, sizeof elf_spec, "--image3=kind=elf,sm=%s,file=%s", sm, code);
-    snprintf(ptx_spec, sizeof ptx_spec, "--image3=kind=ptx,sm=%s,file=%s", sm, text);
     bool ok = file_write_atomic(text, ptx->data, ptx->len, e) &&
-              run((char *[]){(char *)a->ptxas, arch, text, "-o", code, NULL}, e) &&
-              run((char *[]){(char *)a->fatbinary, "--64", "--compress=false", create, elf_spec, ptx_spec, NULL}, e) &&
-              file_read(fat, image, e);
+              run((char *[]){(char *)a->ptxas, arch, text, "-o", code, NULL}, e) && file_read(code, cubin, e);
     unlink(text);
     unlink(code);
-    unlink(fat);
     return ok;
 }
 
-bool assembler_run(const struct assembler *a, const struct target *t, const struct buf *ptx, struct buf *image,
+bool assembler_run(const struct assembler *a, const struct target *t, const struct buf *ptx, struct buf *cubin,
                    struct err *e) {
     const char *tmp = getenv("TMPDIR");
     char dir[PATH_BYTES - 16];
     int n = snprintf(dir, sizeof dir, "%s/kgen-ptxas-XXXXXX", tmp && *tmp == '/' ? tmp : "/tmp");
     if (n >= (int)sizeof dir || !mkdtemp(dir))
         return err_set(e, ERR_IO, "no directory for ptxas' files in %s: %s", tmp ? tmp : "/tmp", strerror(errno));
-    bool ok = assemble_in(a, dir, t, ptx, image, e);
+    bool ok = assemble_in(a, dir, t, ptx, cubin, e);
     rmdir(dir);
     return ok;
 }

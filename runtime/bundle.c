@@ -10,14 +10,15 @@
 #include <xxhash.h>
 
 /* manifest.json:
- *   {"kgen-bundle": 1, "build": kgen_build, "about": {…}, "plan": FILE, "kernels": [{"key", "description", …FILE}],
+ *   {"kgen-bundle": 1, "build": kgen_build, "about": {…}, "plan": FILE,
+ *    "kernels": [{"key", "description", …FILE, "cubin": FILE or not there}],
  *    "check": hash of all that as compact text with sorted keys}
  * where FILE is "file": path below the directory, "bytes", "xxh3" (XXH3-128 of the contents, 32 hexadecimal digits). */
 enum { FORMAT = 1, HASH_DIGITS = 32, MAX_KERNELS = 1 << 16 };
 
 struct entry {
     json_t *item; /* of the manifest's "kernels" */
-    struct buf code;
+    struct buf code, cubin;
     bool ptx;
 };
 
@@ -37,6 +38,7 @@ void bundle_close(struct bundle *b) {
     for (size_t i = 0; i < b->n; i++) {
         json_decref(b->entries[i].item);
         buf_free(&b->entries[i].code);
+        buf_free(&b->entries[i].cubin);
     }
     mem_free(b->entries);
     mem_free(b->dir);
@@ -92,13 +94,15 @@ static bool cannot(struct err *e, const char *path, const char *what) {
 
 /* ---- writing ---- */
 
-void bundle_add(struct bundle *b, const char *key, const json_t *description, bool ptx, const void *code, size_t n) {
+void bundle_add(struct bundle *b, const char *key, const json_t *description, bool ptx, const struct buf *code,
+                const struct buf *cubin) {
     if (find(b, key)) return;
     struct entry *x = new_entry(b);
     x->item = json_pack("{s:s, s:O}", "key", key, "description", (json_t *)description);
     if (!x->item) bug("a kernel's key or description is no JSON");
     x->ptx = ptx;
-    buf_add(&x->code, code, n);
+    buf_add(&x->code, code->data, code->len);
+    buf_add(&x->cubin, cubin->data, cubin->len);
 }
 
 /* Made, or there and empty: nothing that was there gets mixed with the bundle or lost. */
@@ -126,13 +130,24 @@ static bool write_file(const char *dir, const char *name, const void *bytes, siz
 }
 
 /* "kernels/03-norm_qkv.ptx": the number alone makes it unique. */
-static void file_name(const struct entry *x, size_t i, char out[128]) {
+static void file_name(const struct entry *x, size_t i, const char *kind, char out[128]) {
     const char *name = text(json_object_get(x->item, "description"), "name");
     int n = snprintf(out, 128, "kernels/%02zu-%.80s", i, *name ? name : "kernel");
     for (char *p = out + 8; p < out + n; p++)
         if (!(*p >= 'a' && *p <= 'z') && !(*p >= 'A' && *p <= 'Z') && !(*p >= '0' && *p <= '9') && !strchr("_.-", *p))
             *p = '_';
-    snprintf(out + n, 128 - (size_t)n, ".%s", x->ptx ? "ptx" : "o");
+    snprintf(out + n, 128 - (size_t)n, ".%s", kind);
+}
+
+static bool write_kernel(const char *dir, struct entry *x, size_t i, struct err *e) {
+    char name[128];
+    file_name(x, i, x->ptx ? "ptx" : "o", name);
+    if (!write_file(dir, name, x->code.data, x->code.len, x->item, e)) return false;
+    if (!x->cubin.len) return true;
+    json_t *cubin = json_object();
+    json_object_set_new(x->item, "cubin", cubin);
+    file_name(x, i, "cubin", name);
+    return write_file(dir, name, x->cubin.data, x->cubin.len, cubin, e);
 }
 
 static bool write_json(const char *dir, const char *name, const json_t *j, size_t flags, json_t *item, struct err *e) {
@@ -143,17 +158,15 @@ static bool write_json(const char *dir, const char *name, const json_t *j, size_
 }
 
 bool bundle_write(struct bundle *b, const char *dir, const json_t *about, const json_t *plan, struct err *e) {
-    char *kernels = join(dir, "kernels"), name[128], digits[HASH_DIGITS + 1];
+    char *kernels = join(dir, "kernels"), digits[HASH_DIGITS + 1];
     json_t *list = json_array(), *plan_item = json_object(), *unused = json_object();
     json_t *manifest = json_pack("{s:i, s:s, s:O, s:O, s:O}", "kgen-bundle", FORMAT, "build", kgen_build, "about",
                                  (json_t *)about, "plan", plan_item, "kernels", list);
     bool ok = make_dir(dir, e) && (mkdir(kernels, 0777) == 0 || cannot(e, kernels, "make the directory")) &&
               write_json(dir, "plan.json", plan, JSON_COMPACT, plan_item, e);
     for (size_t i = 0; i < b->n && ok; i++) {
-        struct entry *x = &b->entries[i];
-        file_name(x, i, name);
-        ok = write_file(dir, name, x->code.data, x->code.len, x->item, e);
-        json_array_append(list, x->item);
+        ok = write_kernel(dir, &b->entries[i], i, e);
+        json_array_append(list, b->entries[i].item);
     }
     hash_manifest(manifest, digits);
     json_object_set_new(manifest, "check", json_string(digits));
@@ -257,7 +270,8 @@ bool bundle_open(const char *dir, struct bundle **out, struct err *e) {
     for (size_t i = 0; ok && i < json_array_size(list); i++) {
         struct entry *x = new_entry(b);
         x->item = json_incref(json_array_get(list, i));
-        ok = read_file(b, x->item, &x->code, e);
+        const json_t *cubin = json_object_get(x->item, "cubin");
+        ok = read_file(b, x->item, &x->code, e) && (!cubin || read_file(b, cubin, &x->cubin, e));
     }
     if (!ok) {
         bundle_close(b);
@@ -283,11 +297,13 @@ const char *bundle_text(const struct bundle *b, const char *field) {
     return text(bundle_about(b), field);
 }
 
-bool bundle_find(const struct bundle *b, const char *key, const json_t **description, const struct buf **code) {
+bool bundle_find(const struct bundle *b, const char *key, const json_t **description, const struct buf **code,
+                 const struct buf **cubin) {
     const struct entry *x = find(b, key);
     if (!x) return false;
     *description = json_object_get(x->item, "description");
     *code = &x->code;
+    *cubin = &x->cubin;
     return true;
 }
 
@@ -295,8 +311,14 @@ size_t bundle_n_kernels(const struct bundle *b) {
     return b->n;
 }
 
+size_t bundle_n_cubins(const struct bundle *b) {
+    size_t n = 0;
+    for (size_t i = 0; i < b->n; i++) n += b->entries[i].cubin.len > 0;
+    return n;
+}
+
 uint64_t bundle_bytes(const struct bundle *b) {
     uint64_t sum = 0;
-    for (size_t i = 0; i < b->n; i++) sum += b->entries[i].code.len;
+    for (size_t i = 0; i < b->n; i++) sum += b->entries[i].code.len + b->entries[i].cubin.len;
     return sum;
 }

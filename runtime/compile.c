@@ -66,7 +66,7 @@ void kernel_free(struct kernel *k) {
     mem_free(k->dims);
     mem_free(k->name);
     mem_free(k->ptx);
-    buf_free(&k->image);
+    buf_free(&k->cubin);
     code_free(k->code);
     *k = (struct kernel){0};
 }
@@ -174,34 +174,34 @@ struct job {
     char *key;
     json_t *meta; /* with "ir" until compiled */
     struct buf obj;
-    struct buf image; /* of a GPU's, where there is an assembler */
+    struct buf cubin; /* of a GPU's, where there is an assembler, or a bundle has it */
     struct target target;
-    bool cached, has_image, done;
+    bool cached, has_cubin, done;
     struct err err;
 };
 
-/* What a child has to do for a job: make its code, or the image of code that is there. */
-static bool wants_image(const struct compiler *c, const struct job *j) {
-    return c->assembler && j->target.ptx && !j->has_image;
+/* What a child has to do for a job: make its code, or the cubin of code that is there. */
+static bool wants_cubin(const struct compiler *c, const struct job *j) {
+    return c->assembler && j->target.ptx && !j->has_cubin;
 }
 static bool is_open(const struct compiler *c, const struct job *j) {
-    return !j->cached || wants_image(c, j);
+    return !j->cached || wants_cubin(c, j);
 }
 
 /* ---- compiling in child processes: LLVM's memory goes with them, and one that dies takes nothing along ---- */
 
-/* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0, and its image. */
+/* What a child sends for a job: this, then `bytes` of object, or a struct err where ok is 0, and its cubin. */
 struct reply {
-    uint64_t job, ok, bytes, image_bytes;
+    uint64_t job, ok, bytes, cubin_bytes;
 };
 
-/* Code without an image is as good. */
-static void make_image(struct compiler *c, struct job *j) {
+/* Code without a cubin is as good. */
+static void make_cubin(struct compiler *c, struct job *j) {
     static bool warned;
     struct err e;
-    if (assembler_run(c->assembler, &j->target, &j->obj, &j->image, &e)) return;
+    if (assembler_run(c->assembler, &j->target, &j->obj, &j->cubin, &e)) return;
     warn_once(&warned, "%s; the driver compiles the code itself", e.msg);
-    buf_free(&j->image);
+    buf_free(&j->cubin);
 }
 
 /* The child's part: jobs first, first + step, … of those that are open. */
@@ -213,13 +213,13 @@ static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t
         const json_t *ir = json_object_get(j->meta, "ir");
         bool ok = j->cached || codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump,
                                             &j->obj, &j->err);
-        if (ok && wants_image(c, j)) make_image(c, j);
-        struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err, j->image.len};
+        if (ok && wants_cubin(c, j)) make_cubin(c, j);
+        struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err, j->cubin.len};
         if (!fd_write(fd, &r, sizeof r) || !fd_write(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes) ||
-            !fd_write(fd, j->image.data, r.image_bytes))
+            !fd_write(fd, j->cubin.data, r.cubin_bytes))
             return;
         buf_free(&j->obj);
-        buf_free(&j->image);
+        buf_free(&j->cubin);
     }
 }
 
@@ -234,7 +234,7 @@ static void take_replies(struct child *ch, struct job *jobs, size_t n) {
     while (ch->in.len >= sizeof r) {
         memcpy(&r, ch->in.data, sizeof r);
         uint64_t have = ch->in.len - sizeof r;
-        if (r.job >= n || r.bytes > have || r.image_bytes > have - r.bytes) return;
+        if (r.job >= n || r.bytes > have || r.cubin_bytes > have - r.bytes) return;
         struct job *j = &jobs[r.job];
         const char *body = ch->in.data + sizeof r;
         j->done = true;
@@ -242,8 +242,8 @@ static void take_replies(struct child *ch, struct job *jobs, size_t n) {
             memcpy(&j->err, body, sizeof j->err);
         else if (!j->cached)
             buf_add(&j->obj, body, r.bytes);
-        buf_add(&j->image, body + r.bytes, r.image_bytes);
-        uint64_t taken = sizeof r + r.bytes + r.image_bytes;
+        buf_add(&j->cubin, body + r.bytes, r.cubin_bytes);
+        uint64_t taken = sizeof r + r.bytes + r.cubin_bytes;
         memmove(ch->in.data, ch->in.data + taken, ch->in.len - taken);
         ch->in.len -= taken;
     }
@@ -340,24 +340,24 @@ static void store(struct compiler *c, struct job *j) {
     free(text);
 }
 
-/* An image's key: its code's, and what made it. The caller mem_free()s it. */
-static char *image_key(const struct compiler *c, const struct job *j) {
+/* A cubin's key: its code's, and what made it. The caller mem_free()s it. */
+static char *cubin_key(const struct compiler *c, const struct job *j) {
     struct buf b = {0};
-    buf_printf(&b, "image|%s|%s", c->assembler->version, j->key);
+    buf_printf(&b, "cubin|%s|%s", c->assembler->version, j->key);
     return b.data;
 }
 
-static void find_image(struct compiler *c, struct job *j) {
-    if (!wants_image(c, j) || !c->cache) return;
-    char *key = image_key(c, j);
-    j->has_image = cache_get(c->cache, key, strlen(key), &j->image);
+static void find_cubin(struct compiler *c, struct job *j) {
+    if (!wants_cubin(c, j) || !c->cache) return;
+    char *key = cubin_key(c, j);
+    j->has_cubin = cache_get(c->cache, key, strlen(key), &j->cubin);
     mem_free(key);
 }
 
-static void store_image(struct compiler *c, struct job *j) {
-    if (!wants_image(c, j) || !c->cache || !j->image.len) return;
-    char *key = image_key(c, j);
-    cache_put(c->cache, key, strlen(key), j->image.data, j->image.len);
+static void store_cubin(struct compiler *c, struct job *j) {
+    if (!wants_cubin(c, j) || !c->cache || !j->cubin.len) return;
+    char *key = cubin_key(c, j);
+    cache_put(c->cache, key, strlen(key), j->cubin.data, j->cubin.len);
     mem_free(key);
 }
 
@@ -450,9 +450,9 @@ static char *bundle_key(const json_t *spec, const char *fmt) {
 
 static bool take_from_bundle(struct compiler *c, const json_t *spec, const char *fmt, struct job *j, struct err *e) {
     const json_t *meta;
-    const struct buf *code;
+    const struct buf *code, *cubin;
     char *key = bundle_key(spec, fmt);
-    j->cached = bundle_find(c->from, key, &meta, &code);
+    j->cached = bundle_find(c->from, key, &meta, &code, &cubin);
     if (!j->cached)
         err_set(e, ERR_INPUT, "%s: the bundle holds no code for %s; make it again with `kgen emit --bundle`",
                 bundle_dir(c->from), key);
@@ -460,13 +460,14 @@ static bool take_from_bundle(struct compiler *c, const json_t *spec, const char 
     if (!j->cached) return false;
     j->meta = json_incref((json_t *)meta);
     buf_add(&j->obj, code->data, code->len);
+    if (c->take_cubins) buf_add(&j->cubin, cubin->data, cubin->len);
     return true;
 }
 
 static void put_into_bundle(struct compiler *c, const json_t *spec, const char *fmt, struct job *j) {
     char *key = bundle_key(spec, fmt);
     json_object_del(j->meta, "ir");
-    bundle_add(c->into, key, j->meta, j->target.ptx, j->obj.data, j->obj.len);
+    bundle_add(c->into, key, j->meta, j->target.ptx, &j->obj, &j->cubin);
     mem_free(key);
 }
 
@@ -490,7 +491,7 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
         c->n_tuned += use;
         ok = use || prepare(c, specs[i], fmt, j, e);
         json_decref(choice);
-        if (ok) find_image(c, j);
+        if (ok) find_cubin(c, j);
     }
     ok = ok && compile_misses(c, jobs, n, e);
     for (size_t i = 0; i < n && ok; i++) {
@@ -501,18 +502,18 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
             break;
         }
         if (!j->cached && c->cache) store(c, j);
-        store_image(c, j);
+        store_cubin(c, j);
         if (c->into) put_into_bundle(c, specs[i], pack_fmts ? pack_fmts[i] : NULL, j);
         c->n_cached += j->cached;
         c->n_compiled += !j->cached;
         ok = load_code(&out[i], &j->target, &j->obj, e) && describe(&out[i], j->meta, e);
-        if (ok) buf_add(&out[i].image, j->image.data, j->image.len);
+        if (ok) buf_add(&out[i].cubin, j->cubin.data, j->cubin.len);
     }
     for (size_t i = 0; i < n; i++) {
         mem_free(jobs[i].key);
         json_decref(jobs[i].meta);
         buf_free(&jobs[i].obj);
-        buf_free(&jobs[i].image);
+        buf_free(&jobs[i].cubin);
         if (!ok) kernel_free(&out[i]);
     }
     mem_free(jobs);

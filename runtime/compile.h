@@ -41,7 +41,7 @@ struct kernel {
     uint64_t ws_per_tok; /* bytes of workspace a token */
     struct code *code;
     char *ptx; /* of a GPU target: what runtime/dev_cuda.h loads instead; parts have no fn then */
-    struct buf image; /* the same with machine code, for a driver that takes it; or empty */
+    struct buf cubin; /* its machine code, for a driver that takes it; or empty */
     bool dependent; /* its code waits for the kernels before it: it may be launched while they run */
 };
 
@@ -54,7 +54,8 @@ struct compiler {
     struct tunedb *tune; /* whose choices are used; NULL: every kernel has its defaults */
     const struct bundle *from; /* nothing is compiled, all code is in here; NULL */
     struct bundle *into;       /* all code is put in here too; NULL */
-    const struct assembler *assembler; /* of a GPU's code: makes images (codegen/assemble.h) in the same processes; NULL */
+    const struct assembler *assembler; /* of a GPU's code: makes cubins (codegen/assemble.h) in the same processes; NULL */
+    bool take_cubins;                  /* that `from` has, beside the PTX */
     const char *host;          /* target of what runs on the processor beside a GPU; NULL: native */
     int tune_threads;    /* that will run the code, and what for */
     enum tune_use tune_use;

@@ -309,8 +309,10 @@ const char *cuda_name(const struct cuda *c) {
 const char *cuda_target(const struct cuda *c) {
     return c->target;
 }
-bool cuda_takes_code(const struct cuda *c) {
-    return strncmp(c->name, "PTX machine", strlen("PTX machine")) != 0;
+bool cuda_takes_cubin(const struct cuda *c, const char *target) {
+    unsigned n = 0;
+    sscanf(target, "sm_%u", &n);
+    return cuda_runs(c, target) && n / 10 == c->sm / 10 && strncmp(c->name, "PTX machine", strlen("PTX machine")) != 0;
 }
 bool cuda_starts_early(const struct cuda *c) {
     return c->dependent;
@@ -409,8 +411,8 @@ static bool load_module(struct cuda *c, const struct kernel *k, cu_module *out, 
     int options[] = {JIT_ERROR_LOG, JIT_ERROR_LOG_BYTES};
     void *values[] = {log, (void *)(uintptr_t)sizeof log};
     if (!enter(c, e)) return false;
-    int code = k->image.len ? driver.module_load(out, k->image.data, 2, options, values) : 0;
-    if (k->image.len && !code) return true;
+    int code = k->cubin.len ? driver.module_load(out, k->cubin.data, 2, options, values) : 0;
+    if (k->cubin.len && !code) return true;
     if (code) {
         static bool warned;
         const char *name = NULL;

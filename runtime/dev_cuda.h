@@ -28,8 +28,11 @@ const char *cuda_target(const struct cuda *c);    /* the newest target (codegen/
 bool cuda_starts_early(const struct cuda *c); /* kernels start while those before them end (sm_90 and later) */
 /* The same of a device sm_NN under a driver of this version (cuDriverGetVersion), with or without cuLaunchKernelEx. */
 bool cuda_can_start_early(unsigned sm, int version, bool launch_ex);
-bool cuda_takes_code(const struct cuda *c); /* not only PTX: the PTX machine has no use for more */
-bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs code for sm_NN */
+bool cuda_runs(const struct cuda *c, const char *target); /* whether it runs PTX for sm_NN */
+
+/* Whether it runs machine code for sm_NN: that of its own generation, up to its own number (CUDA C++ Programming Guide,
+ * binary compatibility). The PTX machine takes none. */
+bool cuda_takes_cubin(const struct cuda *c, const char *target);
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e);
 
 /* Memory: 256-byte aligned, contents undefined. 0 bytes are one. Errors say how much there is. Where the device has pools,

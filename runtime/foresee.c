@@ -19,7 +19,7 @@ static struct need need_of(const struct model *m, int64_t n_ctx, uint64_t to_loa
     /* Machine code is shorter than its text. */
     for (size_t i = 0; to_load && i < m->first_pack; i++) {
         const struct kernel *k = &m->kernels[i];
-        n.code += k->image.len ? k->image.len : strlen(k->ptx);
+        n.code += k->cubin.len ? k->cubin.len : strlen(k->ptx);
     }
     n.all = n.weights + n.cache + n.buffers + n.code;
     n.margin = n.all / MARGIN_PART > MARGIN_LEAST ? n.all / MARGIN_PART : MARGIN_LEAST;

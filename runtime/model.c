@@ -308,8 +308,10 @@ bool model_compile(struct model *m, const struct model_options *o, struct err *e
     m->compiler.cache = m->cache;
     m->compiler.n_threads = m->compiler.tune_threads = o->n_threads ? o->n_threads : processors();
     if (m->cache) m->compiler.tune = tunedb_open(cache_dir(m->cache));
-    if (m->gpu && !m->bundle && cuda_takes_code(m->gpu) && assembler_find(&m->assembler))
-        m->compiler.assembler = &m->assembler;
+    const struct target *t = &m->compiler.target;
+    bool cubins = m->gpu ? cuda_takes_cubin(m->gpu, t->name) : m->compiler.into && t->ptx;
+    m->compiler.take_cubins = cubins;
+    if (cubins && !m->bundle && assembler_find(&m->assembler)) m->compiler.assembler = &m->assembler;
     if (!m->kv) m->kv = model_default_kv(m->act, !*m->why_f32_keys, m->bf16_keys, &m->compiler.target);
     bool ok = m->plan || (model_plan(m->dsl, m->gguf, m->act, m->kv, !o->no_fuse, &m->compiler.target, &m->plan, e) &&
                           plan_sizes(m, e));

@@ -99,10 +99,10 @@ bool model_bundle_fits(const struct model_options *o, struct err *e) {
 bool model_bundle_about(const struct bundle *b, json_t **about, struct err *e) {
     const json_t *file = json_object_get(bundle_about(b), "model");
     *about =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:O*, s:O*, s:O*, s:O*}", "bundle", bundle_dir(b), "target",
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:O*, s:O*, s:O*, s:O*}", "bundle", bundle_dir(b), "target",
                   bundle_text(b, "target"), "features", bundle_text(b, "features"), "compiler",
                   bundle_text(b, "compiler"), "activations", bundle_text(b, "act"), "kv_cache", bundle_text(b, "kv"),
-                  "kernels", (json_int_t)bundle_n_kernels(b), "code_bytes", (json_int_t)bundle_bytes(b), "model",
+                  "kernels", (json_int_t)bundle_n_kernels(b), "cubins", (json_int_t)bundle_n_cubins(b), "code_bytes", (json_int_t)bundle_bytes(b), "model",
                   json_object_get(file, "file"), "model_bytes", json_object_get(file, "bytes"), "model_xxh3",
                   json_object_get(file, "xxh3"), "model_inside", json_object_get(file, "copied"));
     return *about || err_set(e, ERR_INPUT, "%s: its name is not UTF-8 text", bundle_dir(b));

@@ -73,6 +73,50 @@ if [ -f $ptxvm/libcuda.so.1 ]; then
     says 1 'make one with --target sm_75'; ok "a_newer_gpus_bundle"
     bare LD_LIBRARY_PATH=$ptxvm KGEN_PTXVM_ARCH=100 "$rt" perplexity --bundle "$tmp/sm_90a" -m $small $ids
     says 1 'is older or another kind'; ok "a_bundle_of_one_architecture_alone"
+
+    # Machine code beside the PTX, where ptxas was there when the bundle was made. The machine has no use for it; a shim that
+    # gives its device another name gets it, and loads the PTX beside the cubin that it is handed.
+    if [ -x "$(command -v ptxas || echo "${CUDA_HOME:-/usr/local/cuda}/bin/ptxas")" ]; then
+        mkdir "$tmp/shim" "$tmp/broken"
+        gcc -O1 -shared -fPIC -o "$tmp/shim/libcuda.so.1" verify/gpu/shim.c -ldl
+        printf '#!/bin/sh\nexit 3\n' >"$tmp/broken/ptxas"; chmod +x "$tmp/broken/ptxas"
+        # through ARCH NAME VARIABLES…: a run on the machine of that architecture and name; its text, its loads, those of cubins.
+        through() {
+            bare LD_LIBRARY_PATH="$tmp/shim" KGEN_SHIM_DRIVER=$PWD/$ptxvm/libcuda.so.1 KGEN_PTXVM_ARCH="$1" KGEN_SHIM_NAME="$2" \
+                KGEN_SHIM_COUNT="$tmp/count" "${@:3}" "$rt" perplexity --bundle "$tmp/sm_80" -m $small $ids
+            loads=$(sed -n 's/^cuModuleLoadDataEx //p' "$tmp/count") cubins=$(sed -n 's/^cubin //p' "$tmp/count")
+        }
+        kernels=$(ls "$tmp"/sm_80/kernels/*.ptx | wc -l)
+        [ "$(head -qc 4 "$tmp"/sm_80/kernels/*.cubin | tr -d '\177')" = "$(printf 'ELF%.0s' $(seq "$kernels"))" ] &&
+            [ "$(grep -c '"file": "kernels/.*\.cubin"' "$tmp/sm_80/manifest.json")" = "$kernels" ]; ok "a_bundle_has_machine_code"
+        bare "$rt" inspect "$tmp/sm_80" --json; [ "$(field cubins)" = "$kernels" ]; ok "inspect_counts_it"
+        through 80 'PTX machine'; [ $status_of = 0 ] && [ "$loads" -gt 5 ] && [ -z "$cubins" ] && [ ! -s "$tmp/err" ]; ok "the_ptx_machine_gets_ptx"
+        cp "$tmp/out" "$tmp/of_ptx"; of_ptx=$loads
+        for arch in 80 86; do
+            through $arch 'Some GPU' KGEN_SHIM_CUBINS="$tmp/sm_80/kernels"
+            [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/of_ptx" && [ "$loads" = "$of_ptx" ] && [ "$cubins" = "$of_ptx" ] && [ ! -s "$tmp/err" ]
+            ok "a_device_of_its_generation_gets_the_machine_code_$arch"
+        done
+        through 90 'Some GPU' KGEN_SHIM_CUBINS="$tmp/sm_80/kernels"
+        [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/of_ptx" && [ "$loads" = "$of_ptx" ] && [ -z "$cubins" ] && [ ! -s "$tmp/err" ]
+        ok "a_device_of_another_gets_ptx"
+        through 80 'Some GPU'
+        [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/of_ptx" && [ "$loads" = $((2 * of_ptx)) ] &&
+            [ "$(grep -c 'refuses assembled code (CUDA_ERROR_NO_BINARY_FOR_GPU); it compiles' "$tmp/err")" = 1 ]
+        ok "refused_machine_code_is_no_error"
+        cubin=$(cd "$tmp/sm_80" && ls kernels/*.cubin | head -n 1)
+        cp "$tmp/sm_80/$cubin" "$tmp/kept"
+        printf x | dd of="$tmp/sm_80/$cubin" bs=1 seek=100 conv=notrunc 2>/dev/null
+        bare "$rt" inspect "$tmp/sm_80"; says 1 "$cubin: its contents changed"; ok "damaged_machine_code"
+        rm "$tmp/sm_80/$cubin"; bare "$rt" inspect "$tmp/sm_80"; says 1 "$cubin: the bundle is incomplete"; ok "missing_machine_code"
+        cp "$tmp/kept" "$tmp/sm_80/$cubin"; bare "$rt" inspect "$tmp/sm_80"; [ $status_of = 0 ]; ok "restored_machine_code"
+        call env KGEN_CACHE_DIR="$tmp/fresh" PATH="$tmp/broken:$PATH" "$kgen" emit --bundle -m $small --target sm_80 -o "$tmp/without"
+        [ $status_of = 0 ] && grep -q 'exit status 3; the driver compiles' "$tmp/err"; ok "emit_bundle_with_a_broken_assembler"
+        bare "$rt" inspect "$tmp/without" --json; [ "$(field cubins)" = 0 ] && [ "$(ls "$tmp"/without/kernels/*.ptx | wc -l)" = "$kernels" ]
+        ok "and_it_has_the_ptx"
+    else
+        skip "machine code in a bundle" "there is no ptxas"
+    fi
 else
     skip "the PTX machine" "there is no $ptxvm/libcuda.so.1"
 fi

@@ -199,28 +199,24 @@ shim=older KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'cuLaunchKernel ' "$tmp/count"; ok "older_drivers_launch_plainly"
 grep -q 'cuMemAlloc_v2 ' "$tmp/count" && ! grep -q 'cuMemAllocFromPoolAsync' "$tmp/count" && ! grep -q ptxvm: "$tmp/err"; ok "older_drivers_allocate_plainly"
 
-# ---- machine code: for a device that is not the PTX machine, ptxas' code beside the PTX, kept in the cache. (The machine takes
-# the PTX of it.) ----
+# ---- machine code: a device that is not the PTX machine gets what ptxas makes, kept in the cache. The machine refuses it, as a
+# driver does that cannot use it, and gets the PTX. What comes of code that is taken: test_bundle.sh ----
 toolkit=$(dirname "$(command -v ptxas || echo "${CUDA_HOME:-/usr/local/cuda}/bin/ptxas")")
 loads() { sed -n 's/^cuModuleLoadDataEx //p' "$tmp/count"; }
-if [ -x "$toolkit/ptxas" ] && [ -x "$toolkit/fatbinary" ]; then
-    mkdir "$tmp/toolkit" "$tmp/broken"
-    for tool in ptxas fatbinary; do
-        printf '#!/bin/sh\necho %s >>"%s"\nexec "%s/%s" "$@"\n' $tool "$tmp/assembled" "$toolkit" $tool >"$tmp/toolkit/$tool"
-        printf '#!/bin/sh\nexit 3\n' >"$tmp/broken/$tool"
-    done
-    chmod +x "$tmp"/toolkit/* "$tmp"/broken/*
+mkdir "$tmp/toolkit" "$tmp/broken"
+printf '#!/bin/sh\necho ptxas >>"%s"\nexec "%s/ptxas" "$@"\n' "$tmp/assembled" "$toolkit" >"$tmp/toolkit/ptxas"
+printf '#!/bin/sh\nexit 3\n' >"$tmp/broken/ptxas"
+chmod +x "$tmp"/toolkit/* "$tmp"/broken/*
+if [ -x "$toolkit/ptxas" ]; then
     export KGEN_SHIM_NAME='Some GPU' KGEN_SHIM_COUNT=$tmp/count
     KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
-    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && kernels_loaded=$(loads) && [ "$(grep -c ptxas "$tmp/assembled")" = "$kernels_loaded" ]
+    assembled=$(wc -l <"$tmp/assembled")
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$assembled" -gt 5 ] && [ "$(loads)" = $((2 * assembled)) ]
     ok "code_is_assembled"
+    [ "$(grep -c 'refuses assembled code (CUDA_ERROR_NO_BINARY_FOR_GPU); it compiles' "$tmp/err")" = 1 ]; ok "refused_code_is_compiled_by_the_driver"
     rm "$tmp/assembled"
     KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
-    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$(loads)" = "$kernels_loaded" ] && [ ! -e "$tmp/assembled" ]; ok "assembled_code_is_cached"
-    KGEN_SHIM_REFUSE=209 KGEN_CACHE_DIR=$tmp/images PATH=$tmp/toolkit:$PATH through "${run[@]}" --device cuda
-    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$(loads)" = $((2 * kernels_loaded)) ] &&
-        [ "$(grep -c 'refuses assembled code (CUDA_ERROR_NO_BINARY_FOR_GPU)' "$tmp/err")" = 1 ]
-    ok "refused_code_is_compiled_by_the_driver"
+    [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && [ "$(loads)" = $((2 * assembled)) ] && [ ! -e "$tmp/assembled" ]; ok "assembled_code_is_cached"
     KGEN_CACHE_DIR=$tmp/none PATH=$tmp/broken:$PATH through "${run[@]}" --device cuda
     [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && grep -q 'exit status 3; the driver compiles' "$tmp/err"; ok "an_assembler_that_fails"
     unset KGEN_SHIM_NAME KGEN_SHIM_COUNT

@@ -534,7 +534,7 @@ static void kernels_stay_within_their_budget(void **state) {
     static const char *const tiles[][2] = {{"tok=512,prod=f16,hd=64", ".tiles64"},
                                            {"tok=512,prod=f16,hd=128", ".tiles128"},
                                            {"tok=512,prod=f16,hd=256", ".tiles256"},
-                                           {"tok=512,prod=f16,hd=16,window=9", ".window16"},
+                                           {"tok=512,prod=f16,hd=32,window=9", ".window32"},
                                            {"tok=512,prod=f16,hd=48,window=9", ".window48"},
                                            {"tok=512,prod=f16,hd=64,window=100", ".window64"},
                                            {"tok=512,prod=f16,hd=80,window=100", ".window80"},

@@ -3,11 +3,14 @@
  *   KGEN_SHIM_DAMAGE=KERNEL:A:B   in code with an entry KERNEL, behind that entry's name, the first A becomes B (as long)
  *   KGEN_SHIM_NAME=NAME           the device's name is NAME: kgen makes machine code for what is not the PTX machine
  *   KGEN_SHIM_VERSION=N           the driver's version is N
- *   KGEN_SHIM_REFUSE=CODE         loading a fat binary gives CODE
- *   KGEN_SHIM_COUNT=FILE          at exit, a line "NAME calls" of each function that was called
+ *   KGEN_SHIM_CUBINS=DIR          loading what is in a file DIR/X.cubin loads DIR/X.ptx, if there is one
+ *   KGEN_SHIM_COUNT=FILE          at exit, a line "NAME calls" of each function that was called, and "cubin N" where some
+ *                                 were so loaded
  * Arguments are words or pointers, twelve at most: they are handed on unseen. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <elf.h>
+#include <glob.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,9 +46,8 @@ static const char *const names[N] = {
 static function *real[N];
 static long calls[N];
 static char fail_name[64], damage_kernel[128], damage_from[64], damage_to[64];
-static long fail_at;
-static int fail_code, refuse_code;
-#define FAT_MAGIC 0xba55ed50u
+static long fail_at, cubins;
+static int fail_code;
 
 __attribute__((constructor)) static void start(void) {
     const char *driver = getenv("KGEN_SHIM_DRIVER"), *fail = getenv("KGEN_SHIM_FAIL"), *damage = getenv("KGEN_SHIM_DAMAGE");
@@ -55,7 +57,6 @@ __attribute__((constructor)) static void start(void) {
         abort();
     }
     for (int i = 0; i < N; i++) *(void **)&real[i] = dlsym(library, names[i]);
-    if (getenv("KGEN_SHIM_REFUSE")) refuse_code = atoi(getenv("KGEN_SHIM_REFUSE"));
     if ((fail && sscanf(fail, "%63[^:]:%ld:%d", fail_name, &fail_at, &fail_code) != 3) ||
         (damage && sscanf(damage, "%127[^:]:%63[^:]:%63[^:]", damage_kernel, damage_from, damage_to) != 3))
         abort();
@@ -66,12 +67,49 @@ __attribute__((destructor)) static void end(void) {
     FILE *f = path ? fopen(path, "w") : NULL;
     for (int i = 0; f && i < N; i++)
         if (calls[i]) fprintf(f, "%s %ld\n", names[i], calls[i]);
+    if (f && cubins) fprintf(f, "cubin %ld\n", cubins);
     if (f) fclose(f);
+}
+
+/* All of a file and a 0; NULL: there is none. */
+static char *read_file(const char *path, size_t *n) {
+    FILE *f = fopen(path, "rb");
+    if (!f) return NULL;
+    fseek(f, 0, SEEK_END);
+    char *text = calloc(1, (size_t)ftell(f) + 1);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    if (!text || fread(text, 1, *n, f) != *n) abort();
+    fclose(f);
+    return text;
+}
+
+/* The PTX beside the cubin that is `given`; `given` where there is none. */
+static uintptr_t ptx_of(const char *dir, const Elf64_Ehdr *given) {
+    char pattern[4096];
+    glob_t list;
+    snprintf(pattern, sizeof pattern, "%s/*.cubin", dir);
+    if (glob(pattern, 0, NULL, &list)) return (uintptr_t)given;
+    char *ptx = NULL;
+    for (size_t i = 0, n; i < list.gl_pathc && !ptx; i++) {
+        char *cubin = read_file(list.gl_pathv[i], &n);
+        /* The header says where the tables are, at the file's end: with another length it is another one. */
+        if (cubin && n > sizeof *given && !memcmp(cubin, given, sizeof *given) && !memcmp(cubin, given, n)) {
+            strcpy(strrchr(list.gl_pathv[i], '.'), ".ptx");
+            ptx = read_file(list.gl_pathv[i], &n);
+            cubins += ptx != NULL;
+        }
+        free(cubin);
+    }
+    globfree(&list);
+    return ptx ? (uintptr_t)ptx : (uintptr_t)given;
 }
 
 /* The image to load: a copy that is damaged, where it is to be. */
 static uintptr_t image(uintptr_t given) {
     char entry[160];
+    const char *dir = getenv("KGEN_SHIM_CUBINS");
+    if (!memcmp((const void *)given, ELFMAG, SELFMAG)) return dir ? ptx_of(dir, (const Elf64_Ehdr *)given) : given;
     snprintf(entry, sizeof entry, ".entry %s", damage_kernel);
     if (!*damage_kernel || !strstr((const char *)given, entry)) return given;
     char *copy = strdup((const char *)given), *at = strstr(strstr(copy, entry), damage_from);
@@ -85,7 +123,6 @@ static uintptr_t image(uintptr_t given) {
                                                     uintptr_t f, uintptr_t g, uintptr_t h, uintptr_t i, uintptr_t j,   \
                                                     uintptr_t k, uintptr_t l) {                                        \
         if (++calls[AT_##NAME] == fail_at && strcmp(fail_name, #NAME) == 0) return fail_code;                          \
-        if (AT_##NAME == AT_cuModuleLoadDataEx && refuse_code && *(const uint32_t *)b == FAT_MAGIC) return refuse_code;  \
         if (AT_##NAME == AT_cuModuleLoadDataEx) b = image(b);                                                          \
         if (AT_##NAME == AT_cuDeviceGetName && getenv("KGEN_SHIM_NAME"))                                               \
             return snprintf((char *)a, b, "%s", getenv("KGEN_SHIM_NAME")) < 0;                                         \
