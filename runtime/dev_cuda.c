@@ -113,6 +113,19 @@ struct driver {
 #undef X
 };
 
+/* The same fields, with their symbols. */
+static const struct {
+#define X(FIELD, SYMBOL, PARAMS) const char *FIELD;
+    DRIVER(X)
+    OPTIONAL(X)
+#undef X
+} symbol_of = {
+#define X(FIELD, SYMBOL, PARAMS) .FIELD = SYMBOL,
+    DRIVER(X)
+    OPTIONAL(X)
+#undef X
+};
+
 static pthread_once_t load_once = PTHREAD_ONCE_INIT;
 static struct driver driver;
 static struct err load_error;
@@ -166,16 +179,18 @@ static const char *what_to_try(int code) {
     case CU_SYSTEM_DRIVER_MISMATCH:
         return "; the driver's library and kernel module differ: reboot after an update";
     default:
-        return code >= 700 && code < 800 ? "; a kernel failed: the PTX machine (docs/ptxvm.md) says where" : "";
+        return code >= 700 && code < 800 ? "; a kernel failed: the PTX machine (docs/ptxvm.md) says where"
+                                         : "; see `kgen doctor` for the driver and its devices, or try --device cpu";
     }
 }
 
-static bool failed(struct err *e, int code, const char *what) {
+/* call: the driver's function that gave the code. */
+static bool failed(struct err *e, int code, const char *what, const char *call) {
     const char *name = NULL, *text = NULL;
     driver.error_name(code, &name);
     driver.error_string(code, &text);
-    return err_set(e, code == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_UNSUPPORTED, "CUDA, %s: %s (%s)%s", what,
-                   name ? name : "unknown error", text ? text : "no description", what_to_try(code));
+    return err_set(e, code == CU_OUT_OF_MEMORY ? ERR_MEMORY : ERR_UNSUPPORTED, "CUDA, %s: %s gives %s (%s)%s", what,
+                   call, name ? name : "an unknown error", text ? text : "no description", what_to_try(code));
 }
 
 /* ---- devices ---- */
@@ -194,13 +209,13 @@ struct cuda {
 
 static bool enter(struct cuda *c, struct err *e) {
     int code = driver.context_set(c->context);
-    return !code || failed(e, code, "making the device current");
+    return !code || failed(e, code, "making the device current", symbol_of.context_set);
 }
 
-#define CALL(what, ...)                                                                                                \
+#define CALL(what, function, ...)                                                                                      \
     do {                                                                                                               \
-        int code_ = driver.__VA_ARGS__;                                                                                \
-        if (code_) return failed(e, code_, what);                                                                      \
+        int code_ = driver.function(__VA_ARGS__);                                                                      \
+        if (code_) return failed(e, code_, what, symbol_of.function);                                                  \
     } while (0)
 
 /* sm_90a runs on compute capability 9.0 only, and code for sm_90 on everything from there on. */
@@ -234,11 +249,11 @@ static bool open_pool(struct cuda *c, struct err *e) {
     bool able = driver.pool_new && driver.pool_free && driver.pool_set && driver.pool_get && driver.pool_trim &&
                 driver.pool_alloc && driver.pool_give_back;
     if (!able) return true;
-    CALL("asking for pools of memory", device_attribute(&pools, ATTRIBUTE_POOLS, c->device));
+    CALL("asking for pools of memory", device_attribute, &pools, ATTRIBUTE_POOLS, c->device);
     if (!pools) return true;
     struct cu_pool_properties p = {.type = POOL_PINNED, .location = POOL_ON_DEVICE, .device = c->device};
-    CALL("making a pool of memory", pool_new(&c->pool, &p));
-    CALL("making a pool of memory", pool_set(c->pool, POOL_RELEASE_THRESHOLD, &keep));
+    CALL("making a pool of memory", pool_new, &c->pool, &p);
+    CALL("making a pool of memory", pool_set, c->pool, POOL_RELEASE_THRESHOLD, &keep);
     return true;
 }
 
@@ -249,18 +264,18 @@ bool cuda_can_start_early(unsigned sm, int version, bool launch_ex) {
 
 static bool open_device(struct cuda *c, int index, struct err *e) {
     int n = 0, major = 0, minor = 0, version = 0;
-    CALL("starting the driver", init(0));
-    CALL("asking for the driver's version", version(&version));
-    CALL("counting devices", device_count(&n));
-    if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices");
+    CALL("starting the driver", init, 0);
+    CALL("asking for the driver's version", version, &version);
+    CALL("counting devices", device_count, &n);
+    if (n == 0) return failed(e, CU_NO_DEVICE, "counting devices", symbol_of.device_count);
     if (index < 0 || index >= n)
         return err_set(e, ERR_UNSUPPORTED, "there is no CUDA device %d: expected 0 to %d; see `kgen doctor`", index,
                        n - 1);
-    CALL("finding the device", device_get(&c->device, index));
-    CALL("naming the device", device_name(c->name, sizeof c->name, c->device));
-    CALL("asking for its architecture", device_attribute(&major, ATTRIBUTE_MAJOR, c->device));
-    CALL("asking for its architecture", device_attribute(&minor, ATTRIBUTE_MINOR, c->device));
-    CALL("counting its multiprocessors", device_attribute(&c->multiprocessors, ATTRIBUTE_MULTIPROCESSORS, c->device));
+    CALL("finding the device", device_get, &c->device, index);
+    CALL("naming the device", device_name, c->name, sizeof c->name, c->device);
+    CALL("asking for its architecture", device_attribute, &major, ATTRIBUTE_MAJOR, c->device);
+    CALL("asking for its architecture", device_attribute, &minor, ATTRIBUTE_MINOR, c->device);
+    CALL("counting its multiprocessors", device_attribute, &c->multiprocessors, ATTRIBUTE_MULTIPROCESSORS, c->device);
     c->sm = (unsigned)(major * 10 + minor);
     c->target = newest_target(c->sm);
     if (!c->target)
@@ -270,9 +285,9 @@ static bool open_device(struct cuda *c, int index, struct err *e) {
     /* A switch for measurements (bench/gpu.sh). */
     const char *wish = getenv("KGEN_DEPENDENT_LAUNCH");
     c->dependent = cuda_can_start_early(c->sm, version, driver.launch_ex) && !(wish && strcmp(wish, "0") == 0);
-    CALL("opening the device", context_retain(&c->context, c->device));
+    CALL("opening the device", context_retain, &c->context, c->device);
     if (!enter(c, e)) return false;
-    CALL("making a stream", stream_new(&c->stream, STREAM_NON_BLOCKING));
+    CALL("making a stream", stream_new, &c->stream, STREAM_NON_BLOCKING);
     return open_pool(c, e);
 }
 
@@ -323,13 +338,13 @@ bool cuda_starts_early(const struct cuda *c) {
 bool cuda_memory(struct cuda *c, uint64_t *free, uint64_t *total, struct err *e) {
     size_t f, t;
     if (!enter(c, e)) return false;
-    CALL("asking for free memory", mem_info(&f, &t));
+    CALL("asking for free memory", mem_info, &f, &t);
     *free = f;
     *total = t;
     if (c->pool) { /* what it keeps for the next who asks */
         uint64_t reserved = 0, used = 0;
-        CALL("asking for free memory", pool_get(c->pool, POOL_RESERVED, &reserved));
-        CALL("asking for free memory", pool_get(c->pool, POOL_USED, &used));
+        CALL("asking for free memory", pool_get, c->pool, POOL_RESERVED, &reserved);
+        CALL("asking for free memory", pool_get, c->pool, POOL_USED, &used);
         if (reserved > used) *free += reserved - used;
     }
     return true;
@@ -355,7 +370,7 @@ bool cuda_alloc(struct cuda *c, uint64_t bytes, cuda_addr *out, struct err *e) {
         return err_set(e, ERR_MEMORY, "CUDA: %.1f MiB do not fit: %.1f of %.1f MiB of %s are free%s",
                        (double)bytes / 0x1p20, (double)f / 0x1p20, (double)t / 0x1p20, c->name, what_to_try(code));
     }
-    return !code || failed(e, code, "allocating memory");
+    return !code || failed(e, code, "allocating memory", c->pool ? symbol_of.pool_alloc : symbol_of.mem_alloc);
 }
 
 void cuda_free(struct cuda *c, cuda_addr a) {
@@ -370,21 +385,21 @@ void cuda_free(struct cuda *c, cuda_addr a) {
 bool cuda_upload(struct cuda *c, cuda_addr to, const void *from, uint64_t bytes, struct err *e) {
     if (!bytes) return true;
     if (!enter(c, e)) return false;
-    CALL("copying to the device", copy_in(to, from, bytes, c->stream));
+    CALL("copying to the device", copy_in, to, from, bytes, c->stream);
     return true;
 }
 
 bool cuda_fill(struct cuda *c, cuda_addr to, uint8_t byte, uint64_t bytes, struct err *e) {
     if (!bytes) return true;
     if (!enter(c, e)) return false;
-    CALL("filling memory", fill(to, byte, bytes, c->stream));
+    CALL("filling memory", fill, to, byte, bytes, c->stream);
     return true;
 }
 
 bool cuda_download_later(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, struct err *e) {
     if (!bytes) return true;
     if (!enter(c, e)) return false;
-    CALL("copying from the device", copy_out(to, from, bytes, c->stream));
+    CALL("copying from the device", copy_out, to, from, bytes, c->stream);
     return true;
 }
 
@@ -394,7 +409,7 @@ bool cuda_download(struct cuda *c, void *to, cuda_addr from, uint64_t bytes, str
 
 bool cuda_sync(struct cuda *c, struct err *e) {
     if (!enter(c, e)) return false;
-    CALL("waiting for the device", stream_sync(c->stream));
+    CALL("waiting for the device", stream_sync, c->stream);
     return true;
 }
 
@@ -422,7 +437,7 @@ static bool load_module(struct cuda *c, const struct kernel *k, cu_module *out, 
     }
     code = driver.module_load(out, k->ptx, 2, options, values);
     if (!code) return true;
-    failed(e, code, "loading code");
+    failed(e, code, "loading code", symbol_of.module_load);
     log[sizeof log - 1] = 0;
     return err_prefix(e, "kernel '%s'%s%s", k->name, *log ? ": " : "", log);
 }
@@ -440,7 +455,7 @@ static bool find_functions(struct cuda_kernel *ck, struct err *e) {
             int code = driver.function(&ck->functions[n++], ck->module, symbol.data);
             buf_free(&symbol);
             if (code) {
-                failed(e, code, "looking up a function");
+                failed(e, code, "looking up a function", symbol_of.function);
                 return err_prefix(e, "kernel '%s', function '%s'", k->name, k->phases[i].parts[j].name);
             }
         }
@@ -499,10 +514,10 @@ static bool launch_part(struct cuda *c, cu_function f, const struct kernel *k, b
                                           .stream = c->stream,
                                           .attributes = &early,
                                           .n_attributes = 1};
-        CALL("launching a kernel", launch_ex(&config, f, params, NULL));
+        CALL("launching a kernel", launch_ex, &config, f, params, NULL);
         return true;
     }
-    CALL("launching a kernel", launch(f, n_blocks, 1, 1, PTX_THREADS, 1, 1, 0, c->stream, params, NULL));
+    CALL("launching a kernel", launch, f, n_blocks, 1, 1, PTX_THREADS, 1, 1, 0, c->stream, params, NULL);
     return true;
 }
 
@@ -535,7 +550,7 @@ bool cuda_event_new(struct cuda *c, struct cuda_event **out, struct err *e) {
     cu_event v;
     *out = NULL;
     if (!enter(c, e)) return false;
-    CALL("making an event", event_new(&v, 0));
+    CALL("making an event", event_new, &v, 0);
     *out = (struct cuda_event *)v;
     return true;
 }
@@ -547,14 +562,14 @@ void cuda_event_free(struct cuda *c, struct cuda_event *v) {
 
 bool cuda_event_record(struct cuda *c, struct cuda_event *v, struct err *e) {
     if (!enter(c, e)) return false;
-    CALL("recording an event", event_record((cu_event)v, c->stream));
+    CALL("recording an event", event_record, (cu_event)v, c->stream);
     return true;
 }
 
 bool cuda_event_ms(struct cuda *c, struct cuda_event *from, struct cuda_event *to, float *ms, struct err *e) {
     if (!enter(c, e)) return false;
-    CALL("waiting for an event", event_sync((cu_event)to));
-    CALL("reading events", event_ms(ms, (cu_event)from, (cu_event)to));
+    CALL("waiting for an event", event_sync, (cu_event)to);
+    CALL("reading events", event_ms, ms, (cu_event)from, (cu_event)to);
     return true;
 }
 
@@ -567,7 +582,7 @@ struct cuda_graph {
 
 bool cuda_capture_begin(struct cuda *c, struct err *e) {
     if (!enter(c, e)) return false;
-    CALL("starting to record", capture_begin(c->stream, CAPTURE_THREAD_LOCAL));
+    CALL("starting to record", capture_begin, c->stream, CAPTURE_THREAD_LOCAL);
     return true;
 }
 
@@ -580,10 +595,14 @@ bool cuda_capture_end(struct cuda *c, struct cuda_graph **out, struct err *e) {
         g->graph = NULL;
         driver.capture_end(c->stream, &g->graph);
     }
-    if (!code) code = driver.graph_instantiate(&g->exec, g->graph, 0);
+    const char *call = symbol_of.capture_end;
+    if (!code) {
+        code = driver.graph_instantiate(&g->exec, g->graph, 0);
+        call = symbol_of.graph_instantiate;
+    }
     if (code) {
         cuda_graph_free(c, g);
-        return failed(e, code, "recording launches");
+        return failed(e, code, "recording launches", call);
     }
     *out = g;
     return true;
@@ -591,7 +610,7 @@ bool cuda_capture_end(struct cuda *c, struct cuda_graph **out, struct err *e) {
 
 bool cuda_graph_launch(struct cuda *c, struct cuda_graph *g, struct err *e) {
     if (!enter(c, e)) return false;
-    CALL("launching a graph", graph_launch(g->exec, c->stream));
+    CALL("launching a graph", graph_launch, g->exec, c->stream);
     return true;
 }
 

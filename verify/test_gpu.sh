@@ -224,31 +224,69 @@ else skip machine_code "there is no ptxas"; fi
 KGEN_SHIM_COUNT=$tmp/count KGEN_CACHE_DIR=$tmp/plain PATH=$tmp/broken:$PATH through "${run[@]}" --device cuda
 [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q 'driver compiles' "$tmp/err"; ok "the_ptx_machine_gets_ptx"
 
-# ---- every driver call fails once ----
-KGEN_SHIM_COUNT=$tmp/count through "${run[@]}" --device cuda
-[ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" && ! grep -q ptxvm: "$tmp/err"; ok "nothing_leaks"
-# Functions that give something back, and those that name an error, are asked nothing more: their failure changes nothing.
-while read -r name calls; do
-    case $name in
-    cuMemAllocFromPoolAsync) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel*) code=701 ;;
-    cuStreamSynchronize) code=719 ;; cuStreamEndCapture) code=901 ;; *) code=999 ;;
-    esac
-    for at in 1 "$calls"; do
-        [ "$at" = 1 ] || [ "$calls" -gt 1 ] || continue
-        KGEN_SHIM_FAIL=$name:$at:$code through "${run[@]}" --device cuda
+# ---- every driver call fails once: the first of each function and the last. The message names what was done, the call,
+# the error and what to try ----
+driver_functions=$(sed -n 's/.*X([a-z_]*, "\(cu[A-Za-z0-9_]*\)".*/\1/p' runtime/dev_cuda.c | sort)
+: >"$tmp/failed"
+# fails NAME AT CODE COMMAND…: one call of a run fails. says_so NAME: as an error, that names it.
+fails() { echo "$1" >>"$tmp/failed"; KGEN_SHIM_FAIL=$1:$2:$3 through "${@:4}"; }
+says_so() {
+    [ "$status_of" = 1 ] && [ "$(grep -ac "^kgen [a-z]*: .*CUDA, [a-z' ]*: $1 gives CUDA_ERROR[A-Z_]* ([^)]*)[;:] .* .*" "$tmp/err")" = 1 ] &&
+        ! grep -q 'ptxvm:' "$tmp/err"
+}
+# fail_all NAME COMMAND…: every function that is called by the command, whose output is in $tmp/right. Functions that give
+# something back are asked nothing more: their failure changes nothing.
+fail_all() {
+    local kind=$1 name calls at code; shift
+    while read -r name calls <&3; do
         case $name in
-        *Free* | *Destroy* | *Unload | *Release*) [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" ;;
-        cuCtxSetCurrent) [ $status_of = 0 ] || { [ $status_of = 1 ] && grep -q '^kgen run: .*CUDA' "$tmp/err"; } ;;
-        cuMemAllocFromPoolAsync) [ $status_of = 0 ] && cmp -s "$tmp/out" "$tmp/cpu" ;; # it is trimmed, and asked again
-        *) [ $status_of = 1 ] && grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err" && ! grep -q ptxvm: "$tmp/err" ;;
+        cuMemAlloc*) code=2 ;; cuModuleLoadDataEx) code=218 ;; cuModuleGetFunction) code=500 ;; cuLaunchKernel*) code=701 ;;
+        cuStreamSynchronize) code=719 ;; cuStreamEndCapture) code=901 ;; *) code=999 ;;
         esac
-        ok "failing_${name}_$at"
-    done
-    KGEN_SHIM_FAIL=$name:1:$code through "${run[@]}" --gpu
-    if [ $status_of = 0 ]; then cmp -s "$tmp/out" "$tmp/cpu"; else grep -aq '^kgen run: .*CUDA.*CUDA_ERROR' "$tmp/err"; fi
+        for at in 1 "$calls"; do
+            [ "$at" = 1 ] || [ "$calls" -gt 1 ] || continue
+            fails "$name" "$at" $code "$@"
+            case $name in
+            *Free* | *Destroy* | *Unload | *Release*) [ $status_of = 0 ] && as_right ;;
+            cuCtxSetCurrent) [ $status_of = 0 ] || says_so "$name" ;; # the last is one before something is given back
+            cuMemAllocFromPoolAsync) [ $status_of = 0 ] && as_right ;; # the pool is trimmed, and asked again
+            cuMemAlloc_v2) [ $status_of = 1 ] && grep -q 'MiB do not fit: .* are free; try a smaller context' "$tmp/err" ;;
+            *) says_so "$name" ;;
+            esac
+            ok "failing_${name}_${at}$kind"
+        done
+    done 3<"$tmp/counted"
+}
+as_right() { cmp -s "$tmp/out" "$tmp/cpu"; }
+KGEN_SHIM_COUNT=$tmp/counted through "${run[@]}" --device cuda
+[ $status_of = 0 ] && as_right && ! grep -q ptxvm: "$tmp/err"; ok "nothing_leaks"
+fail_all '' "${run[@]}" --device cuda
+while read -r name calls <&3; do
+    KGEN_SHIM_FAIL=$name:1:999 through "${run[@]}" --gpu
+    if [ $status_of = 0 ]; then as_right; else says_so "$name"; fi
     ok "failing_${name}_with_gpu"
-done <"$tmp/count"
+done 3<"$tmp/counted"
 
-shim=older KGEN_SHIM_FAIL=cuMemAlloc_v2:1:2 through "${run[@]}" --device cuda; says 1 'MiB do not fit'; ok "failing_cuMemAlloc_v2_1"
+# Drivers without pools and dependent launches: the functions that they have instead.
+shim=older KGEN_SHIM_COUNT=$tmp/all through "${run[@]}" --device cuda
+grep -E '^cu(MemAlloc_v2|MemFree_v2|LaunchKernel) ' "$tmp/all" >"$tmp/counted"; [ "$(wc -l <"$tmp/counted")" = 3 ]; ok "older_drivers_are_asked_otherwise"
+shim=older; fail_all _of_older_drivers "${run[@]}" --device cuda; shim=shim
+
+# Time, which benchmarks ask for, as often as it takes.
+bench=(bench --kernel rmsnorm --shape tok=1,d=64 -r 1 --device cuda)
+KGEN_SHIM_COUNT=$tmp/all through "${bench[@]}"
+sed -n 's/^\(cuEvent[^ ]*\) .*/\1 1/p' "$tmp/all" >"$tmp/counted"; [ $status_of = 0 ] && [ "$(wc -l <"$tmp/counted")" = 5 ]; ok "benchmarks_ask_for_time"
+as_right() { grep -q '^rmsnorm' "$tmp/out"; }
+fail_all _of_a_benchmark "${bench[@]}"
+as_right() { cmp -s "$tmp/out" "$tmp/cpu"; }
+
+# Two calls in turn: trimming the pool is a try; no memory stays an error; and one whose name the driver does not know is one.
+fails cuMemPoolTrimTo 1 999,cuMemAllocFromPoolAsync:1:2 "${run[@]}" --device cuda; [ $status_of = 0 ] && as_right; ok "failing_cuMemPoolTrimTo"
+fails cuMemAllocFromPoolAsync 1 2,cuMemAllocFromPoolAsync:2:2 "${run[@]}" --device cuda
+[ $status_of = 1 ] && grep -q 'MiB do not fit: .* are free; try a smaller context' "$tmp/err" && ! grep -q ptxvm: "$tmp/err"; ok "no_memory_twice"
+fails cuMemAllocFromPoolAsync 1 999 "${run[@]}" --device cuda; says_so cuMemAllocFromPoolAsync; ok "failing_allocation_of_another_kind"
+fails cuGetErrorName 1 1,cuInit:1:999 "${run[@]}" --device cuda; says 1 'cuInit gives an unknown error ('; ok "failing_cuGetErrorName"
+fails cuGetErrorString 1 1,cuInit:1:999 "${run[@]}" --device cuda; says 1 'cuInit gives CUDA_ERROR_UNKNOWN (no description)'; ok "failing_cuGetErrorString"
+sort -u "$tmp/failed" >"$tmp/out"; diff "$tmp/out" - <<<"$driver_functions" >"$tmp/err"; ok "every_function_of_the_driver_failed"
 
 finish

@@ -1,5 +1,5 @@
 /* A libcuda.so.1 that stands before another one (KGEN_SHIM_DRIVER) and hands every call on, but
- *   KGEN_SHIM_FAIL=NAME:N:CODE    the N-th call of NAME is not made; it returns CODE
+ *   KGEN_SHIM_FAIL=NAME:N:CODE,…  the N-th call of NAME is not made; it returns CODE
  *   KGEN_SHIM_DAMAGE=KERNEL:A:B   in code with an entry KERNEL, behind that entry's name, the first A becomes B (as long)
  *   KGEN_SHIM_NAME=NAME           the device's name is NAME: kgen makes machine code for what is not the PTX machine
  *   KGEN_SHIM_VERSION=N           the driver's version is N
@@ -45,9 +45,13 @@ static const char *const names[N] = {
 };
 static function *real[N];
 static long calls[N];
-static char fail_name[64], damage_kernel[128], damage_from[64], damage_to[64];
-static long fail_at, cubins;
-static int fail_code;
+static struct {
+    char name[64];
+    long at;
+    int code;
+} fails[4];
+static char damage_kernel[128], damage_from[64], damage_to[64];
+static long cubins;
 
 __attribute__((constructor)) static void start(void) {
     const char *driver = getenv("KGEN_SHIM_DRIVER"), *fail = getenv("KGEN_SHIM_FAIL"), *damage = getenv("KGEN_SHIM_DAMAGE");
@@ -57,9 +61,12 @@ __attribute__((constructor)) static void start(void) {
         abort();
     }
     for (int i = 0; i < N; i++) *(void **)&real[i] = dlsym(library, names[i]);
-    if ((fail && sscanf(fail, "%63[^:]:%ld:%d", fail_name, &fail_at, &fail_code) != 3) ||
-        (damage && sscanf(damage, "%127[^:]:%63[^:]:%63[^:]", damage_kernel, damage_from, damage_to) != 3))
-        abort();
+    for (int i = 0; fail; i++) {
+        if (i == sizeof fails / sizeof *fails || sscanf(fail, "%63[^:]:%ld:%d", fails[i].name, &fails[i].at, &fails[i].code) != 3) abort();
+        fail = strchr(fail, ',');
+        fail += fail != NULL;
+    }
+    if (damage && sscanf(damage, "%127[^:]:%63[^:]:%63[^:]", damage_kernel, damage_from, damage_to) != 3) abort();
 }
 
 __attribute__((destructor)) static void end(void) {
@@ -118,11 +125,20 @@ static uintptr_t image(uintptr_t given) {
     return (uintptr_t)copy;
 }
 
+/* What the call is to return instead of being made; 0: it is made. */
+static int failing(int which) {
+    calls[which]++;
+    for (size_t i = 0; i < sizeof fails / sizeof *fails; i++)
+        if (fails[i].at == calls[which] && !strcmp(fails[i].name, names[which])) return fails[i].code;
+    return 0;
+}
+
 #define X(NAME)                                                                                                        \
     __attribute__((visibility("default"))) int NAME(uintptr_t a, uintptr_t b, uintptr_t c, uintptr_t d, uintptr_t e,   \
                                                     uintptr_t f, uintptr_t g, uintptr_t h, uintptr_t i, uintptr_t j,   \
                                                     uintptr_t k, uintptr_t l) {                                        \
-        if (++calls[AT_##NAME] == fail_at && strcmp(fail_name, #NAME) == 0) return fail_code;                          \
+        int code = failing(AT_##NAME);                                                                                 \
+        if (code) return code;                                                                                         \
         if (AT_##NAME == AT_cuModuleLoadDataEx) b = image(b);                                                          \
         if (AT_##NAME == AT_cuDeviceGetName && getenv("KGEN_SHIM_NAME"))                                               \
             return snprintf((char *)a, b, "%s", getenv("KGEN_SHIM_NAME")) < 0;                                         \
