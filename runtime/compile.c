@@ -27,9 +27,10 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
     return p->times * ((sizes[p->dim] + p->per - 1) / p->per);
 }
 
-/* With fewer tokens than this the tasks of a part are divided once, since taking them costs more than waiting for a
- * late thread. */
-enum { DEALT_TOKENS = 16 };
+/* With so many tokens, tasks differ in work (causal attention), and all threads take runs of them from one deal. With fewer
+ * a thread has its share, which starts where the last phase's would; who is done early helps its neighbours, if their
+ * shares are long enough for that to pay. */
+enum { DEALT_TOKENS = 16, HELPED_TASKS = 8, NEIGHBOURS = 4 };
 
 /* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same
  * lines of the KV cache, for which two threads should not compete. */
@@ -38,17 +39,28 @@ enum { RUNS_OF_ROWS = 32, RUNS_OF_TOKENS = 8 };
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
                 uint8_t *ws) {
     int64_t dims[N_RUN_DIMS], begin, end;
+    int n_threads = pool_threads(pool), helped = n_threads - 1 < NEIGHBOURS ? n_threads - 1 : NEIGHBOURS;
     for (size_t i = 0; i < k->n_dims; i++) dims[i] = sizes[k->dims[i]];
     for (size_t i = 0; i < k->n_phases; i++) {
-        for (size_t j = 0; j < k->phases[i].n_parts; j++) {
-            const struct part *p = &k->phases[i].parts[j];
-            int64_t n = part_tasks(p, sizes);
-            if (sizes[RUN_TOK] >= DEALT_TOKENS && j < POOL_DEALS) {
-                int64_t least = n / (pool_threads(pool) * (p->per ? RUNS_OF_TOKENS : RUNS_OF_ROWS));
-                while (pool_take(pool, (int)j, n, least, &begin, &end)) p->fn(args, dims, begin, end, ws);
-            } else {
-                pool_share(pool, thread, n, &begin, &end);
-                if (begin < end) p->fn(args, dims, begin, end, ws);
+        for (int round = 0; round <= helped; round++) {
+            int owner = (thread + round) % n_threads;
+            for (size_t j = 0; j < k->phases[i].n_parts; j++) {
+                const struct part *p = &k->phases[i].parts[j];
+                int64_t n = part_tasks(p, sizes);
+                bool dealt = sizes[RUN_TOK] >= DEALT_TOKENS && j < POOL_DEALS;
+                if (!dealt && n >= HELPED_TASKS * n_threads && n <= POOL_SHARED && j < POOL_DEALS) {
+                    bool more = true;
+                    while (more && pool_take_share(pool, thread, owner, (int)j, n, &begin, &end, &more))
+                        p->fn(args, dims, begin, end, ws);
+                } else if (round > 0) {
+                    continue;
+                } else if (dealt) {
+                    int64_t least = n / (n_threads * (p->per ? RUNS_OF_TOKENS : RUNS_OF_ROWS));
+                    while (pool_take(pool, (int)j, n, least, &begin, &end)) p->fn(args, dims, begin, end, ws);
+                } else {
+                    pool_share(pool, thread, n, &begin, &end);
+                    if (begin < end) p->fn(args, dims, begin, end, ws);
+                }
             }
         }
         pool_barrier(pool);

@@ -18,8 +18,17 @@ struct worker {
     int index;
 };
 
+/* What is left of a thread's shares, two lines a thread: the phase it was written in, the first item and the one after
+ * the last. Written in another phase, it is the whole share. (That an old one looks like this phase's takes 2^32 phases
+ * in which the thread has had no such share.) */
+struct shares {
+    _Alignas(64) _Atomic uint64_t left[POOL_DEALS];
+};
+enum { SHARE_RUNS = 8 };
+
 struct pool {
     int n;
+    struct shares *shares;  /* [n] */
     struct worker *workers; /* n − 1 of them */
     int n_started;
     void (*fn)(void *, int);
@@ -67,7 +76,6 @@ static void deal_anew(struct pool *p) {
 }
 
 void pool_barrier(struct pool *p) {
-    if (p->n == 1) return deal_anew(p);
     uint32_t phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)p->n) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
@@ -119,6 +127,13 @@ bool pool_open(int n_threads, struct pool **out, struct err *e) {
     memset(p, 0, sizeof *p);
     p->n = n_threads;
     p->workers = mem_new((size_t)n_threads * sizeof *p->workers);
+    p->shares = aligned_alloc(64, (size_t)n_threads * sizeof *p->shares);
+    if (!p->shares) {
+        pool_close(p);
+        return err_set(e, ERR_MEMORY, "out of memory for the thread pool");
+    }
+    memset(p->shares, 0, (size_t)n_threads * sizeof *p->shares);
+    p->phase = 1; /* what is zero was written in no phase */
     cpu_set_t allowed;
     bool pinning = sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) >= n_threads;
     for (int i = 1; i < n_threads; i++) {
@@ -145,6 +160,7 @@ void pool_close(struct pool *p) {
     advance(p, &p->epoch);
     for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     mem_free(p->workers);
+    free(p->shares);
     free(p);
 }
 
@@ -174,4 +190,35 @@ bool pool_take(struct pool *p, int which, int64_t n, int64_t least, int64_t *beg
 void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end) {
     *begin = n * thread / p->n;
     *end = n * (thread + 1) / p->n;
+}
+
+static uint64_t left_of(uint32_t phase, int64_t begin, int64_t end) {
+    return (uint64_t)phase << 32 | (uint64_t)begin << 16 | (uint64_t)end;
+}
+
+bool pool_take_share(struct pool *p, int thread, int owner, int which, int64_t n, int64_t *begin, int64_t *end,
+                     bool *more) {
+    _Atomic uint64_t *word = &p->shares[owner].left[which];
+    uint32_t phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
+    uint64_t old = atomic_load_explicit(word, memory_order_relaxed), left;
+    int64_t share_begin, share_end;
+    pool_share(p, owner, n, &share_begin, &share_end);
+    do {
+        int64_t from = old >> 16 & POOL_SHARED, to = old & POOL_SHARED, least = (share_end - share_begin) / SHARE_RUNS;
+        if (old >> 32 != phase) from = share_begin, to = share_end;
+        if (from >= to) return false;
+        int64_t run = (to - from + 1) / 2;
+        if (thread == owner) {
+            if (to - from - run < least) run = to - from;
+            *begin = from;
+            *end = from + run;
+            left = left_of(phase, *end, to);
+        } else {
+            *begin = to - run;
+            *end = to;
+            left = left_of(phase, from, *begin);
+        }
+        *more = run < to - from;
+    } while (!atomic_compare_exchange_weak_explicit(word, &old, left, memory_order_relaxed, memory_order_relaxed));
+    return true;
 }

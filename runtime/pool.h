@@ -35,4 +35,12 @@ bool pool_take(struct pool *p, int which, int64_t n, int64_t least, int64_t *beg
 /* The part [*begin, *end) of n items that belongs to a thread: contiguous, sizes differing by at most one. */
 void pool_share(const struct pool *p, int thread, int64_t n, int64_t *begin, int64_t *end);
 
+/* Inside pool_run: takes a run [*begin, *end) of what is left since the last barrier of owner's share of n ≤ POOL_SHARED
+ * items: the thread itself from the front, half of the rest and no less than an eighth of the share at a time, so that it
+ * reads on where it was; another, which has nothing left to do, half of the rest from the back. False: there is none
+ * left. *more: there is after this; where not, asking again would only disturb the owner. `which` and n as in pool_take,
+ * but deals of their own. */
+enum { POOL_SHARED = 65535 };
+bool pool_take_share(struct pool *p, int thread, int owner, int which, int64_t n, int64_t *begin, int64_t *end, bool *more);
+
 #endif

@@ -70,6 +70,37 @@ struct session_need session_need(const struct model *m, int64_t n_ctx) {
 
 int64_t session_default_ctx(const struct model *m) { return m->n_ctx_train < 4096 ? m->n_ctx_train : 4096; }
 
+/* Where a tensor lies for a launch; of the `head` part, one whose first token is row `first` of the batch. */
+static void *address(const struct session *s, int32_t index, const struct launch *l, int64_t first) {
+    const struct tensor *t = &s->m->tensors[index];
+    switch (t->kind) {
+    case TENSOR_WEIGHT: return t->data;
+    case TENSOR_TABLE:
+    case TENSOR_CACHE: return s->cache_of[index];
+    case TENSOR_INPUT:
+        if (s->m->gpu)
+            return (void *)(uintptr_t)(s->input.device + (index == s->m->ids ? s->input.ids_at : s->input.pages_at));
+        return index == s->m->ids ? (void *)s->ids : (void *)s->pages;
+    case TENSOR_ACT:
+        if (l->lone) return (t->head ? s->head.data : s->act.data) + t->lone_off;
+        if (t->head) return s->head.data + t->off * HEAD_BATCH;
+        return s->act.data + t->off * s->batch + (l->head ? first * t->width * 4 : 0);
+    }
+    bug("tensor kind %d", (int)t->kind);
+}
+
+static void bind(struct session *s, size_t from, size_t to, int64_t first) {
+    for (size_t i = from; i < to; i++) {
+        const struct launch *l = &s->m->launches[i];
+        void **args = s->args + s->first_arg[i];
+        for (size_t k = 0; k < l->kernel->n_args; k++) {
+            const char *name = l->kernel->args[k];
+            int32_t index = strcmp(name, "pages") == 0 ? s->m->pages : l->binding[strtol(name + 1, NULL, 10) - 1];
+            args[k] = address(s, index, l, first);
+        }
+    }
+}
+
 bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct err *e) {
     *out = NULL;
     if (n_ctx == 0) n_ctx = session_default_ctx(m);
@@ -117,6 +148,7 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
         session_close(s);
         return false;
     }
+    bind(s, 0, m->n_all_launches, 0);
     *out = s;
     return true;
 }
@@ -162,37 +194,6 @@ void session_rewind(struct session *s, int64_t keep) {
     s->pos = keep;
     int64_t need = (keep + PAGE - 1) / PAGE;
     while (s->n_used > need) s->free_pages[s->n_free++] = s->pages[--s->n_used];
-}
-
-/* Where a tensor lies for a launch; of the `head` part, one whose first token is row `first` of the batch. */
-static void *address(const struct session *s, int32_t index, const struct launch *l, int64_t first) {
-    const struct tensor *t = &s->m->tensors[index];
-    switch (t->kind) {
-    case TENSOR_WEIGHT: return t->data;
-    case TENSOR_TABLE:
-    case TENSOR_CACHE: return s->cache_of[index];
-    case TENSOR_INPUT:
-        if (s->m->gpu)
-            return (void *)(uintptr_t)(s->input.device + (index == s->m->ids ? s->input.ids_at : s->input.pages_at));
-        return index == s->m->ids ? (void *)s->ids : (void *)s->pages;
-    case TENSOR_ACT:
-        if (l->lone) return (t->head ? s->head.data : s->act.data) + t->lone_off;
-        if (t->head) return s->head.data + t->off * HEAD_BATCH;
-        return s->act.data + t->off * s->batch + (l->head ? first * t->width * 4 : 0);
-    }
-    bug("tensor kind %d", (int)t->kind);
-}
-
-static void bind(struct session *s, size_t from, size_t to, int64_t first) {
-    for (size_t i = from; i < to; i++) {
-        const struct launch *l = &s->m->launches[i];
-        void **args = s->args + s->first_arg[i];
-        for (size_t k = 0; k < l->kernel->n_args; k++) {
-            const char *name = l->kernel->args[k];
-            int32_t index = strcmp(name, "pages") == 0 ? s->m->pages : l->binding[strtol(name + 1, NULL, 10) - 1];
-            args[k] = address(s, index, l, first);
-        }
-    }
 }
 
 static void run_thread(void *ctx, int thread) {
@@ -257,14 +258,14 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
         size_t begin = s->lone ? m->n_launches : 0, end = s->lone ? m->n_all_launches : m->n_launches;
         size_t head = s->lone ? m->first_lone_head : m->first_head;
         bool step = s->lone && !s->profile && !s->check && n_out >= n - done;
-        bind(s, begin, head, 0);
         if (!step && !run(s, begin, head, (int64_t)count, e)) return false;
         if (s->profile) s->profile->n_evals++;
         /* Of this chunk, the tokens whose logits are wanted. */
         size_t first = n - n_out > done ? n - n_out - done : 0;
         while (first < count) {
             size_t rows = count - first < HEAD_BATCH ? count - first : HEAD_BATCH;
-            bind(s, head, end, (int64_t)first);
+            if (s->bound_first != (int64_t)first) bind(s, m->first_head, m->n_launches, (int64_t)first);
+            s->bound_first = (int64_t)first;
             if (!(step ? session_gpu_step(s, e) : run(s, head, end, (int64_t)rows, e))) return false;
             s->n_logits = (int64_t)rows;
             for (size_t r = 0; r < rows; r++) {

@@ -49,6 +49,7 @@ struct session {
     int32_t *ids;      /* [batch] */
     void **args;       /* argument arrays of all launches, one after another */
     size_t *first_arg; /* [model.n_all_launches] */
+    int64_t bound_first; /* the row of the batch that those of the head begin with */
     int64_t sizes[N_RUN_DIMS];
     size_t from, to; /* launches to run */
     struct session_profile *profile;

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 #include "runtime/pool.h"
 
-enum { MOST = 1000, ROUNDS = 50 };
+enum { MOST = 1000, ROUNDS = 50, LONG_ENOUGH_TO_SLEEP_US = 20000 };
 
 struct taking {
     struct pool *pool;
@@ -63,7 +63,62 @@ static void take_covers_items_once_per_barrier(void **state) {
         }
 }
 
-enum { THREADS = 3, LATE_ROUNDS = 6, LONG_ENOUGH_TO_SLEEP_US = 20000 };
+struct sharing {
+    struct pool *pool;
+    int64_t n;
+    _Atomic int times[MOST];
+    _Atomic int bad, helped; /* runs that break a promise; runs taken from others */
+};
+
+/* Own share first, then all others'; in one round the last comes late, so that the others find all of its. */
+static void share_all(void *ctx, int thread) {
+    struct sharing *s = ctx;
+    int n_threads = pool_threads(s->pool);
+    for (int round = 0; round < ROUNDS; round++) {
+        if (round == 7 && thread == n_threads - 1) usleep(LONG_ENOUGH_TO_SLEEP_US);
+        for (int k = 0; k < n_threads; k++) {
+            int owner = (thread + k) % n_threads;
+            int64_t share_begin, share_end, begin, end, reached;
+            bool more = true;
+            pool_share(s->pool, owner, s->n, &share_begin, &share_end);
+            reached = share_begin;
+            while (more && pool_take_share(s->pool, thread, owner, 3, s->n, &begin, &end, &more)) {
+                bool inside = share_begin <= begin && begin < end && end <= share_end;
+                if (!inside || (k == 0 && begin != reached)) {
+                    atomic_fetch_add(&s->bad, 1);
+                    return;
+                }
+                reached = end;
+                if (k) atomic_fetch_add(&s->helped, 1);
+                for (int64_t i = begin; i < end; i++) atomic_fetch_add(&s->times[i], 1);
+            }
+        }
+        pool_barrier(s->pool);
+    }
+}
+
+static void shares_cover_items_once_whoever_takes_them(void **state) {
+    (void)state;
+    static const int threads[] = {1, 2, 3, 8};
+    static const int64_t sizes[] = {0, 1, 2, 7, 64, MOST};
+    for (size_t i = 0; i < sizeof threads / sizeof *threads; i++)
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++) {
+            struct err e;
+            static struct sharing s;
+            s = (struct sharing){.n = sizes[j]};
+            if (!pool_open(threads[i], &s.pool, &e)) fail_msg("%s", e.msg);
+            for (int run = 0; run < 2; run++) pool_run(s.pool, share_all, &s);
+            pool_close(s.pool);
+            assert_int_equal(s.bad, 0);
+            for (int64_t k = 0; k < MOST; k++)
+                if (s.times[k] != (k < s.n ? 2 * ROUNDS : 0))
+                    fail_msg("%d threads: item %d of %d was taken %d times in %d rounds", threads[i], (int)k, (int)s.n,
+                             s.times[k], 2 * ROUNDS);
+            if (threads[i] > 1 && s.n == MOST) assert_true(s.helped > 0);
+        }
+}
+
+enum { THREADS = 3, LATE_ROUNDS = 6 };
 
 struct meeting {
     struct pool *pool;
@@ -100,6 +155,7 @@ static void barrier_wakes_who_spins_and_who_sleeps(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shares_cover_items_once_whoever_takes_them),
         cmocka_unit_test(barrier_wakes_who_spins_and_who_sleeps),
         cmocka_unit_test(take_covers_items_once_per_barrier),
     };
