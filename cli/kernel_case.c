@@ -181,7 +181,7 @@ static void launch_on_thread(void *ctx, int thread) {
     const struct kernel_case *c = ctx;
     for (int64_t n = 0; n < c->n_launches; n++)
         kernel_run(c->kernel, c->pool, thread, c->args + (c->turn + (size_t)n) % c->n_copies * c->kernel->n_args,
-                   c->sizes, c->ws);
+                   c->sizes, c->ws, NULL);
 }
 
 double case_seconds(struct kernel_case *c, struct pool *pool, int64_t n) {

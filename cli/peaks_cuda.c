@@ -125,7 +125,7 @@ struct gpu_loop {
 static bool open_loop(struct gpu_loop *g, struct cuda *gpu, const char *name, struct buf *ptx, struct err *e) {
     g->gpu = gpu;
     g->part = (struct part){.name = (char *)name};
-    g->phase = (struct phase){&g->part, 1};
+    g->phase = (struct phase){.parts = &g->part, .n_parts = 1};
     g->kernel =
         (struct kernel){.name = (char *)name, .phases = &g->phase, .n_phases = 1, .n_args = 3, .ptx = ptx->data};
     return cuda_kernel_new(gpu, &g->kernel, &g->loaded, e) &&

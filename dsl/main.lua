@@ -101,15 +101,27 @@ end
 -- {spec} -> the traced expressions as text
 function M.show(arg) return show.kernel(lower.trace(graph.resolve(arg.spec))) end
 
+-- name -> positions of the arguments that a function of the flat IR reads and no launch writes
+local function constants_of(ir)
+  local of = {}
+  for name, body in ir:gmatch("func @(%S+)\n(.-)\nend\n") do
+    for k in body:gmatch(":ptr = arg (%d+) inv") do
+      of[name] = of[name] or {}
+      table.insert(of[name], tonumber(k))
+    end
+  end
+  return of
+end
+
 -- {spec = {kernel | steps, formats, sizes, params, tune}, target = {class, lanes, serial}}
 function M.lower(arg)
   local r = lower.kernel(graph.resolve(arg.spec), arg.target, { node_limit = arg.node_limit })
-  local phases = {}
+  local phases, constants = {}, constants_of(r.ir)
   for p, parts in ipairs(r.phases) do
     phases[p] = {}
     for k, part in ipairs(parts) do
       phases[p][k] = { fn = part.fn, times = part.tasks.times, per = part.tasks.per or 0, dim = part.tasks.dim or "",
-                       team = part.team or false }
+                       team = part.team or false, constants = constants[part.fn] }
     end
   end
   return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws }

@@ -10,6 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "runtime/ahead.h"
+
 static const char *const run_dim_names[N_RUN_DIMS] = {"tok", "pos",  "key",       "ctx",       "npages",
                                                       "nb",  "rows", "row_bytes", "tile_bytes"};
 
@@ -27,6 +29,10 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
     return p->times * ((sizes[p->dim] + p->per - 1) / p->per);
 }
 
+bool part_has_rows(const struct part *p) {
+    return p->per == 0 && p->times > 1 && p->n_constants > 0;
+}
+
 /* With so many tokens, tasks differ in work (causal attention), and all threads take runs of them from one deal. With fewer
  * a thread has its share, which starts where the last phase's would; who is done early helps its neighbours, if their
  * shares are long enough for that to pay. */
@@ -37,7 +43,7 @@ enum { DEALT_TOKENS = 16, HELPED_TASKS = 8, NEIGHBOURS = 4 };
 enum { RUNS_OF_ROWS = 32, RUNS_OF_TOKENS = 8 };
 
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
-                uint8_t *ws) {
+                uint8_t *ws, struct ahead *ahead) {
     int64_t dims[N_RUN_DIMS], begin, end;
     int n_threads = pool_threads(pool), helped = n_threads - 1 < NEIGHBOURS ? n_threads - 1 : NEIGHBOURS;
     for (size_t i = 0; i < k->n_dims; i++) dims[i] = sizes[k->dims[i]];
@@ -63,13 +69,17 @@ void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *con
                 }
             }
         }
-        pool_barrier(pool);
+        if (ahead && k->phases[i].rows) ahead_pass(ahead);
+        pool_barrier_idle(pool, ahead ? ahead_step : NULL, ahead);
     }
 }
 
 void kernel_free(struct kernel *k) {
     for (size_t i = 0; i < k->n_phases; i++) {
-        for (size_t j = 0; j < k->phases[i].n_parts; j++) mem_free(k->phases[i].parts[j].name);
+        for (size_t j = 0; j < k->phases[i].n_parts; j++) {
+            mem_free(k->phases[i].parts[j].name);
+            mem_free(k->phases[i].parts[j].constants);
+        }
         mem_free(k->phases[i].parts);
     }
     for (size_t i = 0; i < k->n_args; i++) mem_free(k->args[i]);
@@ -117,6 +127,14 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
             part->times = json_integer_value(json_object_get(p, "times"));
             part->per = json_integer_value(json_object_get(p, "per"));
             part->team = json_is_true(json_object_get(p, "team"));
+            const json_t *constants = json_object_get(p, "constants");
+            part->constants = mem_new((json_array_size(constants) + 1) * sizeof *part->constants);
+            for (size_t c = 0; c < json_array_size(constants); c++)
+                part->constants[part->n_constants++] = (size_t)json_integer_value(json_array_get(constants, c));
+            ph->rows |= part_has_rows(part);
+            for (size_t c = 0; c < part->n_constants; c++)
+                if (part->constants[c] >= json_array_size(json_object_get(meta, "args")))
+                    return err_set(e, ERR_INPUT, "kernel '%s': a part reads an argument that there is not", name);
             if (!fn || (part->per && (!dim || !find_dim(dim, &part->dim))))
                 return err_set(e, ERR_INPUT, "kernel '%s': a part without a function or task axis", name);
             part->name = copy(fn);

@@ -23,11 +23,14 @@ struct part {
     int64_t times, per;
     enum run_dim dim;
     bool team; /* of a GPU: a block does a task, not a warp */
+    size_t *constants; /* arguments that it reads and no launch writes, weights among them */
+    size_t n_constants;
 };
 
 struct phase {
     struct part *parts;
     size_t n_parts;
+    bool rows; /* some part's tasks are rows of its constants */
 };
 
 struct kernel {
@@ -83,10 +86,15 @@ json_t *compile_target(const struct target *t, bool serial);
 /* How many tasks a part has for these sizes (indexed by enum run_dim). */
 int64_t part_tasks(const struct part *p, const int64_t *sizes);
 
+/* Whether the tasks of a part are rows of the constants it reads. */
+bool part_has_rows(const struct part *p);
+
 /* Inside pool_run, on every thread: the phases of a launch, a barrier after each. args: one pointer for each of k->args;
- * sizes indexed by enum run_dim; ws: k->ws_per_tok bytes a token. */
+ * sizes indexed by enum run_dim; ws: k->ws_per_tok bytes a token. ahead: what the thread fetches while it waits
+ * (runtime/ahead.h), where it passes each phase with rows; or NULL. */
+struct ahead;
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,
-                uint8_t *ws);
+                uint8_t *ws, struct ahead *ahead);
 
 /* What a matrix of n elements a row takes when it is packed for a target. */
 struct packed_size {

@@ -50,9 +50,11 @@ static void relax(void) {
 }
 
 /* Waits until *word differs from `old`. */
-static void wait_change(struct pool *p, _Atomic uint32_t *word, uint32_t old) {
+static void wait_change(struct pool *p, _Atomic uint32_t *word, uint32_t old, bool (*idle)(void *), void *ctx) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != old) return;
+        if (idle && idle(ctx)) continue;
+        idle = NULL;
         relax();
     }
     /* Either advance() sees that one is asleep, or the kernel, which looks at *word again, that it has changed. */
@@ -75,15 +77,19 @@ static void deal_anew(struct pool *p) {
     for (int i = 0; i < POOL_DEALS; i++) atomic_store_explicit(&p->deals[i].taken, 0, memory_order_relaxed);
 }
 
-void pool_barrier(struct pool *p) {
+void pool_barrier_idle(struct pool *p, bool (*idle)(void *), void *ctx) {
     uint32_t phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&p->arrived, 1, memory_order_acq_rel) + 1 == (uint32_t)p->n) {
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         deal_anew(p);
         advance(p, &p->phase);
     } else {
-        wait_change(p, &p->phase, phase);
+        wait_change(p, &p->phase, phase, idle, ctx);
     }
+}
+
+void pool_barrier(struct pool *p) {
+    pool_barrier_idle(p, NULL, NULL);
 }
 
 static void *work(void *arg) {
@@ -91,7 +97,7 @@ static void *work(void *arg) {
     struct pool *p = w->pool;
     uint32_t seen = 0;
     for (;;) {
-        wait_change(p, &p->epoch, seen);
+        wait_change(p, &p->epoch, seen, NULL, NULL);
         seen++;
         if (p->stopping) return NULL;
         p->fn(p->ctx, w->index);

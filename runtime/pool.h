@@ -25,6 +25,10 @@ void pool_run(struct pool *p, void (*fn)(void *ctx, int thread), void *ctx);
 /* Inside pool_run: returns once every thread of the pool has called it. */
 void pool_barrier(struct pool *p);
 
+/* The same; while it waits it calls idle(ctx), which should take no longer than a memory access, until that returns
+ * false. idle NULL: nothing. */
+void pool_barrier_idle(struct pool *p, bool (*idle)(void *ctx), void *ctx);
+
 /* Inside pool_run: the next run [*begin, *end) of n items that no thread has taken since the last barrier; false when
  * there is none left. Runs go from the last item to the first and get shorter, down to `least` items, so that threads that
  * are interrupted, or whose items are more work, take fewer. `which`: 0 … POOL_DEALS − 1 are independent; n and least must

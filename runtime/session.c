@@ -89,16 +89,47 @@ static void *address(const struct session *s, int32_t index, const struct launch
     bug("tensor kind %d", (int)t->kind);
 }
 
+static int32_t tensor_of(const struct session *s, const struct launch *l, size_t arg) {
+    const char *name = l->kernel->args[arg];
+    return strcmp(name, "pages") == 0 ? s->m->pages : l->binding[strtol(name + 1, NULL, 10) - 1];
+}
+
 static void bind(struct session *s, size_t from, size_t to, int64_t first) {
     for (size_t i = from; i < to; i++) {
         const struct launch *l = &s->m->launches[i];
         void **args = s->args + s->first_arg[i];
-        for (size_t k = 0; k < l->kernel->n_args; k++) {
-            const char *name = l->kernel->args[k];
-            int32_t index = strcmp(name, "pages") == 0 ? s->m->pages : l->binding[strtol(name + 1, NULL, 10) - 1];
-            args[k] = address(s, index, l, first);
+        for (size_t k = 0; k < l->kernel->n_args; k++) args[k] = address(s, tensor_of(s, l, k), l, first);
+    }
+}
+
+/* The packed weights whose rows are a part's tasks. */
+static void add_streams(const struct session *s, const struct launch *l, const struct part *p, struct ahead_phase *out) {
+    for (size_t i = 0; i < p->n_constants && part_has_rows(p); i++) {
+        const struct tensor *t = &s->m->tensors[tensor_of(s, l, p->constants[i])];
+        if (t->kind == TENSOR_WEIGHT && json_is_true(json_object_get(t->plan, "packed")) && out->n < AHEAD_STREAMS)
+            out->streams[out->n++] = (struct ahead_stream){t->data, t->bytes, p->times};
+    }
+}
+
+static void list_phases(struct session *s) {
+    const struct model *m = s->m;
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_launches; i++)
+        for (size_t k = 0; k < m->launches[i].one->n_phases; k++) n += m->launches[i].one->phases[k].rows;
+    s->phases = mem_new((n + 1) * sizeof *s->phases);
+    s->first_phase = mem_new((m->n_launches + 1) * sizeof *s->first_phase);
+    struct ahead_phase *at = s->phases;
+    for (size_t i = 0; i < m->n_launches; i++) {
+        const struct kernel *k = m->launches[i].one;
+        s->first_phase[i] = (size_t)(at - s->phases);
+        for (size_t p = 0; p < k->n_phases; p++) {
+            const struct phase *ph = &k->phases[p];
+            for (size_t j = 0; j < ph->n_parts; j++) add_streams(s, &m->launches[i], &ph->parts[j], at);
+            at += ph->rows;
         }
     }
+    s->first_phase[m->n_launches] = n;
+    s->ahead_most = ahead_most();
 }
 
 bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct err *e) {
@@ -149,6 +180,7 @@ bool session_open(struct model *m, int64_t n_ctx, struct session **out, struct e
         return false;
     }
     bind(s, 0, m->n_all_launches, 0);
+    if (!m->gpu) list_phases(s);
     *out = s;
     return true;
 }
@@ -168,6 +200,8 @@ void session_close(struct session *s) {
     mem_free(s->ids);
     mem_free(s->first_arg);
     mem_free(s->args);
+    mem_free(s->phases);
+    mem_free(s->first_phase);
     mem_free(s);
 }
 
@@ -198,11 +232,17 @@ void session_rewind(struct session *s, int64_t keep) {
 
 static void run_thread(void *ctx, int thread) {
     struct session *s = ctx;
+    bool one = s->sizes[RUN_TOK] == 1;
+    struct ahead ahead = {.next = s->phases + s->first_phase[s->from],
+                          .end = s->phases + s->first_phase[s->m->n_launches],
+                          .thread = thread,
+                          .n_threads = pool_threads(s->m->pool),
+                          .most = s->ahead_most};
     for (size_t i = s->from; i < s->to; i++) {
         double start = s->profile && thread == 0 ? now_s() : 0;
         const struct launch *l = &s->m->launches[i];
-        const struct kernel *k = s->sizes[RUN_TOK] == 1 ? l->one : l->kernel;
-        kernel_run(k, s->m->pool, thread, s->args + s->first_arg[i], s->sizes, s->ws.data);
+        kernel_run(one ? l->one : l->kernel, s->m->pool, thread, s->args + s->first_arg[i], s->sizes, s->ws.data,
+                   one ? &ahead : NULL);
         if (s->profile && thread == 0) session_profile_add(s, i, start);
     }
 }
@@ -288,7 +328,7 @@ static void argmax_thread(void *ctx, int thread) {
     struct session *s = ctx;
     const struct kernel *k = &s->m->kernels[s->m->n_plan_kernels];
     void *args[3] = {(void *)session_logits_at(s), &s->best, &s->best_value};
-    kernel_run(k, s->m->pool, thread, args, s->sizes, s->ws.data);
+    kernel_run(k, s->m->pool, thread, args, s->sizes, s->ws.data, NULL);
 }
 
 bool session_argmax(struct session *s, int32_t *id, struct err *e) {

@@ -2,6 +2,7 @@
 #ifndef KGEN_SESSION_IMPL_H
 #define KGEN_SESSION_IMPL_H
 
+#include "runtime/ahead.h"
 #include "runtime/session.h"
 
 enum {
@@ -50,6 +51,9 @@ struct session {
     void **args;       /* argument arrays of all launches, one after another */
     size_t *first_arg; /* [model.n_all_launches] */
     int64_t bound_first; /* the row of the batch that those of the head begin with */
+    struct ahead_phase *phases; /* those with weights of one token's launches, in order; NULL on a GPU */
+    size_t *first_phase;        /* [model.n_launches + 1] of each launch */
+    uint64_t ahead_most;
     int64_t sizes[N_RUN_DIMS];
     size_t from, to; /* launches to run */
     struct session_profile *profile;

@@ -1,5 +1,5 @@
 /* test_pool: every item is taken once, whatever the number of threads; runs are no longer than promised; a barrier
- * holds back threads that spin and threads that have gone to sleep. */
+ * holds back threads that spin and threads that have gone to sleep; who waits fetches what it was told to, no more. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 #include <cmocka.h>
-#include "runtime/pool.h"
+#include "runtime/ahead.h"
 
 enum { MOST = 1000, ROUNDS = 50, LONG_ENOUGH_TO_SLEEP_US = 20000 };
 
@@ -153,8 +153,66 @@ static void barrier_wakes_who_spins_and_who_sleeps(void **state) {
     assert_int_equal(m.bad, 0);
 }
 
+enum { IDLE_STEPS = 5 };
+
+struct idling {
+    struct pool *pool;
+    int steps[2]; /* of each thread */
+};
+
+static bool idle(void *steps) {
+    return ++*(int *)steps < IDLE_STEPS;
+}
+
+static void idle_while_waiting(void *ctx, int thread) {
+    struct idling *i = ctx;
+    if (thread == 1) usleep(LONG_ENOUGH_TO_SLEEP_US);
+    pool_barrier_idle(i->pool, idle, &i->steps[thread]);
+}
+
+static void who_waits_idles_until_there_is_nothing_to_do(void **state) {
+    (void)state;
+    struct err e;
+    struct idling i = {0};
+    if (!pool_open(2, &i.pool, &e)) fail_msg("%s", e.msg);
+    pool_run(i.pool, idle_while_waiting, &i);
+    pool_close(i.pool);
+    assert_int_equal(i.steps[0], IDLE_STEPS);
+    assert_int_equal(i.steps[1], 0);
+}
+
+/* Two matrices of 10 and 5 tasks; a phase without packed weights; then nothing more. */
+static void ahead_fetches_a_threads_share_within_its_room(void **state) {
+    (void)state;
+    static uint8_t a[10 * 640], b[5 * 1280];
+    struct ahead_phase phases[2] = {{{{a, sizeof a, 10}, {b, sizeof b, 5}}, 2}, {.n = 0}};
+    static const uint64_t rooms[] = {1 << 20, 3200, 0};
+    for (size_t r = 0; r < sizeof rooms / sizeof *rooms; r++) {
+        struct ahead x = {.next = phases, .end = phases + 2, .thread = 1, .n_threads = 2, .most = rooms[r]};
+        int steps = 1;
+        bool more = ahead_step(&x);
+        assert_int_equal(more, rooms[r] > 0);
+        if (more) {
+            /* Tasks 5 to 9 and 2 to 4: 3,200 and 3,840 bytes, of which a step has taken two lines each. */
+            uint64_t all = 3200 + 3840, room = rooms[r] < all ? rooms[r] : all;
+            assert_ptr_equal(x.left[0].at, a + 5 * 640 + 128);
+            assert_ptr_equal(x.left[1].at, b + 2 * 1280 + 128);
+            assert_ptr_equal(x.left[0].end, a + 5 * 640 + 3200 * room / all);
+            assert_ptr_equal(x.left[1].end, b + 2 * 1280 + 3840 * room / all);
+            while (ahead_step(&x)) steps++;
+            assert_in_range(steps, room / 64 / 4, room / 64 / 4 + 4);
+        }
+        for (int i = 0; i < 3; i++) {
+            ahead_pass(&x);
+            assert_false(ahead_step(&x));
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_waits_idles_until_there_is_nothing_to_do),
+        cmocka_unit_test(ahead_fetches_a_threads_share_within_its_room),
         cmocka_unit_test(shares_cover_items_once_whoever_takes_them),
         cmocka_unit_test(barrier_wakes_who_spins_and_who_sleeps),
         cmocka_unit_test(take_covers_items_once_per_barrier),
