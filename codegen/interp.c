@@ -661,6 +661,8 @@ static bool run_block(const struct interp *in, const struct ir_block *b) {
         case IR_COPY:
             ok = run_copy(in, op);
             break;
+        case IR_PREFETCH: /* changes when something is done, not what */
+            break;
         case IR_WAIT:
             run_wait(in, (size_t)op->imm);
             break;

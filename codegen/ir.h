@@ -56,7 +56,7 @@ enum ir_effect {
     EFF_TRAP,  /* as pure, but traps on a bad operand: may be merged and dropped, never moved to where it did not run */
     EFF_ALLOC, /* stack, shared: fresh each time, so never merged */
     EFF_READ,  /* load, gather, ldmatrix: as trap when `inv` */
-    EFF_WRITE, /* store, storem, scatter, tiledot, copy, wait */
+    EFF_WRITE, /* store, storem, scatter, tiledot, copy, wait, prefetch */
     EFF_CTRL,  /* for, if, yield */
 };
 
@@ -93,6 +93,7 @@ enum ir_rule {
     RULE_LOAD,     /* T not i1; ptr, i64 */
     RULE_STORE,    /* value not i1; ptr, i64 */
     RULE_STOREM,   /* vector value, i1 mask of its lanes, ptr, i64 */
+    RULE_PREFETCH, /* ptr, i64 */
     RULE_GATHER,   /* T a vector, not i1; ptr, i64, i32 of T's lanes */
     RULE_SCATTER,  /* vector value, i1 mask, ptr, i64, i32 of its lanes */
     RULE_LDMATRIX, /* T = i32x32, x64 or x128; ptr, i64, i32x32 */
@@ -176,6 +177,7 @@ enum ir_rule {
     X(STORE, "store", 3, IMM_MEM, RULE_STORE, EFF_WRITE)                                                               \
     X(STOREM, "storem", 4, IMM_MEM, RULE_STOREM, EFF_WRITE)                                                            \
     X(SCATTER, "scatter", 5, IMM_MEM, RULE_SCATTER, EFF_WRITE)                                                         \
+    X(PREFETCH, "prefetch", 2, IMM_MEM, RULE_PREFETCH, EFF_WRITE)                                                      \
     X(TILEDOT, "tiledot", 6, IMM_TILE, RULE_TILE, EFF_WRITE)                                                           \
     X(COPY, "copy", 5, IMM_COPY, RULE_COPY, EFF_WRITE)                                                                 \
     X(WAIT, "wait", 0, IMM_K, RULE_WAIT, EFF_WRITE)                                                                    \
@@ -271,13 +273,11 @@ struct ir_value_info {
  *   load: base, offset          store: value, base, offset          storem: value, mask, base, offset
  *   gather: base, offset, lanes' offsets                            scatter: value, mask, base, offset, lanes' offsets
  *   tiledot: base and offset of C, of A, of B
- *   for: lo, hi, init...        if: condition                       yield: one value per carry
- *   everything else: as written.
- * results: one value, none (store, storem, scatter, tiledot, if, yield), or a for's carries' last values.
  *   ldmatrix: base, offset, rows' offsets                           copy: destination, offset, source, offset, rows
  *   for: lo, hi, init...        if: condition                       yield: one value per carry
  *   everything else: as written.
- * results: one value, none (store, storem, scatter, copy, wait, if, yield), or a for's carries' last values.
+ * results: one value, none (store, storem, scatter, tiledot, copy, wait, prefetch, if, yield), or a for's carries' last
+ * values.
  * inner (for only): the index, then the carries, as seen by the body.
  * A split for with carries has a second block, merge; pair: the states of two parts as seen by it, the lower one's
  * first. */

@@ -306,6 +306,8 @@ static bool check_rule(struct verifier *v) {
     }
     case RULE_LOAD:
         return check_memory(v, 0);
+    case RULE_PREFETCH:
+        return check_memory(v, 0);
     case RULE_STORE:
         return check_memory(v, 1);
     case RULE_STOREM:

@@ -225,6 +225,15 @@ static LLVMValueRef masked_call(struct emitter *em, const char *name, LLVMTypeRe
     return call;
 }
 
+/* Into the second-level cache: what comes ahead of its time must not drive out what the first holds. */
+static void emit_prefetch(struct emitter *em, const struct ir_op *op) {
+    enum { READ = 0, SECOND_LEVEL = 2, DATA = 1 };
+    struct ir_type i32 = ir_type_of(IR_I32, 1);
+    LLVMValueRef args[4] = {address(em, op->args[0], op->args[1], op->imm), llvm_const(em, i32, READ),
+                            llvm_const(em, i32, SECOND_LEVEL), llvm_const(em, i32, DATA)};
+    llvm_call(em, "llvm.prefetch", LLVMTypeOf(args[0]), 4, args);
+}
+
 static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef args[3] = {em->values[op->args[0]], address(em, op->args[2], op->args[3], op->imm),
                             em->values[op->args[1]]};
@@ -495,6 +504,9 @@ void llvm_emit_block(struct emitter *em, const struct ir_block *b) {
                 emit_masked_store(em, op);
             else
                 emit_scatter(em, op);
+            break;
+        case IR_PREFETCH:
+            if (!em->ptx) emit_prefetch(em, op); /* warps hide what processors ask for ahead */
             break;
         case IR_TILEDOT:
             emit_tiledot(em, op);

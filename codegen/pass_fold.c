@@ -274,6 +274,7 @@ static ir_value fold_op(struct fold *fo, struct ir_op *op) {
     case IR_SELECT:
         return fold_select(fo, op);
     case IR_LOAD:
+    case IR_PREFETCH:
     case IR_GATHER:
     case IR_LDMATRIX:
     case IR_LDMATRIX_T:

@@ -186,6 +186,9 @@ local function packed_base(array, r, k)
   return add(base, mul(div(k, i(def.block)), i(L.block_bytes))), mod(r, i(L.lanes))
 end
 
+-- The byte offset of the blocks from the one of element k on of the tile of rows that holds row r, and the bytes of a block.
+function M.packed_blocks(array, r, k) return packed_base(array, r, k), array.packed.block_bytes end
+
 local function chunk_base(array, base, k)
   local L, def = array.packed, array.def
   local c = div(mod(k, i(def.block)), i(L.chunk))

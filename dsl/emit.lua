@@ -336,13 +336,28 @@ local function own_memory(self, s, bytes)
   return def(self, root, "ptr", "stack %d align 64", bytes)
 end
 
--- A panel of unpacked codes (dsl/panel.lua), filled where it is needed first; the value is the pointer.
+-- Memory on the stack of the function that is open, as a base of loads and stores.
+function M:scratch(bytes)
+  local p = own_memory(self, self.root, bytes)
+  local name_of = "scratch " .. p
+  self.own[name_of] = p
+  return name_of
+end
+
+-- A panel of unpacked weights (dsl/panel.lua, dsl/passes.lua), filled where it is needed first; the value is the pointer.
 function emit_op.panel(self, s, n)
   local p = own_memory(self, s, n.bytes)
   local name_of = "panel " .. p
   self.own[name_of] = p
   at_scope(self, s, function() n.fill(name_of) end)
   return p
+end
+
+-- Asks for the cache line of an address that will be read later.
+function M:prefetch(base, off)
+  local const, rest = address(off)
+  self:values { rest }
+  line(self.scope, "prefetch %s, %s, %d align 1", self.base(base), operand(self, rest), const)
 end
 
 -- A product of tiles in memory; the value is the pointer to C.

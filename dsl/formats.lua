@@ -236,6 +236,8 @@ function M.layout(def, lanes, words)
       at = at + lanes * f.store_bytes * math.max(1, L.chunk // f.per)
     end
   end
+  -- Super-blocks whose codes are put together from several planes: many tokens unpack them once (dsl/passes.lua).
+  L.laborious = #codes.planes > 1 and L.head_bytes > 0 and at > 0
   L.codes = align(at)
   -- Words in the order in which the groups of a chunk first touch them: one rising stream of addresses for all planes.
   local order, seen = {}, {}

@@ -13,6 +13,7 @@ local emit = require "dsl.emit"
 local pairs_of = require "dsl.pairs"
 local tiles = require "dsl.tile"
 local panels = require "dsl.panel"
+local passes = require "dsl.passes"
 local tile_folds = require "dsl.tile_fold"
 
 local M = {}
@@ -505,11 +506,11 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     finish = E.node("imin", "i64", { add(finish, i(-from)), i(tasks.times) })
   end
   self:widen_folds(group, axes)
-  local function instances(maps)
+  local function instances(maps, values)
     self.memo, self.mats, self.folds = {}, {}, {}
     local list = {}
     for _, m in ipairs(maps) do
-      for _, st in ipairs(group) do
+      for s, st in ipairs(group) do
         if st.array.cache then goto continue end
         local idx, mask, lanes = {}, nil, nil
         for k, e in ipairs(st.idx) do idx[k] = self:lower(E.subst(e, m)) end
@@ -520,7 +521,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
         if mask and mask.op == "const" then mask = nil end
         local off = access.offset(st.array, idx)
         list[#list + 1] = { base = st.array.ws and "ws" or st.array.name, name = st.array.name, off = off,
-          value = self:lower(E.subst(st.value, m)), storage = st.array.fmt, mask = mask,
+          value = self:lower(E.subst(values and values[s] or st.value, m)), storage = st.array.fmt, mask = mask,
           lanes = off.lane and lanes or nil }
         ::continue::
       end
@@ -543,6 +544,10 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       whole_tasks()
     end)
   elseif rows > 1 then
+    if #around == 1 and #within == 1 and around[1].unroll > 1 and not around[1].static and within[1].lanes then
+      around[1].lo = passes.emit(self, { group = group, tokens = around[1], rows = within[1], task = task, begin = begin,
+        finish = finish, store = instances, each_row = function(maps, body) over(em, within, 1, maps, body) end }) or around[1].lo
+    end
     -- The other axes go around a run of tasks: what they read is read once for all of the run.
     local run = E.var("run", nil, 0)
     em:each(run, begin, finish, rows, function()

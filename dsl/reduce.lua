@@ -209,6 +209,9 @@ local function code_side(X, n)
   return o.record and "act" or "weight", o
 end
 
+-- What a pass over k keeps for all tokens (dsl/passes.lua).
+local function kept(X, n) return X.pass and n.lane and X.pass:kept(n) or n end
+
 -- Σ over elements e0 … e0+g−1 of the product of the element-wise factors, as a float32. Second result: the record whose
 -- power of two for the run is part of it already, since an integer sum was shifted; third: where that is all, the sum being in
 -- the record, its element's leaf.
@@ -231,7 +234,7 @@ local function inner_sum(X, kvar, kbase, e0, g, factors, acc, paired)
       if L.bias > 0 then d = access.record_field(o2, ("dot%d_%d"):format(g, L.bias), tok, first) end
       for e = e0, e0 + g - 1, 4 do
         local k4 = { [kvar] = add(kbase, i(e)) }
-        local u = access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4)))
+        local u = kept(X, access.plane_groups(o1, X:lower(E.subst(w.args[1], k4)), X:lower(E.subst(w.args[2], k4))))
         local s = access.record_codes4(o2, X:lower(E.subst(x.args[1], k4)), X:lower(E.subst(x.args[2], k4)))
         d = E.node("dot4", "i32", { d, u, s }, (1 << o1.def.code.width) - 1)
       end
@@ -279,11 +282,10 @@ local function is_exponent_of(X, f, rec)
   return X.owners[owner] == rec and rec.def.fields[fname].type == "pow2"
 end
 
--- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
-local function contract(X, node, body, kvar, len)
+-- How an axis of n elements (nil: known at run time) divides: blocks, chunks of them, runs of g elements in which factors are
+-- constant. Last result: whether it is a sum of pairs.
+local function divided(X, monos, body, kvar, len)
   local n = E.int_const(len)
-  local monos = monomials(X, body)
-  -- Structure of the axis.
   local block, chunk, g = 1, 1, math.huge
   for _, o in ipairs(formatted(X, body, kvar)) do
     block = math.max(block, o.def.block)
@@ -303,7 +305,30 @@ local function contract(X, node, body, kvar, len)
   if n and n % block ~= 0 then
     error({ kernel_error = ("axis '%s' has %d elements, not a multiple of the block of %d"):format(kvar.axis, n, block) })
   end
-  if g > chunk then g = chunk end
+  return block, chunk, math.min(g, chunk), paired
+end
+
+-- Of a sum over weights' codes that are laborious to unpack and activations' along an axis of several blocks: their number,
+-- their size, and the bytes that a pass over k keeps of one, of as many rows as there are lanes. Otherwise nil.
+function M.blocks(X, node, rows)
+  local kvar, len, body = node.binds, X:lower(node.args[1]), node.args[2]
+  local n, codes, weights = E.int_const(len), false, false
+  for _, o in ipairs(formatted(X, body, kvar)) do
+    codes = codes or o.record and not formats.is_float(o.def)
+    weights = weights or o.packed and o.packed.laborious
+  end
+  if node.imm ~= "sum" or not (n and codes and weights and node.deps[rows]) then return nil end
+  local monos = monomials(X, body)
+  local block, _, g = divided(X, monos, body, kvar, len)
+  if n == block then return nil end
+  return n // block, block, (block + block // g * #monos * 4) * X.pack_lanes
+end
+
+-- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
+local function contract(X, node, body, kvar, len)
+  local n = E.int_const(len)
+  local monos = monomials(X, body)
+  local block, chunk, g, paired = divided(X, monos, body, kvar, len)
   local lane_width
   for _, m in ipairs(monos) do for _, f in ipairs(m.f) do lane_width = lane_width or f.lane end end
 
@@ -375,6 +400,7 @@ local function contract(X, node, body, kvar, len)
           table.remove(vec_side, 1)
         end
         local w, t = product(vec_side), product(tok_side)
+        w = w and kept(X, w)
         if s then t = t and E.fmul(t, s) or s end
         if shared[1] and w and t then
           local p = partial_of(product(shared), span)
@@ -404,11 +430,13 @@ local function contract(X, node, body, kvar, len)
     return M.loop(kk, i(0), i(n // chunk), { acc }, { zero }, { next_acc }, X.team // lane_width, M.add_states)[1]
   end
   local base = mul(kb, i(block))
+  local kc = nc > 1 and E.var(kvar.axis .. "/" .. chunk, nc, kvar.imm .. "c") or nil
+  local pass = X.pass
+  if pass then pass:over(kb, kc, nc) end
   local next_acc
   if nc == 1 then
     next_acc = steps(base, acc)
   else
-    local kc = E.var(kvar.axis .. "/" .. chunk, nc, kvar.imm .. "c")
     local inner, spans = carry("c" .. node.id, "f32", lane_width), {}
     local added = steps(add(base, mul(kc, i(chunk))), inner, spans)
     local carries, inits, nexts = {}, {}, {}
@@ -425,6 +453,7 @@ local function contract(X, node, body, kvar, len)
   if nb.op == "lin" and E.int_const(nb) == 1 and nc == 1 then
     return E.subst(next_acc, { [kb] = i(0), [acc] = zero })
   end
+  if pass then return M.loop(kb, pass.lo, pass.hi, { acc }, { pass.init }, { next_acc })[1] end
   local total = M.loop(kb, i(0), nb, { acc }, { zero }, { next_acc })[1]
   for _, m in ipairs(paired and not n and monos or {}) do total = in_pairs.rest(X, m.f, kvar, len, count_of(len), total) end
   return total

@@ -6,7 +6,11 @@
 #include "verify/parity_data.h"
 
 enum { PAGE = 256, TILE = 64 }; /* of the KV cache: dsl/access.lua */
-enum { TOK = 17, MANY = 67 };   /* tokens of a launch that is also run in parts; a whole tile of a GPU and a rest */
+enum {
+    TOK = 17,  /* tokens of a launch that is also run in parts */
+    MANY = 67, /* a whole tile of a GPU, or enough to unpack weights for all of them, and a rest */
+    LONG = 263 /* more than a pass over k takes at once (dsl/passes.lua) */
+};
 
 static const double NORM_EPS = 1e-5;
 
@@ -45,6 +49,7 @@ static struct parity_shape with_many(const struct parity_shape *base, int d, int
 /* Widths up to 576 and odd numbers of rows. */
 static size_t matrix_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     int least = unit(base, block);
+    struct parity_shape s;
     size_t n = 0;
     if (least == 1) {
         n = add_shape(list, n, with(base, 33, 7));
@@ -61,8 +66,12 @@ static size_t matrix_shapes(const struct parity_shape *base, unsigned block, boo
         n = add_shape(list, n, with(base, 576, 33));
     } else {
         n = add_shape(list, n, with(base, 256, 7));
-        n = add_shape(list, n, with_many(base, 256, 33));
+        n = add_shape(list, n, with_many(base, 768, 33));
         if (quick) return n;
+        s = with(base, 512, 280);
+        s.runs[0].tok = LONG;
+        s.n_runs = 1;
+        n = add_shape(list, n, s);
         n = add_shape(list, n, with(base, 512, 33));
         n = add_shape(list, n, with(base, 768, 1));
     }

@@ -1,0 +1,190 @@
+-- Many tokens on a processor: weights that are laborious to unpack (formats.layout) are unpacked once for all of them.
+--
+-- A sum over packed weights is made in passes over k. In a pass a task unpacks what it reads of its rows, code words and
+-- factors of runs, into a panel on the function's stack that stays in the first-level cache. Then the tokens go by, a tile of them
+-- after the other, and continue their sums, which lie in memory from pass to pass. So what unpacking costs is shared by all
+-- tokens instead of a tile's. While tokens go by, the weights of the next panel are asked for. The other weights stay in the
+-- second-level cache packed and are unpacked for each tile: where that is a shift and a mask, panels gain nothing.
+-- The additions are those of one loop over k, in the same order: results are the same bits.
+
+local E = require "dsl.expr"
+local access = require "dsl.access"
+local reduce = require "dsl.reduce"
+
+local M = {}
+
+local add, mul = E.iadd, E.imul
+local function i(x) return E.int(x) end
+local function least(a, b) return E.node("imin", "i64", { a, b }) end
+
+local FEWEST = 32          -- tokens; for fewer, filling panels takes longer than is saved
+local TOKENS = 256         -- whose part of k in a pass stays in the second-level cache
+local PANEL = 12 * 1024    -- bytes: of a first-level cache of 32 KiB
+local SUMS = 256 * 1024    -- bytes: of all sums of a run of tasks
+local ASKED = 64           -- tokens, while which the next panel's weights are asked for
+local LINE = 64            -- bytes: of a cache
+
+-- The sums over packed weights and 8-bit activations in a group of stores, each once.
+local function sums_of(X, group, rows)
+  local list, seen = {}, {}
+  for _, st in ipairs(group) do
+    E.rewrite(st.value, function(n)
+      if n.op == "reduce" and not seen[n] and reduce.blocks(X, n, rows) then
+        seen[n] = true
+        list[#list + 1] = n
+      end
+    end)
+  end
+  return list
+end
+
+-- What is read of a panel instead of being unpacked again: `node`, in the lanes of the rows, at the block kb and its chunk kc.
+local Pass = {}
+Pass.__index = Pass
+
+function Pass:kept(node)
+  local slot = self.slots[node]
+  if not slot then
+    self.list[#self.list + 1] = node
+    slot = #self.list - 1
+    self.slots[node] = slot
+    self.panel.bytes = #self.list * self.chunks * self.vector
+  end
+  return E.node("sld", node.ty, { self.panel, self:at(slot) })
+end
+
+function Pass:at(slot)
+  local chunk = add(mul(add(self.kb, self.lo, -1), i(self.nc)), self.kc or i(0))
+  return add(mul(add(i(slot * self.chunks), chunk), i(self.vector)), mul(E.lane_var(self.vector // 4), i(4)))
+end
+
+-- The loop over blocks kb of nc chunks kc starts.
+function Pass:over(kb, kc, nc)
+  self.kb, self.kc, self.nc, self.chunks = kb, kc, nc, self.blocks * nc
+end
+
+-- The packed weights that a sum reads, as loads.
+local function weights_of(X, sum)
+  local list, seen = {}, {}
+  E.rewrite(sum, function(n)
+    local o = n.op == "load" and not seen[n] and X:owner_of(n)
+    seen[n] = true
+    if o and o.packed then list[#list + 1] = { array = o, row = n.args[1] } end
+  end)
+  return list
+end
+
+-- Asks for what will fill the panels of the task `tile` from block lo on, a part of it for each of the first tiles of tokens:
+-- nth is the tile's number.
+local function ask(X, weights, rows, tile, lo, blocks, block, nth, u)
+  for _, w in ipairs(weights) do
+    for r = 0, rows.unroll - 1 do
+      local row = E.subst(w.row, { [rows.var] = mul(add(mul(tile, i(rows.unroll)), i(r)), i(X.pack_lanes)) })
+      local from, bytes = access.packed_blocks(w.array, row, mul(lo, i(block)))
+      bytes = bytes * blocks * block // w.array.def.block
+      local lines = (bytes + LINE - 1) // LINE
+      local part = math.min(lines, (lines * u + ASKED - 1) // ASKED)
+      local at = add(from, least(mul(nth, i(part * LINE)), i(math.max(0, bytes - part * LINE))))
+      for l = 0, part - 1 do X.em:prefetch(w.array.name, add(at, i(l * LINE))) end
+    end
+  end
+end
+
+local function new_pass(X, sum, tile, lo, hi, blocks)
+  local p = setmetatable({ lo = lo, hi = hi, blocks = blocks, vector = 4 * X.pack_lanes, slots = {}, list = {} }, Pass)
+  p.panel = E.node("panel", "ptr", { lo, tile }, sum.id)
+  function p.panel.fill(base)
+    local function chunk()
+      local stores = {}
+      for k, node in ipairs(p.list) do
+        stores[k] = { base = base, name = base, storage = node.ty, lanes = X.pack_lanes, off = p:at(k - 1), value = node }
+      end
+      X.em:stores(stores)
+    end
+    X.em:each(p.kb, lo, hi, 1, function()
+      if not p.kc then return chunk() end
+      X.em:each(p.kc, i(0), i(p.nc), 1, chunk)
+    end)
+  end
+  return p
+end
+
+-- arg: { group, tokens = their axis, rows = the axis across the lanes, task = its variable, begin, finish,
+-- each_row = function(maps, f): the instances of rows, store = function(maps, values): the group's stores of other values }.
+-- Emits the whole tiles of tokens where there are enough of them. Returns where the rest begins; nil: nothing was emitted.
+function M.emit(X, arg)
+  local em, tokens, u, L = X.em, arg.tokens, arg.tokens.unroll, X.pack_lanes
+  local sums = sums_of(X, arg.group, arg.rows.var)
+  if #sums == 0 then return nil end
+  local tasks = math.max(1, SUMS // (#sums * TOKENS * 4 * L * arg.rows.unroll))
+  local at, run = E.var("tok*" .. TOKENS, nil, "pass"), E.var("run", nil, "pass")
+  local place = {} -- of each sum, as a load
+  for k, sum in ipairs(sums) do
+    local base = em:scratch(tasks * arg.rows.unroll * TOKENS * 4 * L)
+    local tile = add(E.idiv(arg.rows.var, i(L)), mul(run, i(arg.rows.unroll)), -1)
+    local ld = E.node("ld", "f32", { add(mul(add(mul(tile, i(TOKENS)), add(tokens.var, at, -1)), i(4 * L)),
+      mul(E.imod(arg.rows.var, i(L)), i(4))) }, base)
+    ld.base, ld.storage = base, "f32"
+    place[k], place[sum] = ld, ld
+  end
+  local function tiles(lo, hi, f, before)
+    local v = E.var("tok*" .. u, nil, "pass")
+    em:each(v, lo, hi, u, function()
+      if before then before(E.idiv(add(v, lo, -1), i(u))) end
+      local maps = {}
+      for t = 0, u - 1 do maps[t + 1] = { [tokens.var] = add(v, i(t)) } end
+      arg.each_row(maps, f)
+    end)
+  end
+  local function store_sums(k, maps, value_of)
+    local list = {}
+    for n, m in ipairs(maps) do
+      list[n] = { base = place[k].base, name = place[k].base, storage = "f32", lanes = L, off = E.subst(place[k].args[1], m),
+                  value = value_of(m) }
+    end
+    em:stores(list)
+  end
+  local whole = add(tokens.hi, E.imod(add(tokens.hi, tokens.lo, -1), i(u)), -1)
+  local many = least(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
+  em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
+    em:each(at, tokens.lo, whole, TOKENS, function()
+      local to = least(add(at, i(TOKENS)), whole)
+      em:each(run, arg.begin, arg.finish, tasks, function()
+        local last = least(add(run, i(tasks)), arg.finish)
+        local function each_task(f, before) em:each(arg.task, run, last, 1, function() tiles(at, to, f, before) end) end
+        for k, sum in ipairs(sums) do
+          each_task(function(maps) store_sums(k, maps, function() return E.f32(0) end) end)
+          local n, block, bytes = reduce.blocks(X, sum, arg.rows.var)
+          local weights = weights_of(X, sum)
+          local blocks = math.max(1, math.min(n, PANEL // bytes))
+          local pass = E.var("pass", (n + blocks - 1) // blocks, "pass")
+          em:each(pass, i(0), i((n + blocks - 1) // blocks), 1, function()
+            local lo = mul(pass, i(blocks))
+            local hi = n % blocks == 0 and add(lo, i(blocks)) or least(add(lo, i(blocks)), i(n))
+            each_task(function(maps)
+              X.memo, X.mats, X.folds = {}, {}, {}
+              local passes = {}
+              store_sums(k, maps, function(m)
+                local tile = E.idiv(m[arg.rows.var], i(L))
+                passes[tile] = passes[tile] or new_pass(X, sum, tile, lo, hi, blocks)
+                X.pass = passes[tile]
+                X.pass.init = E.subst(place[k], m)
+                return X:lower(E.subst(sum, m))
+              end)
+              X.pass = nil
+            end, function(nth)
+              local more = E.cmp("ilt", add(arg.task, i(1)), last)
+              ask(X, weights, arg.rows, E.select(more, add(arg.task, i(1)), run), E.select(more, lo, hi), blocks, block, nth, u)
+            end)
+          end)
+        end
+        local values = {}
+        for k, st in ipairs(arg.group) do values[k] = E.rewrite(st.value, function(_, x) return place[x] end) end
+        each_task(function(maps) arg.store(maps, values) end)
+      end)
+    end)
+  end)
+  return add(tokens.lo, mul(many, add(whole, tokens.lo, -1)))
+end
+
+return M
