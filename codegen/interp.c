@@ -236,6 +236,15 @@ static bool run_dot4(const struct interp *in, const struct ir_op *op, uint64_t *
     return true;
 }
 
+static void run_dot2(const struct interp *in, const struct ir_op *op, uint64_t *r) {
+    const uint64_t *acc = lanes_of(in, op->args[0]), *a = lanes_of(in, op->args[1]), *b = lanes_of(in, op->args[2]);
+    for (unsigned l = 0; l < op->type.lanes; l++) {
+        int64_t sum = (int64_t)acc[l];
+        for (int h = 0; h < 32; h += 16) sum += (int64_t)(int16_t)(a[l] >> h) * (int16_t)(b[l] >> h);
+        r[l] = (uint32_t)sum;
+    }
+}
+
 static float flushed(uint64_t bits) {
     return to_f(f32_flush_bits((uint32_t)bits));
 }
@@ -536,6 +545,9 @@ static bool run_value(const struct interp *in, const struct ir_op *op) {
         return true;
     case IR_BITCAST:
         run_bitcast(in, op, r);
+        return true;
+    case IR_DOT2:
+        run_dot2(in, op, r);
         return true;
     case IR_DOT4:
         return run_dot4(in, op, r);

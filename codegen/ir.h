@@ -85,6 +85,7 @@ enum ir_rule {
     RULE_NARROW,   /* integer to a narrower integer */
     RULE_BITCAST,  /* no ptr; equal total bits */
     RULE_DOT4,     /* all T = i32xN, 1 <= umax <= 255 */
+    RULE_DOT2,     /* all T = i32, i32xN */
     RULE_PAIR,     /* T = i32, operands f32 of its lanes */
     RULE_TOBF,     /* f32 -> i16, equal lanes */
     RULE_DOTBF,    /* T and acc f32; a and b: i32 of its lanes */
@@ -163,6 +164,7 @@ enum ir_rule {
     X(TRUNC, "trunc", 1, IMM_NONE, RULE_NARROW, EFF_PURE)                                                              \
     X(BITCAST, "bitcast", 1, IMM_NONE, RULE_BITCAST, EFF_PURE)                                                         \
     X(DOT4, "dot4", 3, IMM_UMAX, RULE_DOT4, EFF_PURE)                                                                  \
+    X(DOT2, "dot2", 3, IMM_NONE, RULE_DOT2, EFF_PURE)                                                                  \
     X(PAIR_F16, "pair_f16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                          \
     X(PAIR_BF16, "pair_bf16", 2, IMM_NONE, RULE_PAIR, EFF_PURE)                                                        \
     X(TOBF, "tobf", 1, IMM_NONE, RULE_TOBF, EFF_PURE)                                                                  \

@@ -282,6 +282,8 @@ static bool check_rule(struct verifier *v) {
     case RULE_DOT4:
         if (op->imm < 1 || op->imm > 255) return fail(v, "umax must be from 1 to 255, found %" PRId64, op->imm);
         return t.scalar == IR_I32 && t.lanes > 1 ? want_all(v, t) : wrong_result(v, "a vector of i32");
+    case RULE_DOT2:
+        return t.scalar == IR_I32 ? want_all(v, t) : wrong_result(v, "i32 or a vector of it");
     case RULE_TOBF:
         return check_convert(v, IR_F32, IR_I16);
     case RULE_DOTBF: {

@@ -164,6 +164,26 @@ LLVMValueRef llvm_dot4(struct emitter *em, const LLVMValueRef *a, unsigned n, un
     return llvm_in_registers(em, a, 3, n, 4, width, dot4_register, impl);
 }
 
+/* One half of each pair, with its sign. */
+static LLVMValueRef half_of(struct emitter *em, LLVMValueRef v, bool upper, LLVMValueRef sixteen) {
+    return LLVMBuildAShr(em->b, upper ? v : LLVMBuildShl(em->b, v, sixteen, ""), sixteen, "");
+}
+
+static LLVMValueRef dot2_register(struct emitter *em, const LLVMValueRef *a, unsigned n, const void *ctx) {
+    (void)ctx;
+    return x86_dot2(em, a[0], a[1], a[2], n);
+}
+
+static LLVMValueRef llvm_dot2(struct emitter *em, const LLVMValueRef *a, struct ir_type t) {
+    if (!em->ptx && t.lanes > 1) return llvm_in_registers(em, a, 3, t.lanes, 4, em->target->lanes, dot2_register, NULL);
+    LLVMValueRef sum = a[0], sixteen = llvm_const(em, t, 16);
+    for (int upper = 0; upper < 2; upper++) {
+        LLVMValueRef x = half_of(em, a[1], upper, sixteen), y = half_of(em, a[2], upper, sixteen);
+        sum = LLVMBuildAdd(em->b, sum, LLVMBuildMul(em->b, x, y, ""), "");
+    }
+    return sum;
+}
+
 LLVMValueRef llvm_fma(struct emitter *em, LLVMValueRef *a) {
     if (em->target->fma) return llvm_call(em, "llvm.fma", LLVMTypeOf(a[0]), 3, a);
     return LLVMBuildFAdd(em->b, LLVMBuildFMul(em->b, a[0], a[1], ""), a[2], "");
@@ -457,6 +477,8 @@ LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op) {
         return LLVMBuildTrunc(b, a[0], llvm_type(em, t), "");
     case IR_BITCAST:
         return llvm_bitcast(em, a[0], t);
+    case IR_DOT2:
+        return llvm_dot2(em, a, t);
     case IR_DOT4:
         return llvm_dot4(em, a, t.lanes, (unsigned)op->imm);
     case IR_PAIR_F16:

@@ -68,6 +68,7 @@ void amx_end(struct emitter *em);
 void amx_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b);
 
 /* Conversions without F16C: the integer steps of codegen/f16.h on vectors or scalars. */
+LLVMValueRef x86_dot2(struct emitter *em, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b, unsigned lanes);
 LLVMValueRef x86_shl(struct emitter *em, LLVMValueRef v, LLVMValueRef count, struct ir_type t);
 LLVMValueRef x86_soft_fpext(struct emitter *em, LLVMValueRef v, struct ir_type t);
 LLVMValueRef x86_soft_fptrunc(struct emitter *em, LLVMValueRef v, struct ir_type t);

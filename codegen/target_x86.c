@@ -214,6 +214,18 @@ static LLVMValueRef soft_emit(struct emitter *em, LLVMValueRef acc, LLVMValueRef
     return LLVMBuildAdd(em->b, acc, sum, "");
 }
 
+/* dot2 of one register: vpdpwssd, or pmaddwd and an addition. */
+LLVMValueRef x86_dot2(struct emitter *em, LLVMValueRef acc, LLVMValueRef a, LLVMValueRef b, unsigned lanes) {
+    struct ir_type words = ir_type_of(IR_I16, lanes * 2);
+    a = llvm_bitcast(em, a, words);
+    b = llvm_bitcast(em, b, words);
+    if (!(em->target->features & FEAT_VNNI)) return LLVMBuildAdd(em->b, acc, pmaddwd(em, a, b, lanes), "");
+    const char *name = lanes == 16  ? "llvm.x86.avx512.vpdpwssd.512"
+                       : lanes == 8 ? "llvm.x86.avx512.vpdpwssd.256"
+                                    : "llvm.x86.avx512.vpdpwssd.128";
+    return llvm_call(em, name, NULL, 3, (LLVMValueRef[]){acc, a, b});
+}
+
 /* 129 * 127 * 2 <= 32767: the largest umax for which vpmaddubsw cannot saturate when s >= -127. */
 #define MADDUBS_UMAX (32767 / (2 * 127))
 

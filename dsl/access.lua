@@ -65,6 +65,10 @@ function M.nearest(fmt, x)
   return E.select(E.cmp("feq", x, x), y, E.f32(0 / 0))
 end
 
+-- The float32 whose upper half is in a 16-bit word.
+local function of_upper(word) return E.cast("bitcast", "f32", i32op("ishl", E.cast("zext", "i32", word), iconst(16))) end
+M.of_upper = of_upper
+
 local function and_mask(n, m) return i32op("iand", n, iconst(m)) end
 local function shr(n, k) return k == 0 and n or i32op("ilshr", n, iconst(k)) end
 local function shl(n, k) return k == 0 and n or i32op("ishl", n, iconst(k)) end
@@ -126,14 +130,10 @@ function M.element(array, idx)
     return to_f32(ld(array.ws and "ws" or array.name, array.fmt, M.offset(array, idx), array.constant))
   end
   local off, odd = paged_offset(array, idx, plain_size(array))
-  local upper
-  if off.lane then -- each lane's word, and of that the half
-    local shift = E.node(odd.lane and "lane32" or "trunc", "i32", { mul(odd, i(16)) })
-    upper = i32op("ishl", i32op("ilshr", ld(array.name, "i32", add(off, mul(odd, i(-2))), array.constant), shift), iconst(16))
-  else
-    upper = i32op("ishl", E.cast("zext", "i32", ld(array.name, "i16", off, array.constant)), iconst(16))
-  end
-  return E.cast("bitcast", "f32", upper)
+  if not off.lane then return of_upper(ld(array.name, "i16", off, array.constant)) end
+  local shift = E.node(odd.lane and "lane32" or "trunc", "i32", { mul(odd, i(16)) }) -- each lane's word, and of that the half
+  local word = ld(array.name, "i32", add(off, mul(odd, i(-2))), array.constant)
+  return E.cast("bitcast", "f32", i32op("ishl", i32op("ilshr", word, shift), iconst(16)))
 end
 
 -- A cache in a block format (blocks of 32 along i): in each tile of a head first the scales, then the codes, both in the
@@ -199,8 +199,8 @@ local function load_field(array, field, storage_bytes, off, lane)
   local storage = field.type == "f16" and "f16" or field.type == "f32" and "f32" or storage_bytes == 1 and "i8" or "i16"
   local n = ld(array.name, storage, add(off, mul(lane, i(storage_bytes))), true)
   if storage == "f16" or storage == "f32" then return to_f32(n) end
+  if field.type == "bf16" then return of_upper(n) end
   local wide = E.cast("zext", "i32", n)
-  if field.type == "bf16" then return E.cast("bitcast", "f32", i32op("ishl", wide, iconst(16))) end
   if field.bias > 0 then wide = i32op("iadd32", wide, iconst(-field.bias)) end
   return E.cast("sitofp", "f32", wide)
 end
@@ -256,6 +256,24 @@ function M.code_bits(word, b, at, rest)
   return i32op("ior", and_mask(v, 255 << at), iconst(rest))
 end
 
+-- Where a field finer than the block lies for element k: the first lane's.
+local function fine_offset(array, field, base, k)
+  local L = array.packed
+  local j = div(mod(k, i(L.chunk)), i(field.per))
+  return add(chunk_base(array, base, k), add(i(L.fine[field.name]), mul(j, i(L.lanes * field.store_bytes))))
+end
+
+-- Such a field, a byte, of the runs of elements k and behind it, as two 16-bit numbers.
+function M.packed_pair(array, fname, r, k)
+  local base, lane = packed_base(array, r, k)
+  local field, halves = array.def.fields[fname], {}
+  for h = 0, 1 do
+    local off = fine_offset(array, field, base, add(k, i(h * field.per)))
+    halves[h] = E.cast("zext", "i32", ld(array.name, "i8", add(off, lane), true))
+  end
+  return i32op("ior", halves[0], i32op("ishl", halves[1], iconst(16)))
+end
+
 -- One field of a packed element as float32.
 function M.packed_field(array, fname, r, k)
   local L, def = array.packed, array.def
@@ -267,11 +285,7 @@ function M.packed_field(array, fname, r, k)
   if L.head[fname] then
     return load_field(array, f, math.max(1, f.width // 8), add(base, i(L.head[fname])), lane)
   end
-  if f.per > 1 then
-    base = chunk_base(array, base, k)
-    local j = div(mod(k, i(L.chunk)), i(f.per))
-    return load_field(array, f, f.store_bytes, add(base, add(i(L.fine[fname]), mul(j, i(L.lanes * f.store_bytes)))), lane)
-  end
+  if f.per > 1 then return load_field(array, f, f.store_bytes, fine_offset(array, f, base, k), lane) end
   local e = E.int_const(mod(k, i(4)))
   local word = plane_groups(array, r, add(k, i(e), -1))
   local v = and_mask(shr(word, 8 * e), (1 << f.width) - 1)
@@ -282,7 +296,7 @@ end
 -- Activation records ------------------------------------------------------------------------------------------------
 
 -- A record of n values a token in the workspace: codes, then scales and the exponents of runs, then sums over runs of 32 and
--- of 16 values in units of their block's scale (sumG), and for each bias of the weights' codes −bias times the sum of the
+-- of 16 values in units of their block's scale (sumG; isumG: the same as 16-bit integers), and for each bias of the weights' codes −bias times the sum of the
 -- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written. apart: a record is an
 -- odd number of cache lines, so that one place in the records of 16 tokens lies in as many sets of the first-level cache,
 -- which are a power of two.
@@ -303,6 +317,7 @@ function M.record_layout(rec, biases, apart)
   end
   for _, g in ipairs { 32, 16 } do
     put("sum" .. g, (n + g - 1) // g * 4)
+    if rec.fmt == "q8" then put("isum" .. g, (n + g - 1) // g * 2) end
     for _, b in ipairs(rec.fmt == "q8" and biases or {}) do put(("dot%d_%d"):format(g, b), (n + g - 1) // g * 4) end
   end
   rec.stride = (at + 63) // 64 * 64
@@ -318,7 +333,7 @@ function M.record_field(rec, fname, t, k)
   local base = add(M.record_base(rec, t), i(rec.fields[fname] or error("internal: record field " .. fname)))
   if fname == "q" then return to_f32(E.cast("sext", "i32", record_ld(rec, "i8", add(base, k)))) end
   if fname == "x" and rec.fmt == "bf16" then
-    return E.cast("bitcast", "f32", shl(E.cast("zext", "i32", record_ld(rec, "i16", add(base, mul(k, i(2))))), 16))
+    return of_upper(record_ld(rec, "i16", add(base, mul(k, i(2)))))
   end
   if fname == "x" then return record_ld(rec, "f32", add(base, mul(k, i(4)))) end
   local field = rec.def.fields[fname]
@@ -336,6 +351,12 @@ function M.record_shifted(rec, n, t, k)
   rec.demand.s = true
   local off = add(add(M.record_base(rec, t), i(rec.fields.s)), mul(div(k, i(rec.def.fields.s.per)), i(4)))
   return i32op("ishl", n, record_ld(rec, "i32", off))
+end
+
+-- The sums over the runs of g values from element k on and behind them, as two 16-bit numbers; k: a multiple of 2g.
+function M.record_pair(rec, g, t, k)
+  rec.demand["isum" .. g] = true
+  return record_ld(rec, "i32", add(add(M.record_base(rec, t), i(rec.fields["isum" .. g])), mul(div(k, i(2 * g)), i(4))))
 end
 
 -- Where a record's codes from element k on lie.

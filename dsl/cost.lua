@@ -99,7 +99,7 @@ local function chain(block)
     if x.kind == "line" and x.id then
       local d
       for _, a in ipairs(x.args) do if far[a] then d = math.max(d or 0, far[a]) end end
-      if d then far[x.id] = d + ((float_ops[x.op] or x.op == "dot4") and 1 or 0) end
+      if d then far[x.id] = d + ((float_ops[x.op] or x.op == "dot4" or x.op == "dot2") and 1 or 0) end
     elseif x.kind == "for" then
       for k, c in ipairs(x.carries) do if far[c.init] and x.results[k] then far[x.results[k]] = far[c.init] + 1 end end
     end
@@ -146,7 +146,7 @@ function C:line(x, n)
   elseif x.op == "end" then env[x.id] = self.task + 1
   elseif x.op == "load" then n.loads = (n.loads or 0) + 1
   elseif x.op == "store" or x.op == "storem" then n.stores = (n.stores or 0) + 1
-  elseif x.op == "dot4" then n.dots = (n.dots or 0) + 1
+  elseif x.op == "dot4" or x.op == "dot2" then n.dots = (n.dots or 0) + 1
   elseif x.op == "tiledot" then -- a row of A, B or C is a register's worth
     n.loads, n.stores = (n.loads or 0) + 32, (n.stores or 0) + 16
   elseif is_vector(x.ty) and float_ops[x.op] then n.floats = (n.floats or 0) + float_ops[x.op]

@@ -273,6 +273,12 @@ function emit_op.dot4(self, s, n)
     operand(self, n.args[3], L), n.imm)
 end
 
+function emit_op.dot2(self, s, n)
+  local L = n.lane
+  return def(self, s, ir_type(n), "dot2 %s, %s, %s", operand(self, n.args[1], L), operand(self, n.args[2], L),
+    operand(self, n.args[3], L))
+end
+
 function emit_op.dotbf(self, s, n)
   local L = n.lane
   return def(self, s, ir_type(n), "dotbf %s, %s, %s", operand(self, n.args[1], L), operand(self, n.args[2], L),

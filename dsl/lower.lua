@@ -674,7 +674,7 @@ function X:encode_record(rec, token, kb)
     for _, bias in ipairs(self:biases()) do
       if rec.demand[("dot%d_%d"):format(g, bias)] then starts[#starts + 1] = bias end
     end
-    if rec.demand["sum" .. g] or #starts > 0 then
+    if rec.demand["sum" .. g] or rec.demand["isum" .. g] or #starts > 0 then
       if B % g ~= 0 or g % lanes ~= 0 then error({ kernel_error = ("width %d is not a multiple of %d"):format(rec.n, g) }) end
       for s = 0, B // g - 1 do
         local part = {}
@@ -685,9 +685,9 @@ function X:encode_record(rec, token, kb)
           for _, bias in ipairs(starts) do
             put(("dot%d_%d"):format(g, bias), at, access.i32op("imul32", isum, access.iconst(-bias)), "i32")
           end
-          if rec.demand["sum" .. g] then
-            put("sum" .. g, at, E.cast("sitofp", "f32", access.i32op("ishl", isum, shifts[s * g // 32])), "f32")
-          end
+          local in_steps = access.i32op("ishl", isum, shifts[s * g // rec.def.fields.s.per])
+          if rec.demand["sum" .. g] then put("sum" .. g, at, E.cast("sitofp", "f32", in_steps), "f32") end
+          if rec.demand["isum" .. g] then put("isum" .. g, add(mul(kb, i(B // g * 2)), i(s * 2)), in_steps, "i16") end
         else
           put("sum" .. g, at, across(E.fadd, "hsum", part), "f32")
         end

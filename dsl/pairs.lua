@@ -27,7 +27,7 @@ local function bits(x) return E.node("tobf", "i16", { x }) end
 M.bits = bits
 
 -- The value of BF16 bits.
-function M.value(h) return E.cast("bitcast", "f32", i32op("ishl", E.cast("zext", "i32", h), iconst(16))) end
+M.value = access.of_upper
 
 -- What `rounded` rounds, where it is not rounded already.
 local function plain(n)

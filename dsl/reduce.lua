@@ -324,6 +324,33 @@ function M.blocks(X, node, rows)
   return n // block, block, (block + block // g * #monos * 4) * X.pack_lanes
 end
 
+-- A monomial without codes of weights, such as −dmin·m of Q4_K, on a processor: what is small there, a number of each run of
+-- weights and the sum of the run's activations, is multiplied and added in integers, two runs at once. Result: the leaves of
+-- both, and the factors that span the block; nil where it is not of that kind.
+local function of_sums(X, m, kvar, g, chunk, block)
+  local small, code, whole = nil, nil, {}
+  if X.team or chunk % (2 * g) ~= 0 then return nil end
+  for _, f in ipairs(m.f) do
+    local gr = granularity(X, f, kvar)
+    local o, field
+    if f.op == "leaf" then
+      local owner, fname = f.imm:match("^(.*)%.([^.]*)$")
+      o = X.owners[owner]
+      field = o.def.fields[fname]
+    end
+    if gr >= block then
+      whole[#whole + 1] = f
+    elseif field and gr == 1 and o.record and not code and not formats.is_float(o.def) then
+      code = { leaf = f, rec = o }
+    elseif field and gr == g and o.packed and not small and field.bits and field.width <= 8 and field.bias == 0 then
+      small = { leaf = f, array = o, field = field.name }
+    elseif not (field and o.record and field.type == "pow2") then
+      return nil
+    end
+  end
+  return small and code and { small = small, code = code, whole = whole } or nil
+end
+
 -- Σ over var in [0, n) of body, with the accumulator in the lanes of the surrounding value.
 local function contract(X, node, body, kvar, len)
   local n = E.int_const(len)
@@ -339,6 +366,25 @@ local function contract(X, node, body, kvar, len)
   -- What is added to acc by the chunk at kbase. What runs have in common and no lanes is multiplied into their sum: a `partial`
   -- for each such factor, which ends with the factor's span; those that span more than the chunk are the caller's, as carries
   -- of his loop, where he gives `spans`.
+  -- A monomial of sums over the block at kbase: its integer sum as a float32, and its other factors, in lanes and not.
+  local function sums_of_block(m, parts, kbase)
+    local start = { [kvar] = kbase }
+    local lanes, rest = { m.c ~= 1 and E.f32(m.c) or nil }, {}
+    for _, f in ipairs(parts.whole) do
+      local v = X:lower(E.subst(f, start))
+      table.insert(v.lane and lanes or rest, v)
+    end
+    if #lanes > 1 and m.c == -1 then lanes = { E.un("fneg", lanes[2]), table.unpack(lanes, 3) } end
+    local small, code, sum = parts.small, parts.code, access.iconst(0)
+    for e0 = 0, block - 1, 2 * g do
+      local map = { [kvar] = add(kbase, i(e0)) }
+      local function lowered(n) return X:lower(E.subst(n, map)) end
+      local pair = access.packed_pair(small.array, small.field, lowered(small.leaf.args[1]), lowered(small.leaf.args[2]))
+      local sums = access.record_pair(code.rec, g, lowered(code.leaf.args[1]), lowered(code.leaf.args[2]))
+      sum = E.node("dot2", "i32", { sum, pair, sums })
+    end
+    return E.cast("sitofp", "f32", sum), product(lanes), product(rest)
+  end
   local function steps(kbase, acc, spans)
     local partials = {} -- {factor, sum}
     local function partial_of(factor, span)
@@ -354,6 +400,7 @@ local function contract(X, node, body, kvar, len)
     end
     for e0 = 0, chunk - 1, g do
       for _, m in ipairs(monos) do
+        if spans and of_sums(X, m, kvar, g, chunk, block) then goto next_monomial end
         local elems, vec_side, tok_side, shared, span = {}, {}, {}, {}, math.huge
         local order = {}
         for _, f in ipairs(m.f) do
@@ -448,6 +495,16 @@ local function contract(X, node, body, kvar, len)
     for _, p in ipairs(spans) do carried(p.carry, zero, p.sum) end
     local results = M.loop(kc, i(0), i(nc), carries, inits, nexts)
     next_acc = plain and table.remove(results, 1) or acc
+    for _, m in ipairs(monos) do
+      local parts = of_sums(X, m, kvar, g, chunk, block)
+      if parts then
+        local sum, w, factor = sums_of_block(m, parts, base)
+        for k, p in ipairs(spans) do
+          if rawequal(p.factor, factor) then results[k], sum = E.fma(w, sum, results[k]), nil break end
+        end
+        if sum then next_acc = E.fma(E.fmul(w, sum), factor, next_acc) end
+      end
+    end
     for k, p in ipairs(spans) do next_acc = E.fma(results[k], p.factor, next_acc) end
   end
   if nb.op == "lin" and E.int_const(nb) == 1 and nc == 1 then

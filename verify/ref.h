@@ -86,7 +86,7 @@ void ref_linear(const struct ref_format *f, const void *w, size_t n_rows, size_t
  * x: [n][k] finite, k a multiple of 32, codes: [n][k] in -127..127, d: [n][k/32]. tie, [n][k] or NULL: how far
  * |x * id * 2^e| is from the nearest half-integer, in code units; a kernel that evaluates it differently may only disagree
  * where it is tiny. */
-enum { REF_Q8_RUN = 32, REF_Q8_HALVINGS = 7 };
+enum { REF_Q8_RUN = 32, REF_Q8_HALVINGS = 3 };
 size_t ref_q8_block(size_t k);
 void ref_quantize_q8(const float *x, size_t n, size_t k, int8_t *codes, float *d, float *tie);
 

@@ -167,6 +167,9 @@ static void add_rule_cases(enum ir_opcode code, enum ir_scalar s, unsigned lanes
     case RULE_REDUCE:
         if ((number || is_f32) && lanes > 1) add_case(code, lane, 1, t, t, t);
         break;
+    case RULE_DOT2:
+        if (s == IR_I32) add_case(code, t, 3, t, t, t);
+        break;
     case RULE_DOT4: {
         static const int umax[] = {15, 63, 129, 130, 255};
         for (size_t i = 0; s == IR_I32 && lanes > 1 && i < sizeof umax / sizeof *umax; i++) {

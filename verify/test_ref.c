@@ -313,7 +313,7 @@ static void quantize_q8_rounds_ties_to_even(void **state) {
     assert_true(d3[0] == 0 && d3[1] == 0 && d3[2] == 0);
 }
 
-/* A block of 256: a run's step is the block's, halved while the run's largest doubles within the block's, seven times at most. */
+/* A block of 256: a run's step is the block's, halved while the run's largest doubles within the block's, three times at most. */
 static void quantize_q8_halves_the_steps_of_small_runs(void **state) {
     (void)state;
     float x[256] = {0}, d[8];
@@ -322,7 +322,7 @@ static void quantize_q8_halves_the_steps_of_small_runs(void **state) {
     x[33] = 3;
     ref_quantize_q8(x, 1, 256, codes, d, NULL);
     for (int r = 0; r < 8; r++) {
-        int e = 2 * r < 7 ? 2 * r : 7;
+        int e = 2 * r < REF_Q8_HALVINGS ? 2 * r : REF_Q8_HALVINGS;
         assert_true(d[r] == ldexpf(1, -e));
         assert_int_equal(codes[32 * r], (int8_t)rintf(ldexpf(x[32 * r], e)));
     }

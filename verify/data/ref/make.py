@@ -15,6 +15,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 rng = np.random.default_rng(20240611)
+HALVINGS = 3  # of a q8 run's step within its block's
 
 
 def write(path, records):
@@ -96,12 +97,12 @@ def quantize_q8(x):
     peak = np.abs(runs).max(-1)
     amax = peak.max(-1, keepdims=True)
     ratio = np.divide(amax.astype(np.float64), peak, out=np.full(peak.shape, np.inf), where=peak > 0)
-    e = np.minimum(np.frexp(np.minimum(ratio, 2.0 ** 20))[1] - 1, 7)  # 2^e <= ratio < 2^(e + 1)
+    e = np.minimum(np.frexp(np.minimum(ratio, 2.0 ** 20))[1] - 1, HALVINGS)  # 2^e <= ratio < 2^(e + 1)
     empty = amax < np.float32(2.0 ** -107)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         codes = np.rint(np.ldexp(runs * (np.float32(127) / amax)[..., None], e[..., None]))
     codes[np.broadcast_to(empty[..., None], codes.shape)] = 0
-    scales = np.where(empty, np.float32(0), np.ldexp(amax / np.float32(127 * 128), 7 - e))
+    scales = np.where(empty, np.float32(0), np.ldexp(amax / np.float32(127 << HALVINGS), HALVINGS - e))
     return codes.astype(np.int8).reshape(n, k), scales.astype(np.float32).reshape(n, k // 32)
 
 
