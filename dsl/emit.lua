@@ -441,13 +441,19 @@ local function emit_one(self, n)
   s.memo[n] = v
 end
 
--- What a loop reads in lanes: the arrays, and the loads themselves. Loops over different arrays gain nothing from being one
--- (they share no loads, and their accumulators together do not fit the registers).
+-- What the trips of a loop read in lanes: the arrays, and the loads themselves. Loops over different arrays gain nothing from
+-- being one (they share no loads, and their accumulators together do not fit the registers). What was read before the loop,
+-- such as the query whose weights a sum of values takes, is not among it.
 function streams(loop)
   if loop.streams then return loop.streams, loop.loads end
   local seen, set, ids = {}, {}, {}
+  local function of_trip(n)
+    if n.deps[loop.binds] then return true end
+    for _, c in ipairs(loop.carries) do if n.deps[c] then return true end end
+    return false
+  end
   local function go(n)
-    if seen[n] then return end
+    if seen[n] or not of_trip(n) then return end
     seen[n] = true
     if n.op == "ld" and n.lane then
       set[n.base] = true
@@ -455,7 +461,7 @@ function streams(loop)
     end
     for _, a in ipairs(n.args) do go(a) end
   end
-  go(loop)
+  for k = 3, 2 + 2 * loop.n_carry do go(loop.args[k]) end
   local names = {}
   for base in pairs(set) do names[#names + 1] = base end
   table.sort(names)
