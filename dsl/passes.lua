@@ -114,15 +114,16 @@ end
 -- Emits the whole tiles of tokens where there are enough of them. Returns where the rest begins; nil: nothing was emitted.
 function M.emit(X, arg)
   local em, tokens, u, L = X.em, arg.tokens, arg.tokens.unroll, X.pack_lanes
+  local most = math.max(1, TOKENS // u) * u
   local sums = sums_of(X, arg.group, arg.rows.var)
   if #sums == 0 then return nil end
-  local tasks = math.max(1, SUMS // (#sums * TOKENS * 4 * L * arg.rows.unroll))
-  local at, run = E.var("tok*" .. TOKENS, nil, "pass"), E.var("run", nil, "pass")
+  local tasks = math.max(1, SUMS // (#sums * most * 4 * L * arg.rows.unroll))
+  local at, run = E.var("tok*" .. most, nil, "pass"), E.var("run", nil, "pass")
   local place = {} -- of each sum, as a load
   for k, sum in ipairs(sums) do
-    local base = em:scratch(tasks * arg.rows.unroll * TOKENS * 4 * L)
+    local base = em:scratch(tasks * arg.rows.unroll * most * 4 * L)
     local tile = add(E.idiv(arg.rows.var, i(L)), mul(run, i(arg.rows.unroll)), -1)
-    local ld = E.node("ld", "f32", { add(mul(add(mul(tile, i(TOKENS)), add(tokens.var, at, -1)), i(4 * L)),
+    local ld = E.node("ld", "f32", { add(mul(add(mul(tile, i(most)), add(tokens.var, at, -1)), i(4 * L)),
       mul(E.imod(arg.rows.var, i(L)), i(4))) }, base)
     ld.base, ld.storage = base, "f32"
     place[k], place[sum] = ld, ld
@@ -147,8 +148,8 @@ function M.emit(X, arg)
   local whole = add(tokens.hi, E.imod(add(tokens.hi, tokens.lo, -1), i(u)), -1)
   local many = least(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
   em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
-    em:each(at, tokens.lo, whole, TOKENS, function()
-      local to = least(add(at, i(TOKENS)), whole)
+    em:each(at, tokens.lo, whole, most, function()
+      local to = least(add(at, i(most)), whole)
       em:each(run, arg.begin, arg.finish, tasks, function()
         local last = least(add(run, i(tasks)), arg.finish)
         local function each_task(f, before) em:each(arg.task, run, last, 1, function() tiles(at, to, f, before) end) end
