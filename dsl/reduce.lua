@@ -378,7 +378,7 @@ local function contract(X, node, body, kvar, len)
     local small, code, sum = parts.small, parts.code, access.iconst(0)
     for e0 = 0, block - 1, 2 * g do
       local map = { [kvar] = add(kbase, i(e0)) }
-      local function lowered(n) return X:lower(E.subst(n, map)) end
+      local function lowered(x) return X:lower(E.subst(x, map)) end
       local pair = access.packed_pair(small.array, small.field, lowered(small.leaf.args[1]), lowered(small.leaf.args[2]))
       local sums = access.record_pair(code.rec, g, lowered(code.leaf.args[1]), lowered(code.leaf.args[2]))
       sum = E.node("dot2", "i32", { sum, pair, sums })
