@@ -51,8 +51,7 @@ void amx_end(struct emitter *em) {
 }
 
 static void tile_memory(struct emitter *em, const char *name, unsigned tile, LLVMValueRef at, uint64_t stride) {
-    LLVMValueRef bytes = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), stride, 0);
-    llvm_call(em, name, NULL, 3, (LLVMValueRef[]){i8_const(em, tile), at, bytes});
+    llvm_call(em, name, NULL, 3, (LLVMValueRef[]){i8_const(em, tile), at, k64(em, (int64_t)stride)});
 }
 
 void amx_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {

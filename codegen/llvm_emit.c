@@ -26,8 +26,7 @@ LLVMTypeRef llvm_type(struct emitter *em, struct ir_type t) {
 }
 
 static LLVMValueRef lane_const(struct emitter *em, struct ir_type t, uint64_t bits) {
-    if (t.scalar == IR_F32)
-        return LLVMConstBitCast(LLVMConstInt(LLVMInt32TypeInContext(em->ctx), bits, 0), llvm_type(em, ir_type_lane(t)));
+    if (t.scalar == IR_F32) return LLVMConstBitCast(k32(em, (uint32_t)bits), llvm_type(em, ir_type_lane(t)));
     return LLVMConstInt(llvm_type(em, ir_type_lane(t)), bits, 0);
 }
 
@@ -64,7 +63,7 @@ static LLVMValueRef call_on(struct emitter *em, const char *name, LLVMValueRef a
 
 LLVMValueRef llvm_shuffle(struct emitter *em, LLVMValueRef a, LLVMValueRef b, const unsigned *index, unsigned n) {
     LLVMValueRef mask[IR_MAX_LANES];
-    for (unsigned i = 0; i < n; i++) mask[i] = LLVMConstInt(LLVMInt32TypeInContext(em->ctx), index[i], 0);
+    for (unsigned i = 0; i < n; i++) mask[i] = k32(em, index[i]);
     return LLVMBuildShuffleVector(em->b, a, b, LLVMConstVector(mask, n), "");
 }
 
@@ -80,12 +79,8 @@ static LLVMValueRef concat(struct emitter *em, LLVMValueRef a, LLVMValueRef b, u
     return llvm_shuffle(em, a, b, index, 2 * half);
 }
 
-static LLVMValueRef i32_const(struct emitter *em, unsigned k) {
-    return LLVMConstInt(LLVMInt32TypeInContext(em->ctx), k, 0);
-}
-
 static LLVMValueRef insert(struct emitter *em, LLVMValueRef vec, LLVMValueRef lane, unsigned k) {
-    return LLVMBuildInsertElement(em->b, vec, lane, i32_const(em, k), "");
+    return LLVMBuildInsertElement(em->b, vec, lane, k32(em, k), "");
 }
 
 static LLVMValueRef splat(struct emitter *em, LLVMValueRef lane, struct ir_type t) {
@@ -130,8 +125,8 @@ static LLVMValueRef emit_reduce(struct emitter *em, LLVMValueRef v, struct ir_ty
             a = llvm_lanes(em, v, 0, n / 2);
             b = llvm_lanes(em, v, n / 2, n / 2);
         } else {
-            a = LLVMBuildExtractElement(em->b, v, i32_const(em, 0), "");
-            b = LLVMBuildExtractElement(em->b, v, i32_const(em, 1), "");
+            a = LLVMBuildExtractElement(em->b, v, k32(em, 0), "");
+            b = LLVMBuildExtractElement(em->b, v, k32(em, 1), "");
         }
         if (sum)
             v = is_float ? LLVMBuildFAdd(em->b, a, b, "") : LLVMBuildAdd(em->b, a, b, "");
@@ -220,7 +215,7 @@ LLVMValueRef llvm_byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRe
 
 static LLVMValueRef address(struct emitter *em, ir_value base, ir_value off, int64_t c) {
     LLVMValueRef p = llvm_byte_offset(em, em->values[base], em->values[off]);
-    return c ? llvm_byte_offset(em, p, LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)c, 1)) : p;
+    return c ? llvm_byte_offset(em, p, k64(em, c)) : p;
 }
 
 static LLVMValueRef emit_load(struct emitter *em, const struct ir_op *op) {
@@ -264,7 +259,7 @@ static void emit_masked_store(struct emitter *em, const struct ir_op *op) {
 /* A pointer a lane: base, offset and the lanes' offsets stand from operand `base` on. */
 static LLVMValueRef lane_addresses(struct emitter *em, const struct ir_op *op, int base) {
     LLVMValueRef at = em->values[op->args[base + 2]];
-    LLVMTypeRef wide = LLVMVectorType(LLVMInt64TypeInContext(em->ctx), LLVMGetVectorSize(LLVMTypeOf(at)));
+    LLVMTypeRef wide = LLVMVectorType(i64_type(em), LLVMGetVectorSize(LLVMTypeOf(at)));
     return llvm_byte_offset(em, address(em, op->args[base], op->args[base + 1], op->imm),
                             LLVMBuildSExt(em->b, at, wide, ""));
 }
@@ -286,7 +281,7 @@ static void emit_scatter(struct emitter *em, const struct ir_op *op) {
 
 /* args[K] and dims[K]: the arrays do not change while the function runs. */
 static LLVMValueRef emit_param_load(struct emitter *em, unsigned param, struct ir_type t, int64_t k) {
-    LLVMValueRef off = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)k * 8, 0);
+    LLVMValueRef off = k64(em, k * 8);
     LLVMValueRef v =
         LLVMBuildLoad2(em->b, llvm_type(em, t), llvm_byte_offset(em, LLVMGetParam(em->func, param), off), "");
     LLVMSetAlignment(v, 8);
@@ -315,7 +310,7 @@ LLVMBasicBlockRef llvm_new_block(struct emitter *em) {
  * done */
 static void emit_for(struct emitter *em, const struct ir_op *op) {
     LLVMValueRef lo = em->values[op->args[0]], hi = em->values[op->args[1]];
-    LLVMValueRef step = LLVMConstInt(LLVMInt64TypeInContext(em->ctx), (uint64_t)op->imm, 1);
+    LLVMValueRef step = k64(em, op->imm);
     struct ptx_order order = {0};
     if (em->ptx) order = ptx_enter_body(em, op);
     if (op->split) ptx_enter_split(em, op, &lo, &step);
@@ -390,7 +385,7 @@ LLVMValueRef llvm_emit_value(struct emitter *em, const struct ir_op *op) {
     case IR_SPLAT:
         return splat(em, a[0], t);
     case IR_EXTRACT:
-        return LLVMBuildExtractElement(b, a[0], i32_const(em, (unsigned)op->imm), "");
+        return LLVMBuildExtractElement(b, a[0], k32(em, (unsigned)op->imm), "");
     case IR_CONCAT:
         return emit_concat(em, a[0], a[1], t);
     case IR_SLICE:
@@ -567,7 +562,7 @@ static void set_flag(struct emitter *em, const char *name) {
 }
 
 static void emit_func(struct emitter *em) {
-    LLVMTypeRef ptr = LLVMPointerTypeInContext(em->ctx, 0), i64 = LLVMInt64TypeInContext(em->ctx);
+    LLVMTypeRef ptr = LLVMPointerTypeInContext(em->ctx, 0), i64 = i64_type(em);
     LLVMTypeRef type = LLVMFunctionType(LLVMVoidTypeInContext(em->ctx), (LLVMTypeRef[]){ptr, ptr, i64, i64, ptr}, 5, 0);
     em->func = LLVMAddFunction(em->module, em->f->name, type);
     set_flag(em, "nounwind");

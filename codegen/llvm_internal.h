@@ -30,6 +30,19 @@ LLVMValueRef llvm_const(struct emitter *em, struct ir_type t, uint64_t bits); /*
 LLVMValueRef llvm_call(struct emitter *em, const char *name, LLVMTypeRef overload, unsigned n, LLVMValueRef *args);
 LLVMValueRef llvm_bitcast(struct emitter *em, LLVMValueRef v, struct ir_type t);
 
+static inline LLVMTypeRef i32_type(const struct emitter *em) {
+    return LLVMInt32TypeInContext(em->ctx);
+}
+static inline LLVMTypeRef i64_type(const struct emitter *em) {
+    return LLVMInt64TypeInContext(em->ctx);
+}
+static inline LLVMValueRef k32(const struct emitter *em, uint32_t k) {
+    return LLVMConstInt(i32_type(em), k, 0);
+}
+static inline LLVMValueRef k64(const struct emitter *em, int64_t k) {
+    return LLVMConstInt(i64_type(em), (uint64_t)k, 1);
+}
+
 void llvm_mark_invariant(struct emitter *em, LLVMValueRef load);
 LLVMValueRef llvm_byte_offset(struct emitter *em, LLVMValueRef base, LLVMValueRef off);
 LLVMBasicBlockRef llvm_new_block(struct emitter *em);

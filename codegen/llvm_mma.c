@@ -43,8 +43,7 @@ LLVMValueRef llvm_soft_mma(struct emitter *em, const struct ir_op *op, LLVMValue
 }
 
 static LLVMValueRef load(struct emitter *em, LLVMTypeRef type, LLVMValueRef at, uint64_t off, unsigned align) {
-    LLVMTypeRef i64 = LLVMInt64TypeInContext(em->ctx);
-    LLVMValueRef v = LLVMBuildLoad2(em->b, type, llvm_byte_offset(em, at, LLVMConstInt(i64, off, 0)), "");
+    LLVMValueRef v = LLVMBuildLoad2(em->b, type, llvm_byte_offset(em, at, k64(em, (int64_t)off)), "");
     LLVMSetAlignment(v, align);
     return v;
 }
@@ -53,12 +52,12 @@ static LLVMValueRef load(struct emitter *em, LLVMTypeRef type, LLVMValueRef at, 
 static void tile_row(struct emitter *em, const struct ir_tile_shape *s, LLVMValueRef c, LLVMValueRef a,
                      LLVMValueRef b) {
     struct ir_type row = ir_type_of(IR_I32, IR_TILE_COLUMNS);
-    LLVMTypeRef type = llvm_type(em, row), i32 = LLVMInt32TypeInContext(em->ctx);
+    LLVMTypeRef type = llvm_type(em, row);
     LLVMValueRef sum = llvm_const(em, row, 0), less = sum, half = llvm_const(em, row, 0x80808080);
     unsigned every[IR_TILE_COLUMNS] = {0};
     for (unsigned w = 0; w < s->k / 4; w++) {
         LLVMValueRef word =
-            LLVMBuildInsertElement(em->b, LLVMGetPoison(type), load(em, i32, a, 4 * w, 4), LLVMConstInt(i32, 0, 0), "");
+            LLVMBuildInsertElement(em->b, LLVMGetPoison(type), load(em, i32_type(em), a, 4 * w, 4), k32(em, 0), "");
         word = llvm_shuffle(em, word, LLVMGetPoison(type), every, IR_TILE_COLUMNS);
         LLVMValueRef bytes = load(em, type, b, 64 * w, 64);
         if (s->b_signed) {
@@ -71,17 +70,16 @@ static void tile_row(struct emitter *em, const struct ir_tile_shape *s, LLVMValu
 }
 
 void llvm_soft_tiledot(struct emitter *em, const struct ir_op *op, LLVMValueRef c, LLVMValueRef a, LLVMValueRef b) {
-    LLVMTypeRef i64 = LLVMInt64TypeInContext(em->ctx);
     LLVMBasicBlockRef before = LLVMGetInsertBlock(em->b), body = llvm_new_block(em), done = llvm_new_block(em);
     LLVMBuildBr(em->b, body);
     LLVMPositionBuilderAtEnd(em->b, body);
-    LLVMValueRef i = LLVMBuildPhi(em->b, i64, "");
-    LLVMValueRef row = LLVMBuildMul(em->b, i, LLVMConstInt(i64, 4 * IR_TILE_COLUMNS, 0), "");
-    LLVMValueRef from = LLVMBuildMul(em->b, i, LLVMConstInt(i64, op->stride, 0), "");
+    LLVMValueRef i = LLVMBuildPhi(em->b, i64_type(em), "");
+    LLVMValueRef row = LLVMBuildMul(em->b, i, k64(em, 4 * IR_TILE_COLUMNS), "");
+    LLVMValueRef from = LLVMBuildMul(em->b, i, k64(em, op->stride), "");
     tile_row(em, &ir_tile_shapes[op->imm], llvm_byte_offset(em, c, row), llvm_byte_offset(em, a, from), b);
-    LLVMValueRef next = LLVMBuildAdd(em->b, i, LLVMConstInt(i64, 1, 0), "");
-    LLVMValueRef more = LLVMBuildICmp(em->b, LLVMIntULT, next, LLVMConstInt(i64, IR_TILE_ROWS, 0), "");
-    LLVMAddIncoming(i, (LLVMValueRef[]){LLVMConstInt(i64, 0, 0), next}, (LLVMBasicBlockRef[]){before, body}, 2);
+    LLVMValueRef next = LLVMBuildAdd(em->b, i, k64(em, 1), "");
+    LLVMValueRef more = LLVMBuildICmp(em->b, LLVMIntULT, next, k64(em, IR_TILE_ROWS), "");
+    LLVMAddIncoming(i, (LLVMValueRef[]){k64(em, 0), next}, (LLVMBasicBlockRef[]){before, body}, 2);
     LLVMBuildCondBr(em->b, more, body, done);
     LLVMPositionBuilderAtEnd(em->b, done);
 }

@@ -175,15 +175,6 @@ bool ptx_check(const struct ir_module *m, const struct target *t, struct err *e)
 
 /* ---- small things ---- */
 
-static LLVMTypeRef i32_type(struct emitter *em) {
-    return LLVMInt32TypeInContext(em->ctx);
-}
-static LLVMTypeRef i64_type(struct emitter *em) {
-    return LLVMInt64TypeInContext(em->ctx);
-}
-static LLVMValueRef k32(struct emitter *em, uint32_t k) {
-    return LLVMConstInt(i32_type(em), k, 0);
-}
 static LLVMValueRef special(struct emitter *em, const char *name) {
     return llvm_call(em, name, NULL, 0, NULL);
 }
@@ -214,7 +205,7 @@ static LLVMValueRef exchange(struct emitter *em, const char *mode, LLVMValueRef 
         word[w] = v;
         if (bits < 32) word[w] = LLVMBuildZExt(em->b, v, i32_type(em), "");
         if (bits > 32) {
-            LLVMValueRef part = LLVMBuildLShr(em->b, v, LLVMConstInt(i64_type(em), 32 * w, 0), "");
+            LLVMValueRef part = LLVMBuildLShr(em->b, v, k64(em, 32 * w), "");
             word[w] = LLVMBuildTrunc(em->b, part, i32_type(em), "");
         }
         word[w] = llvm_call(em, name, NULL, 4, (LLVMValueRef[]){k32(em, ~0u), word[w], by, k32(em, 31)});
@@ -224,7 +215,7 @@ static LLVMValueRef exchange(struct emitter *em, const char *mode, LLVMValueRef 
     if (bits > 32) {
         LLVMValueRef low = LLVMBuildZExt(em->b, word[0], i64_type(em), "");
         LLVMValueRef high = LLVMBuildZExt(em->b, word[1], i64_type(em), "");
-        v = LLVMBuildOr(em->b, low, LLVMBuildShl(em->b, high, LLVMConstInt(i64_type(em), 32, 0), ""), "");
+        v = LLVMBuildOr(em->b, low, LLVMBuildShl(em->b, high, k64(em, 32), ""), "");
     }
     return LLVMBuildBitCast(em->b, v, type, "");
 }
@@ -494,7 +485,7 @@ static LLVMValueRef address(struct emitter *em, const struct ir_op *op, ir_value
         LLVMValueRef at = LLVMBuildMul(em->b, lane_of(em, t.lanes), k32(em, lane_stride(op, t)), "");
         p = llvm_byte_offset(em, p, LLVMBuildZExt(em->b, at, i64_type(em), ""));
     }
-    return c ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)c, 1)) : p;
+    return c ? llvm_byte_offset(em, p, k64(em, c)) : p;
 }
 
 /* gather and scatter: each lane's own offset instead of its place in the row. */
@@ -502,7 +493,7 @@ static LLVMValueRef lane_address(struct emitter *em, const struct ir_op *op) {
     uint32_t base = base_operand(op);
     LLVMValueRef p = llvm_byte_offset(em, em->values[op->args[base]], em->values[op->args[base + 1]]);
     p = llvm_byte_offset(em, p, LLVMBuildSExt(em->b, em->values[op->args[base + 2]], i64_type(em), ""));
-    return op->imm ? llvm_byte_offset(em, p, LLVMConstInt(i64_type(em), (uint64_t)op->imm, 1)) : p;
+    return op->imm ? llvm_byte_offset(em, p, k64(em, op->imm)) : p;
 }
 
 static unsigned lane_align(const struct ir_op *op, struct ir_type t) {
@@ -578,7 +569,7 @@ void ptx_store(struct emitter *em, const struct ir_op *op) {
 
 /* A word of the parameter block. */
 static LLVMValueRef param(struct emitter *em, uint64_t k) {
-    LLVMValueRef off = LLVMConstInt(i64_type(em), k * 8, 0);
+    LLVMValueRef off = k64(em, k * 8);
     LLVMValueRef v = LLVMBuildLoad2(em->b, i64_type(em), llvm_byte_offset(em, em->ptx->params, off), "");
     LLVMSetAlignment(v, 8);
     return v;
@@ -589,7 +580,7 @@ static LLVMValueRef global_pointer(struct emitter *em, LLVMValueRef bits) {
 }
 
 static LLVMValueRef dim(struct emitter *em, uint64_t k) {
-    LLVMValueRef off = LLVMConstInt(i64_type(em), k * 8, 0);
+    LLVMValueRef off = k64(em, k * 8);
     LLVMValueRef p = llvm_byte_offset(em, global_pointer(em, param(em, PTX_PARAM_DIMS)), off);
     LLVMValueRef v = LLVMBuildLoad2(em->b, i64_type(em), p, "");
     LLVMSetAlignment(v, 8);
@@ -701,7 +692,7 @@ void ptx_split_range(struct emitter *em, const struct ir_op *op, LLVMValueRef *l
     LLVMValueRef part = LLVMBuildUDiv(em->b, em->ptx->tid, k32(em, part_threads(op)), "");
     part = LLVMBuildZExt(em->b, part, i64_type(em), "");
     *lo = LLVMBuildAdd(em->b, *lo, LLVMBuildMul(em->b, part, *step, ""), "");
-    *step = LLVMConstInt(i64_type(em), (uint64_t)op->imm * op->split, 0);
+    *step = k64(em, op->imm * op->split);
 }
 
 void ptx_enter_split(struct emitter *em, const struct ir_op *op, LLVMValueRef *lo, LLVMValueRef *step) {

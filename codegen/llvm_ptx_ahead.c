@@ -57,7 +57,7 @@ static bool seen_before(struct seen *s, const struct ir_op *op) {
 
 /* As text: LLVM has intrinsics for some of it, for newer versions of PTX than the least that a driver must know. */
 static void assembly(struct emitter *em, const char *text, const char *constraints, LLVMValueRef address) {
-    LLVMTypeRef i64 = LLVMInt64TypeInContext(em->ctx), none = LLVMVoidTypeInContext(em->ctx);
+    LLVMTypeRef i64 = i64_type(em), none = LLVMVoidTypeInContext(em->ctx);
     LLVMTypeRef type = LLVMFunctionType(none, &i64, address != NULL, 0);
     LLVMValueRef f = LLVMGetInlineAsm(type, text, strlen(text), constraints, strlen(constraints), 1, 0,
                                       LLVMInlineAsmDialectATT, 0);

@@ -4,16 +4,6 @@
 
 #include <string.h>
 
-static LLVMTypeRef i32_type(struct emitter *em) {
-    return LLVMInt32TypeInContext(em->ctx);
-}
-static LLVMTypeRef i64_type(struct emitter *em) {
-    return LLVMInt64TypeInContext(em->ctx);
-}
-static LLVMValueRef k32(struct emitter *em, uint32_t k) {
-    return LLVMConstInt(i32_type(em), k, 0);
-}
-
 /* mma.sync on the words and accumulators that the lanes are made for (docs/ir.md), each as the intrinsic's type. */
 LLVMValueRef ptx_mma(struct emitter *em, const struct ir_op *op, LLVMValueRef *a) {
     static const char *const names[IR_N_MMA] = {
@@ -94,7 +84,7 @@ void ptx_copy(struct emitter *em, const struct ir_op *op) {
         row = LLVMBuildZExt(em->b, row, i64_type(em), "");
         LLVMValueRef at = LLVMBuildMul(em->b, LLVMBuildURem(em->b, piece, k32(em, per_row), ""), k32(em, 16), "");
         at = LLVMBuildAdd(em->b, LLVMBuildZExt(em->b, at, i64_type(em), ""),
-                          LLVMBuildMul(em->b, row, LLVMConstInt(i64_type(em), op->stride, 0), ""), "");
+                          LLVMBuildMul(em->b, row, k64(em, op->stride), ""), "");
         LLVMValueRef target = LLVMBuildMul(em->b, piece, k32(em, 16), "");
         target = llvm_byte_offset(em, to, LLVMBuildZExt(em->b, target, i64_type(em), ""));
         LLVMValueRef exists = LLVMBuildICmp(em->b, LLVMIntSLT, row, rows, "");
