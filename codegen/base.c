@@ -173,6 +173,12 @@ void arena_free(struct arena *a) {
     a->head = NULL;
 }
 
+char *path_join(const char *dir, const char *name) {
+    struct buf b = {0};
+    buf_printf(&b, "%s/%s", dir, name);
+    return b.data;
+}
+
 bool file_read(const char *path, struct buf *out, struct err *e) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return err_set(e, ERR_IO, "%s: cannot open: %s", path, strerror(errno));

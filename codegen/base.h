@@ -64,6 +64,9 @@ char *arena_strdup(struct arena *a, const char *s);
 char *arena_strndup(struct arena *a, const char *s, size_t n);
 void arena_free(struct arena *a);
 
+/* "dir/name", which the caller frees with mem_free. */
+char *path_join(const char *dir, const char *name);
+
 /* Reads a whole regular file into *out (a buf the caller frees). */
 bool file_read(const char *path, struct buf *out, struct err *e);
 

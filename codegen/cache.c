@@ -81,12 +81,6 @@ static bool usable_dir(char *path) {
     return false;
 }
 
-static char *join(const char *dir, const char *name) {
-    struct buf b = {0};
-    buf_printf(&b, "%s/%s", dir, name);
-    return b.data;
-}
-
 /* What a killed writer leaves: temporary names of entries and of packed weights (runtime/packfile.h), too old for a
  * writer to be at work. */
 static void remove_stale(const char *dir) {
@@ -95,7 +89,7 @@ static void remove_stale(const char *dir) {
     time_t now = time(NULL);
     for (struct dirent *entry; (entry = readdir(d));) {
         if (!strstr(entry->d_name, ".kobj.tmp.") && !strstr(entry->d_name, ".kpack.tmp.")) continue;
-        char *path = join(dir, entry->d_name);
+        char *path = path_join(dir, entry->d_name);
         struct stat st;
         if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && now - st.st_mtime > STALE_SECONDS) unlink(path);
         mem_free(path);
@@ -135,7 +129,7 @@ static char *entry_path(const struct cache *c, const char *key, size_t key_len) 
     XXH128_hash_t h = XXH3_128bits(key, key_len);
     char name[64];
     snprintf(name, sizeof name, "%016" PRIx64 "%016" PRIx64 ".kobj", (uint64_t)h.high64, (uint64_t)h.low64);
-    return join(c->dir, name);
+    return path_join(c->dir, name);
 }
 
 static uint64_t checksum(const char *entry, size_t n) {

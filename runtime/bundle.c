@@ -82,12 +82,6 @@ static void hash_manifest(const json_t *manifest, char out[HASH_DIGITS + 1]) {
     json_decref(rest);
 }
 
-static char *join(const char *dir, const char *name) {
-    struct buf b = {0};
-    buf_printf(&b, "%s/%s", dir, name);
-    return b.data;
-}
-
 static bool cannot(struct err *e, const char *path, const char *what) {
     return err_set(e, ERR_IO, "%s: cannot %s: %s", path, what, strerror(errno));
 }
@@ -119,7 +113,7 @@ static bool make_dir(const char *dir, struct err *e) {
 
 /* Writes a file and notes in `item` where it is and what it holds. */
 static bool write_file(const char *dir, const char *name, const void *bytes, size_t n, json_t *item, struct err *e) {
-    char digits[HASH_DIGITS + 1], *path = join(dir, name);
+    char digits[HASH_DIGITS + 1], *path = path_join(dir, name);
     hash(bytes, n, digits);
     json_object_set_new(item, "file", json_string(name));
     json_object_set_new(item, "bytes", json_integer((json_int_t)n));
@@ -158,7 +152,7 @@ static bool write_json(const char *dir, const char *name, const json_t *j, size_
 }
 
 bool bundle_write(struct bundle *b, const char *dir, const json_t *about, const json_t *plan, struct err *e) {
-    char *kernels = join(dir, "kernels"), digits[HASH_DIGITS + 1];
+    char *kernels = path_join(dir, "kernels"), digits[HASH_DIGITS + 1];
     json_t *list = json_array(), *plan_item = json_object(), *unused = json_object();
     json_t *manifest = json_pack("{s:i, s:s, s:O, s:O, s:O}", "kgen-bundle", FORMAT, "build", kgen_build, "about",
                                  (json_t *)about, "plan", plan_item, "kernels", list);
@@ -191,7 +185,7 @@ static bool read_file(const struct bundle *b, const json_t *item, struct buf *ou
     char digits[HASH_DIGITS + 1];
     if (!plain_name(name))
         return err_set(e, ERR_INPUT, "%s/manifest.json: `%.100s` is no file of the bundle", b->dir, name);
-    char *path = join(b->dir, name);
+    char *path = path_join(b->dir, name);
     json_int_t bytes = json_integer_value(json_object_get(item, "bytes"));
     struct stat st;
     bool ok = true;
@@ -215,7 +209,7 @@ static bool read_file(const struct bundle *b, const json_t *item, struct buf *ou
 
 static bool read_manifest(struct bundle *b, struct err *e) {
     struct buf bytes = {0};
-    char *path = join(b->dir, "manifest.json"), digits[HASH_DIGITS + 1];
+    char *path = path_join(b->dir, "manifest.json"), digits[HASH_DIGITS + 1];
     struct stat st;
     bool ok = true;
     if (stat(path, &st))

@@ -35,17 +35,11 @@ enum { VERSION = 1, PIECE = 4 << 20, ALIGN = 1 << 16, LONGEST_PATH = 4096 };
 
 static bool warned;
 
-static char *join(const char *dir, const char *name) {
-    struct buf b = {0};
-    buf_printf(&b, "%s/%s", dir, name);
-    return b.data;
-}
-
 static char *path_of(const char *dir, const struct pack_id *id) {
     XXH128_hash_t h = XXH3_128bits_withSeed(id->path.data, id->path.len, id->lanes);
     char name[64];
     snprintf(name, sizeof name, "%016" PRIx64 "%016" PRIx64 SUFFIX, (uint64_t)h.high64, (uint64_t)h.low64);
-    return join(dir, name);
+    return path_join(dir, name);
 }
 
 static uint64_t n_pieces(uint64_t bytes) {
@@ -212,7 +206,7 @@ static struct entries list_entries(const char *dir) {
     for (struct dirent *entry; d && (entry = readdir(d));) {
         struct stat st;
         if (!ends_with(entry->d_name, SUFFIX)) continue;
-        char *path = join(dir, entry->d_name);
+        char *path = path_join(dir, entry->d_name);
         if (lstat(path, &st) || !S_ISREG(st.st_mode)) {
             mem_free(path);
             continue;
