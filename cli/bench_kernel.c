@@ -62,18 +62,6 @@ static json_t *measure_shape(struct bench *b, const struct bench_options *o, int
     return result;
 }
 
-static int64_t bench_shapes(struct dsl *d, const char *kernel) {
-    json_t *kernels = NULL;
-    struct err e;
-    int64_t n = 0;
-    if (!dsl_call(d, "kernels", NULL, &kernels, &e)) return 0;
-    for (size_t i = 0; i < json_array_size(kernels); i++)
-        if (strcmp(string(json_array_get(kernels, i), "name"), kernel) == 0)
-            n = json_integer_value(json_object_get(json_array_get(kernels, i), "n_bench"));
-    json_decref(kernels);
-    return n;
-}
-
 static bool report(const struct bench_options *o, json_t *results, const struct peaks *peaks, struct err *e) {
     if (o->report.json)
         return json_print(
@@ -103,7 +91,7 @@ bool bench_kernel(const struct bench_options *o, struct err *e) {
     bool ok = open_device(&b, o, e) && dsl_open(&b.dsl, e) &&
               pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &b.pool, e);
     /* Without --shape, every benchmark shape; one attempt where there is none tells what is missing. */
-    int64_t n = ok && !o->shape ? bench_shapes(b.dsl, o->kernel) : 1;
+    int64_t n = ok && !o->shape ? case_bench_shapes(b.dsl, o->kernel) : 1;
     ok = ok && (b.gpu ? peaks_cuda(b.gpu, &peaks, e) : peaks_measure(b.pool, &b.target, NULL, &peaks, e));
     struct cache *cache = cache_open(NULL);
     b.compiler =

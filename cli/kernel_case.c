@@ -21,6 +21,19 @@ static const char *string(const json_t *o, const char *key) {
     return json_string_value(json_object_get(o, key));
 }
 
+int64_t case_bench_shapes(struct dsl *d, const char *kernel) {
+    json_t *kernels = NULL;
+    struct err e;
+    int64_t n = 0;
+    if (!dsl_call(d, "kernels", NULL, &kernels, &e)) return 0;
+    for (size_t i = 0; i < json_array_size(kernels); i++) {
+        const json_t *k = json_array_get(kernels, i);
+        if (strcmp(string(k, "name"), kernel) == 0) n = integer(k, "n_bench");
+    }
+    json_decref(kernels);
+    return n;
+}
+
 /* ---- Inputs -------------------------------------------------------------------------------------------------------
  */
 

@@ -35,6 +35,9 @@ struct kernel_case {
     int64_t n_launches;
 };
 
+/* How many benchmark shapes a kernel has; 0 for one that is not there. */
+int64_t case_bench_shapes(struct dsl *d, const char *kernel);
+
 /* Makes the arrays of a specification for run-time sizes {"tok", "pos", "key", "ctx", "npages"}. Weights and caches
  * that are read lie there several times, together larger than the last cache, so that a launch finds them in memory.
  * Compiles, and so forks. d and t must outlive the case. */

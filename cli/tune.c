@@ -1,6 +1,7 @@
 /* kgen tune: measures the choices that a kernel's map leaves open and keeps the fastest. */
 #include "cli/tune.h"
 #include "cli/doctor.h"
+#include "cli/kernel_case.h"
 #include "runtime/model.h"
 #include "runtime/safety.h"
 
@@ -34,24 +35,10 @@ static struct sweep *add_sweep(struct sweeps *list, const char *name) {
 /* ---- A kernel at its benchmark shapes -----------------------------------------------------------------------------
  */
 
-static int64_t bench_shapes(struct dsl *d, const char *kernel) {
-    json_t *kernels = NULL;
-    struct err e;
-    int64_t n = 0;
-    if (!dsl_call(d, "kernels", NULL, &kernels, &e)) return 0;
-    for (size_t i = 0; i < json_array_size(kernels); i++) {
-        const json_t *k = json_array_get(kernels, i);
-        if (strcmp(json_string_value(json_object_get(k, "name")), kernel) == 0)
-            n = json_integer_value(json_object_get(k, "n_bench"));
-    }
-    json_decref(kernels);
-    return n;
-}
-
 /* Shapes of one use that differ in their run-time sizes alone share code, and so a sweep. */
 static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
     const char *kernel = o->kernels.items[0];
-    int64_t n = bench_shapes(d, kernel);
+    int64_t n = case_bench_shapes(d, kernel);
     for (int64_t nth = 1; nth == 1 || nth <= n; nth++) {
         json_t *arg = json_pack("{s:s, s:s*, s:I}", "kernel", kernel, "shape", o->shape, "nth", (json_int_t)nth);
         json_t *made = NULL;
