@@ -363,9 +363,7 @@ local function contract(X, node, body, kvar, len)
   local bound = n or bound_of(len)
   local kb = E.var(kvar.axis .. "/" .. block, bound and bound // block, kvar.imm .. "b")
   local nc = block // chunk
-  -- What is added to acc by the chunk at kbase. What runs have in common and no lanes is multiplied into their sum: a `partial`
-  -- for each such factor, which ends with the factor's span; those that span more than the chunk are the caller's, as carries
-  -- of his loop, where he gives `spans`.
+
   -- A monomial of sums over the block at kbase: its integer sum as a float32, and its other factors, in lanes and not.
   local function sums_of_block(m, parts, kbase)
     local start = { [kvar] = kbase }
@@ -385,6 +383,10 @@ local function contract(X, node, body, kvar, len)
     end
     return E.cast("sitofp", "f32", sum), product(lanes), product(rest)
   end
+
+  -- What is added to acc by the chunk at kbase. What runs have in common and no lanes is multiplied into their sum: a `partial`
+  -- for each such factor, which ends with the factor's span; those that span more than the chunk are the caller's, as carries
+  -- of his loop, where he gives `spans`, and so are monomials of sums (of_sums).
   local function steps(kbase, acc, spans)
     local partials = {} -- {factor, sum}
     local function partial_of(factor, span)
