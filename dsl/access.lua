@@ -300,7 +300,8 @@ end
 -- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written. apart: a record is an
 -- odd number of cache lines, so that one place in the records of 16 tokens lies in as many sets of the first-level cache,
 -- which are a power of two.
-function M.record_layout(rec, biases, apart)
+-- integers: isumG are there, since the target may ask for them.
+function M.record_layout(rec, biases, apart, integers)
   local n, def = rec.n, rec.def
   local at = 0
   rec.fields = {}
@@ -317,7 +318,7 @@ function M.record_layout(rec, biases, apart)
   end
   for _, g in ipairs { 32, 16 } do
     put("sum" .. g, (n + g - 1) // g * 4)
-    if rec.fmt == "q8" then put("isum" .. g, (n + g - 1) // g * 2) end
+    if integers and rec.fmt == "q8" then put("isum" .. g, (n + g - 1) // g * 2) end
     for _, b in ipairs(rec.fmt == "q8" and biases or {}) do put(("dot%d_%d"):format(g, b), (n + g - 1) // g * 4) end
   end
   rec.stride = (at + 63) // 64 * 64

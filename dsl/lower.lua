@@ -234,7 +234,7 @@ function X:extract_records(value, any_packed)
       rec = { record = true, name = "rec" .. #self.records + 1, fmt = fmt, def = def, n = width,
               body = v.args[2], kvar = v.binds, tvar = tvar or E.var("tok", nil, 1), demand = {}, phase = 1 }
       rec.alias = fmt == "f32" and v.args[2].op == "load" and not any_packed
-      if not rec.alias then access.record_layout(rec, self:biases(), self.tiledot) end
+      if not rec.alias then access.record_layout(rec, self:biases(), self.tiledot, not self.team) end
       self.record_of[v] = rec
       self.records[#self.records + 1] = rec
       self.owners[rec.name] = rec
