@@ -11,7 +11,7 @@ local M = {}
 local LATENCY = 4 -- of a multiply-add or a dot, in slots
 
 local float_ops = { fadd = 1, fsub = 1, fmul = 1, fma = 1, fmin = 1, fmax = 1, fdiv = 8, fsqrt = 8, fpext = 1, fptrunc = 1,
-                    sitofp = 1, fptosi = 1, frint = 1, tobf = 1, dotbf = 1 }
+                    sitofp = 1, fptosi = 1, frint = 1, tobf = 1, dotbf = 1, dot2 = 1 }
 local vector_ops = { add = true, sub = true, mul = true, ["and"] = true, ["or"] = true, xor = true, shl = true, lshr = true,
                      ashr = true, smin = true, smax = true, ieq = true, ine = true, ilt = true, ile = true, feq = true,
                      flt = true, fle = true, select = true, fneg = true, fabs = true, zext = true, sext = true, trunc = true,
@@ -99,7 +99,7 @@ local function chain(block)
     if x.kind == "line" and x.id then
       local d
       for _, a in ipairs(x.args) do if far[a] then d = math.max(d or 0, far[a]) end end
-      if d then far[x.id] = d + ((float_ops[x.op] or x.op == "dot4" or x.op == "dot2") and 1 or 0) end
+      if d then far[x.id] = d + ((float_ops[x.op] or x.op == "dot4") and 1 or 0) end
     elseif x.kind == "for" then
       for k, c in ipairs(x.carries) do if far[c.init] and x.results[k] then far[x.results[k]] = far[c.init] + 1 end end
     end
@@ -146,7 +146,7 @@ function C:line(x, n)
   elseif x.op == "end" then env[x.id] = self.task + 1
   elseif x.op == "load" then n.loads = (n.loads or 0) + 1
   elseif x.op == "store" or x.op == "storem" then n.stores = (n.stores or 0) + 1
-  elseif x.op == "dot4" or x.op == "dot2" then n.dots = (n.dots or 0) + 1
+  elseif x.op == "dot4" then n.dots = (n.dots or 0) + 1
   elseif x.op == "tiledot" then -- a row of A, B or C is a register's worth
     n.loads, n.stores = (n.loads or 0) + 32, (n.stores or 0) + 16
   elseif is_vector(x.ty) and float_ops[x.op] then n.floats = (n.floats or 0) + float_ops[x.op]
