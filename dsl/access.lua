@@ -296,11 +296,10 @@ end
 -- Activation records ------------------------------------------------------------------------------------------------
 
 -- A record of n values a token in the workspace: codes, then scales and the exponents of runs, then sums over runs of 32 and
--- of 16 values in units of their block's scale (sumG; isumG: the same as 16-bit integers), and for each bias of the weights' codes −bias times the sum of the
--- activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked for is written. apart: a record is an
--- odd number of cache lines, so that one place in the records of 16 tokens lies in as many sets of the first-level cache,
--- which are a power of two.
--- integers: isumG are there, since the target may ask for them.
+-- of 16 values in units of their block's scale (sumG; isumG: the same as 16-bit integers), and for each bias of the weights'
+-- codes −bias times the sum of the activation's codes (dotG_BIAS: where the integer dot starts). Only what some reader asked
+-- for is written. apart: a record is an odd number of cache lines, so that one place in the records of 16 tokens lies in as
+-- many sets of the first-level cache, which are a power of two. integers: there is room for isumG, since the target may ask for them.
 function M.record_layout(rec, biases, apart, integers)
   local n, def = rec.n, rec.def
   local at = 0

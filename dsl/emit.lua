@@ -273,17 +273,12 @@ function emit_op.dot4(self, s, n)
     operand(self, n.args[3], L), n.imm)
 end
 
-function emit_op.dot2(self, s, n)
+local function dot_of_pairs(self, s, n)
   local L = n.lane
-  return def(self, s, ir_type(n), "dot2 %s, %s, %s", operand(self, n.args[1], L), operand(self, n.args[2], L),
+  return def(self, s, ir_type(n), "%s %s, %s, %s", n.op, operand(self, n.args[1], L), operand(self, n.args[2], L),
     operand(self, n.args[3], L))
 end
-
-function emit_op.dotbf(self, s, n)
-  local L = n.lane
-  return def(self, s, ir_type(n), "dotbf %s, %s, %s", operand(self, n.args[1], L), operand(self, n.args[2], L),
-    operand(self, n.args[3], L))
-end
+emit_op.dot2, emit_op.dotbf = dot_of_pairs, dot_of_pairs
 
 -- A product of tiles: four registers of accumulators, then those of A and of B, each joined to one operand.
 function emit_op.mma(self, s, n)

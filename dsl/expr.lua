@@ -217,6 +217,9 @@ local function bounds(n)
 end
 E.bounds = bounds
 
+-- The end of the whole runs of n in [lo, hi) from lo on.
+function E.whole(lo, hi, n) return E.iadd(hi, node("imod", "i64", { E.iadd(hi, lo, -1), E.int(n) }), -1) end
+
 -- Splits n into c·q + r with r known to lie in [0, c); nil where that is not known.
 local function split(n, c)
   local const, t = terms_of(n)

@@ -79,6 +79,9 @@ function X:owner_of(n)
   end
 end
 
+-- What was lowered is lowered anew: where it stands, or what it reads, is another place.
+function X:forget() self.memo, self.mats, self.folds = {}, {}, {} end
+
 local already = { ld = true, loop = true, res = true, mat = true, sld = true, carry = true, var = true, lane = true,
   dim = true, const = true, begin = true, finish = true }
 
@@ -291,11 +294,9 @@ local function over(em, axes, k, maps, body)
     end)
     return
   end
-  -- The end of the whole runs of n from `lo` on.
-  local function whole(lo, n) return add(ax.hi, E.node("imod", "i64", { add(ax.hi, lo, -1), i(n) }), -1) end
   local lo = ax.lo
   if ax.tile then -- tiles of a matrix unit, then the rest
-    local n, split = ax.tile.size, whole(lo, ax.tile.size)
+    local n, split = ax.tile.size, E.whole(lo, ax.hi, ax.tile.size)
     local any, first = E.var(ax.var.axis .. "?" .. n, 2, "m" .. k), E.var(ax.var.axis .. "*" .. n, nil, "m" .. k)
     em:each(any, i(0), E.node("imin", "i64", { i(1), add(split, lo, -1) }), 1, function()
       em:each(first, lo, split, n, function()
@@ -307,7 +308,7 @@ local function over(em, axes, k, maps, body)
     lo = split
   end
   if ax.unroll == 1 then return run(lo, ax.hi, 1, "m") end
-  local split = whole(lo, ax.unroll)
+  local split = E.whole(lo, ax.hi, ax.unroll)
   run(lo, split, ax.unroll, "m")
   run(split, ax.hi, 1, "r")
 end
@@ -411,7 +412,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   local first = group[1]
   local map, tune = first.map, first.tune or {}
   local em = self.em
-  self.memo, self.mats, self.folds = {}, {}, {}
+  self:forget()
 
   -- Lanes: whole tiles of rows where packed weights lie across them, otherwise what divides the width.
   local used = {}
@@ -507,7 +508,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   end
   self:widen_folds(group, axes)
   local function instances(maps, values)
-    self.memo, self.mats, self.folds = {}, {}, {}
+    self:forget()
     local list = {}
     for _, m in ipairs(maps) do
       for s, st in ipairs(group) do
@@ -713,7 +714,7 @@ function X:record_part(rec)
   local outside = self.parted
   self.parted = "all"
   em:each(task, begin, finish, 1, function()
-    self.memo, self.mats, self.folds = {}, {}, {}
+    self:forget()
     local k_run = E.var("block", run, 0)
     em:each(k_run, i(0), i(run), 1, function()
       self:encode_record(rec, token, n_runs > 1 and add(mul(E.imod(task, i(n_runs)), i(run)), k_run) or k_run)
@@ -726,7 +727,7 @@ end
 
 -- The one token's record in the memory that a team shares, its blocks spread over the team's warps.
 function X:shared_record(rec)
-  self.memo, self.mats, self.folds = {}, {}, {}
+  self:forget()
   local n = rec.n // self:record_block(rec)
   local block = E.var("block", n, 0)
   self.em:each(block, i(0), i(n), 1, function()

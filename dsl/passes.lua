@@ -29,11 +29,8 @@ local function sums_of(X, group, rows)
   local list, seen = {}, {}
   for _, st in ipairs(group) do
     E.rewrite(st.value, function(n)
-      if n.op == "reduce" and not seen[n] and reduce.blocks(X, n, rows) then
-        seen[n] = true
-        list[#list + 1] = n
-      end
-    end)
+      if n.op == "reduce" and reduce.blocks(X, n, rows) then list[#list + 1] = n end
+    end, seen)
   end
   return list
 end
@@ -65,10 +62,9 @@ end
 
 -- The packed weights that a sum reads, as loads.
 local function weights_of(X, sum)
-  local list, seen = {}, {}
+  local list = {}
   E.rewrite(sum, function(n)
-    local o = n.op == "load" and not seen[n] and X:owner_of(n)
-    seen[n] = true
+    local o = n.op == "load" and X:owner_of(n)
     if o and o.packed then list[#list + 1] = { array = o, row = n.args[1] } end
   end)
   return list
@@ -145,7 +141,7 @@ function M.emit(X, arg)
     end
     em:stores(list)
   end
-  local whole = add(tokens.hi, E.imod(add(tokens.hi, tokens.lo, -1), i(u)), -1)
+  local whole = E.whole(tokens.lo, tokens.hi, u)
   local many = least(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
   em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
     em:each(at, tokens.lo, whole, most, function()
@@ -163,7 +159,7 @@ function M.emit(X, arg)
             local lo = mul(pass, i(blocks))
             local hi = n % blocks == 0 and add(lo, i(blocks)) or least(add(lo, i(blocks)), i(n))
             each_task(function(maps)
-              X.memo, X.mats, X.folds = {}, {}, {}
+              X:forget()
               local passes = {}
               store_sums(k, maps, function(m)
                 local tile = E.idiv(m[arg.rows.var], i(L))

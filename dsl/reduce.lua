@@ -187,6 +187,13 @@ local function bound_of(len) return E.int_const(len) or len.op == "bounded" and 
 M.bound_of = bound_of
 local function count_of(len) return len.op == "bounded" and len.args[1] or len end
 
+-- The factors in lanes, a coefficient before them; −1 is a sign.
+local function with_coefficient(c, list)
+  if c == 1 then return list end
+  if c == -1 and list[1] then return { E.un("fneg", list[1]), table.unpack(list, 2) } end
+  return { E.f32(c), table.unpack(list) }
+end
+
 local function product(list)
   local p
   for _, x in ipairs(list) do p = p and E.fmul(p, x) or x end
@@ -363,16 +370,17 @@ local function contract(X, node, body, kvar, len)
   local bound = n or bound_of(len)
   local kb = E.var(kvar.axis .. "/" .. block, bound and bound // block, kvar.imm .. "b")
   local nc = block // chunk
+  local apart = {} -- monomials of sums, which are added block by block
+  for _, m in ipairs(nc > 1 and monos or {}) do apart[m] = of_sums(X, m, kvar, g, chunk, block) end
 
   -- A monomial of sums over the block at kbase: its integer sum as a float32, and its other factors, in lanes and not.
-  local function sums_of_block(m, parts, kbase)
-    local start = { [kvar] = kbase }
-    local lanes, rest = { m.c ~= 1 and E.f32(m.c) or nil }, {}
+  local function sums_of_block(m, kbase)
+    local parts, start = apart[m], { [kvar] = kbase }
+    local lanes, rest = {}, {}
     for _, f in ipairs(parts.whole) do
       local v = X:lower(E.subst(f, start))
       table.insert(v.lane and lanes or rest, v)
     end
-    if #lanes > 1 and m.c == -1 then lanes = { E.un("fneg", lanes[2]), table.unpack(lanes, 3) } end
     local small, code, sum = parts.small, parts.code, access.iconst(0)
     for e0 = 0, block - 1, 2 * g do
       local map = { [kvar] = add(kbase, i(e0)) }
@@ -381,12 +389,12 @@ local function contract(X, node, body, kvar, len)
       local sums = access.record_pair(code.rec, g, lowered(code.leaf.args[1]), lowered(code.leaf.args[2]))
       sum = E.node("dot2", "i32", { sum, pair, sums })
     end
-    return E.cast("sitofp", "f32", sum), product(lanes), product(rest)
+    return E.cast("sitofp", "f32", sum), product(with_coefficient(m.c, lanes)), product(rest)
   end
 
   -- What is added to acc by the chunk at kbase. What runs have in common and no lanes is multiplied into their sum: a `partial`
   -- for each such factor, which ends with the factor's span; those that span more than the chunk are the caller's, as carries
-  -- of his loop, where he gives `spans`, and so are monomials of sums (of_sums).
+  -- of his loop, where he gives `spans`, and so are the monomials that stand apart.
   local function steps(kbase, acc, spans)
     local partials = {} -- {factor, sum}
     local function partial_of(factor, span)
@@ -402,7 +410,7 @@ local function contract(X, node, body, kvar, len)
     end
     for e0 = 0, chunk - 1, g do
       for _, m in ipairs(monos) do
-        if spans and of_sums(X, m, kvar, g, chunk, block) then goto next_monomial end
+        if apart[m] then goto next_monomial end
         local elems, vec_side, tok_side, shared, span = {}, {}, {}, {}, math.huge
         local order = {}
         for _, f in ipairs(m.f) do
@@ -440,13 +448,10 @@ local function contract(X, node, body, kvar, len)
         if code then
           s = access.record_field(rec, "sum" .. g, X:lower(code.args[1]), X:lower(E.subst(code.args[2], map)))
         end
-        if m.c ~= 1 then
-          local c = E.f32(m.c)
-          if #vec_side > 0 then table.insert(vec_side, 1, c) else table.insert(tok_side, 1, c) end
-        end
-        if vec_side[1] and E.fconst(vec_side[1]) == -1 and vec_side[2] then
-          vec_side[2] = E.un("fneg", vec_side[2])
-          table.remove(vec_side, 1)
+        if #vec_side > 0 then
+          vec_side = with_coefficient(m.c, vec_side)
+        elseif m.c ~= 1 then
+          table.insert(tok_side, 1, E.f32(m.c))
         end
         local w, t = product(vec_side), product(tok_side)
         w = w and kept(X, w)
@@ -498,9 +503,8 @@ local function contract(X, node, body, kvar, len)
     local results = M.loop(kc, i(0), i(nc), carries, inits, nexts)
     next_acc = plain and table.remove(results, 1) or acc
     for _, m in ipairs(monos) do
-      local parts = of_sums(X, m, kvar, g, chunk, block)
-      if parts then
-        local sum, w, factor = sums_of_block(m, parts, base)
+      if apart[m] then
+        local sum, w, factor = sums_of_block(m, base)
         for k, p in ipairs(spans) do
           if rawequal(p.factor, factor) then results[k], sum = E.fma(w, sum, results[k]), nil break end
         end

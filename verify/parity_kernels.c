@@ -39,9 +39,9 @@ static int unit(const struct parity_shape *s, unsigned block) {
     return (int)block > activation ? (int)block : activation;
 }
 
-static struct parity_shape with_many(const struct parity_shape *base, int d, int n) {
+static struct parity_shape with_tokens(const struct parity_shape *base, int d, int n, int tok) {
     struct parity_shape s = with(base, d, n);
-    s.runs[0].tok = MANY;
+    s.runs[0].tok = tok;
     s.n_runs = 1;
     return s;
 }
@@ -49,7 +49,6 @@ static struct parity_shape with_many(const struct parity_shape *base, int d, int
 /* Widths up to 576 and odd numbers of rows. */
 static size_t matrix_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     int least = unit(base, block);
-    struct parity_shape s;
     size_t n = 0;
     if (least == 1) {
         n = add_shape(list, n, with(base, 33, 7));
@@ -59,19 +58,16 @@ static size_t matrix_shapes(const struct parity_shape *base, unsigned block, boo
         n = add_shape(list, n, with(base, 512, 100));
     } else if (least == 32) {
         n = add_shape(list, n, with(base, 96, 7));
-        n = add_shape(list, n, with_many(base, 64, 33));
+        n = add_shape(list, n, with_tokens(base, 64, 33, MANY));
         if (quick) return n;
         n = add_shape(list, n, with(base, 32, 1));
         n = add_shape(list, n, with(base, 64, 100));
         n = add_shape(list, n, with(base, 576, 33));
     } else {
         n = add_shape(list, n, with(base, 256, 7));
-        n = add_shape(list, n, with_many(base, 768, 33));
+        n = add_shape(list, n, with_tokens(base, 768, 33, MANY));
         if (quick) return n;
-        s = with(base, 512, 280);
-        s.runs[0].tok = LONG;
-        s.n_runs = 1;
-        n = add_shape(list, n, s);
+        n = add_shape(list, n, with_tokens(base, 512, 280, LONG));
         n = add_shape(list, n, with(base, 512, 33));
         n = add_shape(list, n, with(base, 768, 1));
     }
