@@ -6,8 +6,9 @@ variant that was faster at it. Both sides have the same threads, the same batch 
 real-time priority where this user may set it, so that other programs on the machine disturb neither.
 
 pp is one batch of -p tokens, tg is -n tokens one by one, both from a cache of -d tokens. Fractions: tg by the bytes of
-weights a token reads, against the read bandwidth; pp by the multiplications of the layers, against the int8 peak; both
-peaks are measured by kgen in the same process as the figure.
+weights a token reads, against the read bandwidth; pp by the multiplications of the layers, against the int8 peak. kgen
+measures either peak in the same process just before and behind what is held against it, and three times a second
+within a generation (whose clock stands meanwhile).
 """
 import argparse
 import datetime
@@ -124,9 +125,9 @@ def kgen(o, model, rounds=1):
         check=True, stdout=subprocess.PIPE, text=True).stdout
     r = json.loads(out)
     return dict(pp=r["pp"][0] if o.prompt else None, tg=r["tg"][0] if o.generate else None,
-                read=r["tg"][0] * r["bytes_per_token"] / r["peaks"]["read_bytes_per_s"] if o.generate else None,
-                int8=r["pp"][0] * r["ops_per_token"] / r["peaks"]["int8_ops_per_s"] if o.prompt else None,
-                peak_read=r["peaks"]["read_bytes_per_s"], peak_int8=r["peaks"]["int8_ops_per_s"])
+                read=r["tg"][0] * r["bytes_per_token"] / r["tg_peak"][0] if o.generate else None,
+                int8=r["pp"][0] * r["ops_per_token"] / r["pp_peak"][0] if o.prompt else None,
+                peak_read=r["tg_peak"][0] if o.generate else None, peak_int8=r["pp_peak"][0] if o.prompt else None)
 
 
 # ---- rows ----
@@ -159,7 +160,9 @@ def measure_row(o, model):
     for k in lengths:
         row[k]["ratio"] = row[k]["kgen"] / row[k]["llama"]
         row[k]["of_limit"] = middle("read" if k == "tg" else "int8")
-    row["peak_read"], row["peak_int8"] = middle("peak_read"), middle("peak_int8")
+    for k, peak in (("tg", "peak_read"), ("pp", "peak_int8")):
+        if k in lengths:
+            row[peak] = middle(peak)
     return row
 
 

@@ -92,7 +92,7 @@ bool bench_kernel(const struct bench_options *o, struct err *e) {
               pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &b.pool, e);
     /* Without --shape, every benchmark shape; one attempt where there is none tells what is missing. */
     int64_t n = ok && !o->shape ? case_bench_shapes(b.dsl, o->kernel) : 1;
-    ok = ok && (b.gpu ? peaks_cuda(b.gpu, &peaks, e) : peaks_measure(b.pool, &b.target, NULL, &peaks, e));
+    ok = ok && (b.gpu ? peaks_cuda(b.gpu, &peaks, e) : peaks_measure_once(b.pool, &b.target, &peaks, e));
     struct cache *cache = cache_open(NULL);
     b.compiler =
         (struct compiler){.dsl = b.dsl, .target = b.target, .n_threads = 1, .tune = tunedb_open(cache_dir(cache))};

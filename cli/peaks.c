@@ -14,6 +14,7 @@ enum {
     WINDOW = 16,          /* iterations before the arithmetic loops read the same memory again: it stays in L1 */
     ITERATIONS = 1 << 21, /* a thread */
     ATTEMPTS = 5,         /* the best counts: a peak is what nothing disturbed */
+    ATTEMPTS_NOW = 2,     /* of what the machine can do at this moment */
     SLOT = 4096,          /* bytes of results a thread */
 };
 
@@ -111,39 +112,51 @@ __attribute__((target("avx512f,avx512bf16"))) static void bf16_dots(void *const 
     _mm512_store_ps(ws, sums[0]);
 }
 
-struct measurement {
+enum loop { LOOP_READ, LOOP_DOT, LOOP_FMA, LOOP_BF16, N_LOOPS };
+
+struct peaks_meter {
     struct pool *pool;
+    struct code *code;
+    kernel_fn *loops[N_LOOPS]; /* NULL: this processor has none */
+    double ops[N_LOOPS];       /* a task: bytes of LOOP_READ, else operations */
+    uint8_t *data, *results;   /* [bytes], [threads × SLOT] */
+    float *floats;             /* [SLOT], behind the results */
+    size_t bytes, result_bytes;
+    /* Of the loop that runs. */
     kernel_fn *fn;
-    uint8_t *data, *results;
+    void *args[1];
     int64_t n_tasks;
-    bool fill; /* first touch, by the thread that will read it */
 };
 
-static void on_thread(void *ctx, int thread) {
-    struct measurement *m = ctx;
+/* First touch, by the thread that will read it. */
+static void fill(void *ctx, int thread) {
+    struct peaks_meter *m = ctx;
     int64_t begin, end;
-    pool_share(m->pool, thread, m->n_tasks, &begin, &end);
-    void *args[1] = {m->data};
-    if (m->fill)
-        memset(m->data + begin * READ_TASK, 1, (size_t)((end - begin) * READ_TASK));
-    else
-        m->fn(args, NULL, begin, end, m->results + (size_t)thread * SLOT);
+    pool_share(m->pool, thread, (int64_t)(m->bytes / READ_TASK), &begin, &end);
+    memset(m->data + begin * READ_TASK, 1, (size_t)((end - begin) * READ_TASK));
 }
 
-/* Tasks a second, the best of several attempts. */
-static double best_rate(struct measurement *m) {
+static void on_thread(void *ctx, int thread) {
+    struct peaks_meter *m = ctx;
+    int64_t begin, end;
+    pool_share(m->pool, thread, m->n_tasks, &begin, &end);
+    m->fn(m->args, NULL, begin, end, m->results + (size_t)thread * SLOT);
+}
+
+/* Bytes or operations a second, the best of several attempts; 0 for what this processor has not. */
+static double best_rate(struct peaks_meter *m, enum loop loop, int attempts) {
     double best = 0;
-    for (int i = 0; i < ATTEMPTS; i++) {
+    m->fn = m->loops[loop];
+    if (!m->fn) return 0;
+    m->args[0] = loop == LOOP_READ || loop == LOOP_DOT ? (void *)m->data : m->floats;
+    m->n_tasks = loop == LOOP_READ ? (int64_t)(m->bytes / READ_TASK) : (int64_t)ITERATIONS * pool_threads(m->pool);
+    for (int i = 0; i < attempts; i++) {
         double start = now_s();
         pool_run(m->pool, on_thread, m);
-        double rate = (double)m->n_tasks / (now_s() - start);
+        double rate = (double)m->n_tasks * m->ops[loop] / (now_s() - start);
         if (rate > best) best = rate;
     }
     return best;
-}
-
-static void raise(double *peak, double measured) {
-    if (measured > *peak) *peak = measured;
 }
 
 static size_t buffer_bytes(void) {
@@ -151,28 +164,6 @@ static size_t buffer_bytes(void) {
     size_t bytes = (size_t)256 << 20, most = (size_t)1 << 30;
     if (l3 > 0 && (size_t)l3 * 3 > bytes) bytes = (size_t)l3 * 3 < most ? (size_t)l3 * 3 : most;
     return bytes / READ_TASK * READ_TASK;
-}
-
-static void measure(struct measurement *m, const struct code *code, const struct target *t, size_t bytes,
-                    struct peaks *p) {
-    /* Small numbers: no overflow to infinity, no denormals, bytes under dot4's umax. */
-    int n_threads = pool_threads(m->pool);
-    m->n_tasks = (int64_t)(bytes / READ_TASK);
-    m->fill = true;
-    pool_run(m->pool, on_thread, m);
-    m->fill = false;
-    m->fn = code_symbol(code, "read");
-    raise(&p->read_bytes_per_s, best_rate(m) * READ_TASK);
-    m->n_tasks = (int64_t)ITERATIONS * n_threads;
-    double per_iteration = 2.0 * CHAINS * t->lanes;
-    m->fn = code_symbol(code, "dot");
-    raise(&p->int8_ops_per_s, best_rate(m) * per_iteration * 4);
-    for (size_t i = 0; i < SLOT * 4 / sizeof(float); i++) ((float *)m->data)[i] = 0x1p-10f;
-    m->fn = code_symbol(code, "fma");
-    raise(&p->f32_ops_per_s, best_rate(m) * per_iteration);
-    if (!__builtin_cpu_supports("avx512bf16")) return;
-    m->fn = bf16_dots;
-    raise(&p->bf16_ops_per_s, best_rate(m) * 2.0 * CHAINS * 32);
 }
 
 static bool compile(const struct target *t, struct buf *obj, struct err *e) {
@@ -207,26 +198,75 @@ bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e) {
     return ok;
 }
 
-bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p,
-                   struct err *e) {
+static uint8_t *map(size_t bytes) {
+    uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+bool peaks_open(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks_meter **out,
+                struct err *e) {
+    struct peaks_meter *m = *out = mem_new(sizeof *m);
     struct buf obj = {0};
-    struct code *code = NULL;
-    size_t bytes = buffer_bytes(), result_bytes = (size_t)pool_threads(pool) * SLOT;
-    uint8_t *data = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    uint8_t *results = mmap(NULL, result_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    bool ok = true;
-    if (data == MAP_FAILED || results == MAP_FAILED)
-        ok = err_set(e, ERR_MEMORY, "%zu MiB to measure the memory's speed with cannot be had", bytes >> 20);
-    else
-        madvise(data, bytes, MADV_HUGEPAGE);
-    ok = ok && find_code(t, from, &obj, e) && code_load(obj.data, obj.len, &code, e);
-    struct measurement m = {.pool = pool, .data = data, .results = results};
-    if (ok) measure(&m, code, t, bytes, p);
-    if (data != MAP_FAILED) munmap(data, bytes);
-    if (results != MAP_FAILED) munmap(results, result_bytes);
-    code_free(code);
+    *m = (struct peaks_meter){.pool = pool, .bytes = buffer_bytes()};
+    m->result_bytes = (size_t)pool_threads(pool) * SLOT + SLOT * sizeof(float);
+    m->data = map(m->bytes);
+    m->results = map(m->result_bytes);
+    bool ok = (m->data && m->results) ||
+              err_set(e, ERR_MEMORY, "%zu MiB to measure the memory's speed with cannot be had", m->bytes >> 20);
+    ok = ok && find_code(t, from, &obj, e) && code_load(obj.data, obj.len, &m->code, e);
     buf_free(&obj);
-    return ok;
+    if (!ok) {
+        peaks_close(m);
+        *out = NULL;
+        return false;
+    }
+    m->loops[LOOP_READ] = code_symbol(m->code, "read");
+    m->loops[LOOP_DOT] = code_symbol(m->code, "dot");
+    m->loops[LOOP_FMA] = code_symbol(m->code, "fma");
+    m->loops[LOOP_BF16] = __builtin_cpu_supports("avx512bf16") ? bf16_dots : NULL;
+    double lanes = 2.0 * CHAINS * t->lanes;
+    m->ops[LOOP_READ] = READ_TASK;
+    m->ops[LOOP_DOT] = lanes * 4;
+    m->ops[LOOP_FMA] = lanes;
+    m->ops[LOOP_BF16] = 2.0 * CHAINS * 32;
+    madvise(m->data, m->bytes, MADV_HUGEPAGE);
+    pool_run(pool, fill, m);
+    /* Small numbers: no overflow to infinity, no denormals; the bytes of data are under dot4's umax. */
+    m->floats = (float *)(m->results + (size_t)pool_threads(pool) * SLOT);
+    for (size_t i = 0; i < SLOT; i++) m->floats[i] = 0x1p-10f;
+    return true;
+}
+
+void peaks_close(struct peaks_meter *m) {
+    if (!m) return;
+    if (m->data) munmap(m->data, m->bytes);
+    if (m->results) munmap(m->results, m->result_bytes);
+    code_free(m->code);
+    mem_free(m);
+}
+
+double peaks_read_now(struct peaks_meter *m) {
+    return best_rate(m, LOOP_READ, ATTEMPTS_NOW);
+}
+
+double peaks_products_now(struct peaks_meter *m, bool int8) {
+    return best_rate(m, int8 ? LOOP_DOT : LOOP_FMA, ATTEMPTS_NOW);
+}
+
+void peaks_measure(struct peaks_meter *m, struct peaks *p) {
+    double *peaks[N_LOOPS] = {&p->read_bytes_per_s, &p->int8_ops_per_s, &p->f32_ops_per_s, &p->bf16_ops_per_s};
+    for (int loop = 0; loop < N_LOOPS; loop++) {
+        double measured = best_rate(m, (enum loop)loop, ATTEMPTS);
+        if (measured > *peaks[loop]) *peaks[loop] = measured;
+    }
+}
+
+bool peaks_measure_once(struct pool *pool, const struct target *t, struct peaks *p, struct err *e) {
+    struct peaks_meter *m;
+    if (!peaks_open(pool, t, NULL, &m, e)) return false;
+    peaks_measure(m, p);
+    peaks_close(m);
+    return true;
 }
 
 double peaks_products(const struct peaks *p, bool int8, const char **name) {

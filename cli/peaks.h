@@ -19,11 +19,23 @@ struct peaks {
     double dp4a_ops_per_s;   /* of GPUs: bytes without matrix units, whose are int8 (0 where there are none) and bf16 */
 };
 
-/* Measures with all threads of the pool, about half a second. Called again, *p keeps the larger of each. */
-bool peaks_measure(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks *p,
-                   struct err *e);
+/* Measures with all threads of the pool. `from`: a bundle that peaks_bundle put the code in; NULL: it is compiled.
+ * Holds 256 MiB, or three times the last-level cache. peaks_close accepts NULL. */
+struct peaks_meter;
+bool peaks_open(struct pool *pool, const struct target *t, const struct bundle *from, struct peaks_meter **out,
+                struct err *e);
+void peaks_close(struct peaks_meter *m);
 
-/* Adds the code for that to a bundle; `from` above is such a one, or NULL: compile it. */
+/* All of them, about a third of a second; *p keeps the larger of each. */
+void peaks_measure(struct peaks_meter *m, struct peaks *p);
+bool peaks_measure_once(struct pool *pool, const struct target *t, struct peaks *p, struct err *e);
+
+/* What the machine can do at this moment, some 15 milliseconds each: neighbours on a shared machine take and give back
+ * half of the memory's speed within seconds, so a speed is held against what is measured before and behind it. */
+double peaks_read_now(struct peaks_meter *m);                /* bytes a second from memory */
+double peaks_products_now(struct peaks_meter *m, bool int8); /* int8 or float32 operations a second */
+
+/* Adds the code to measure with to a bundle. */
 bool peaks_bundle(struct bundle *b, const struct target *t, struct err *e);
 
 /* The same of a GPU. Tens of milliseconds; on the PTX machine seconds. */

@@ -258,12 +258,12 @@ static bool run(const void *opts, struct err *e) {
     if (ok) t.cache = cache_open(NULL);
     ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
          pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
-         peaks_measure(t.pool, &t.target, NULL, &t.peaks, e);
+         peaks_measure_once(t.pool, &t.target, &t.peaks, e);
     if (ok) unknown_first(&t, &list);
     t.deadline = now_s() + o->budget;
     for (size_t i = 0; i < list.n && ok; i++) ok = sweep_run(&t, &list.items[i], e);
     /* A busy machine shows its peaks only now and then: limits are by the best that was seen. */
-    ok = ok && peaks_measure(t.pool, &t.target, NULL, &t.peaks, e);
+    ok = ok && peaks_measure_once(t.pool, &t.target, &t.peaks, e);
     for (size_t i = 0; i < list.n && ok; i++)
         if (list.items[i].measured) sweep_limit(&t, &list.items[i]);
     ok = ok && report(o, &t, &list, e);

@@ -172,6 +172,12 @@ kg perplexity -m $smol --ids 5 --json --top 0; [ "$(cat "$tmp/out")" = '{"ids": 
 kg bench -m $smol -p 8 -n 3 -r 2 -d 4 --json
 [ $status_of = 0 ] && [ "$(field pp | tr -cd , | wc -c)" = 1 ] && [ "$(field tg | tr -cd , | wc -c)" = 1 ] && [ "$(field depth)" = 4 ] &&
     at_least "$(field bytes_per_token)" 9e7 && at_least "$(field ops_per_token)" 2e8; ok "bench_model"
+python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+# Each repetition has a peak of its own, no more than what is measured at leisure, and a token cannot beat it by much.
+for kind, most in (("pp", "int8_ops_per_s"), ("tg", "read_bytes_per_s")):
+    assert len(d[kind + "_peak"]) == 2 and all(0 < x < 2 * d["peaks"][most] for x in d[kind + "_peak"]), d' \
+    "$tmp/out" 2>"$tmp/err"; ok "bench_has_a_peak_beside_each_repetition"
 kg bench -m $smol -p 0 -n 2 -r 1 --json; [ "$(field pp)" = '[]' ]; ok "bench_without_a_prompt"
 kg bench -m $smol -p 4 -n 2 -r 1 --profile; [ $status_of = 0 ] && [ "$(grep -c 'barriers each' "$tmp/err")" = 2 ]; ok "bench_profile"
 kg bench -m $smol -p 16 -n 3 -d 4 -r 1 --profile --svg "$tmp/roof.svg" --json
