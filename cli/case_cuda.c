@@ -45,7 +45,7 @@ bool case_cuda_open(struct case_cuda *g, struct cuda *gpu, const struct kernel_c
                     g->args[copy * k->n_args + i] = g->memory[j] + copy % n_copies[j] * c->arrays[j].bytes;
     int64_t dims[N_RUN_DIMS];
     cuda_dims(k, c->sizes, dims);
-    return cuda_alloc(gpu, k->ws_per_tok * (uint64_t)c->sizes[RUN_TOK] + PAD, &g->ws, e) &&
+    return cuda_alloc(gpu, kernel_ws_bytes(k, c->sizes[RUN_TOK], c->sizes[RUN_NPAGES]) + PAD, &g->ws, e) &&
            cuda_alloc(gpu, sizeof dims, &g->dims, e) && cuda_upload(gpu, g->dims, dims, sizeof dims, e) &&
            cuda_kernel_new(gpu, k, &g->loaded, e);
 }

@@ -179,7 +179,7 @@ bool case_use(struct kernel_case *c, const struct kernel *k, struct err *e) {
                 if (strcmp(k->args[i], string(json_array_get(arrays, j), "name")) == 0)
                     c->args[copy * k->n_args + i] =
                         c->arrays[j].data + (copy % c->arrays[j].copies) * c->arrays[j].bytes;
-    size_t need = k->ws_per_tok * (size_t)c->sizes[RUN_TOK] + PAD;
+    size_t need = kernel_ws_bytes(k, c->sizes[RUN_TOK], c->sizes[RUN_NPAGES]) + PAD;
     if (need > c->ws_bytes) {
         if (c->ws) munmap(c->ws, c->ws_bytes);
         c->ws = map_memory(need, e);

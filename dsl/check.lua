@@ -38,7 +38,7 @@ function M.array(fail, g)
   end
 end
 
-local map_keys = { task = true, lane = true, unroll = true, rows_across = true, tile = true, shared = true }
+local map_keys = { task = true, lane = true, unroll = true, rows_across = true, tile = true, split = true, shared = true }
 
 local function unroll(fail, axis, u, static, tune, shared)
   if u == "all" then
@@ -59,7 +59,7 @@ end
 -- may name axes that a kernel does not have.
 function M.map(fail, map, axes, tune)
   for _, key in ipairs(sorted(map)) do
-    if not map_keys[key] then fail("a map has task, lane, unroll, rows_across and tile; not '%s'", key) end
+    if not map_keys[key] then fail("a map has task, lane, unroll, rows_across, tile and split; not '%s'", key) end
   end
   local function known(axis)
     if axes[axis] == nil and not map.shared then

@@ -246,15 +246,16 @@ local function composed(run, escapes, lone)
   end
   if needs_pos then ins[#ins + 1] = "pos: dim" end
   local sig = table.concat(ins, ", ") .. " -> " .. table.concat(outs, ", ")
-  local label, last, count = {}, nil, 0
+  local label, last, count, splits = {}, nil, 0, nil
   local function flush() if last then label[#label + 1] = count > 1 and last .. "x" .. count or last end end
   for _, node in ipairs(run) do
+    splits = splits or language.splits(language.kernels[node.kernel]) or nil
     if node.kernel == last then count = count + 1 else flush() last, count = node.kernel, 1 end
   end
   flush()
   if lone then sizes.tok = 1 end
   return { name = table.concat(label, "+"), sig = sig, steps = steps, formats = formats, sizes = sizes, params = scalars,
-           unwritten = unwritten, lone = lone },
+           unwritten = unwritten, lone = lone, splits = splits },
     binding, table.concat(key, ";")
 end
 
@@ -463,7 +464,7 @@ function M.plan(arg)
       if lone then key = "lone;" .. key end
       if not by_key[key] then
         kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
-                                  sizes = def.sizes, params = def.params, unwritten = def.unwritten, lone = def.lone }
+                                  sizes = def.sizes, params = def.params, unwritten = def.unwritten, lone = def.lone, splits = def.splits }
         by_key[key] = #kernels
       end
       local nodes, ids = {}, {}

@@ -606,6 +606,15 @@ function M.fusion(name, sig, steps, lone)
   return { name = name, sig = parse_signature(sig, name), steps = plain_steps(steps), lone = lone }
 end
 
+-- Whether a map of the kernel, or of a step of it, splits an axis for one token.
+function M.splits(k)
+  if k.map then return k.map.split ~= nil end
+  for _, step in ipairs(k.steps) do
+    if M.splits(M.kernels[step.kernel]) then return true end
+  end
+  return false
+end
+
 ---Declares a kernel: `kernel "name" { sig = …, body = function(a) … end, map = schedules.…, tune = …, bench = … }`.
 ---@param name string
 ---@return fun(def: { sig: string, body: fun(a: table), map: table, tune: table?, bench: table? })

@@ -14,6 +14,7 @@ local pairs_of = require "dsl.pairs"
 local tiles = require "dsl.tile"
 local panels = require "dsl.panel"
 local passes = require "dsl.passes"
+local split_folds = require "dsl.split_fold"
 local tile_folds = require "dsl.tile_fold"
 
 local M = {}
@@ -490,7 +491,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       ax.static = ax.unroll
     else
       if k ~= 1 then error({ kernel_error = ("the run-time axis '%s' must be the first task axis"):format(ax.var.axis) }) end
-      tasks.per, tasks.dim = ax.unroll, ax.var.axis
+      tasks.per, tasks.dim = ax.unroll * (ax.var.per or 1), ax.var.dim or ax.var.axis
       ax.lo = mul(left, i(ax.unroll))
       ax.hi = E.node("imin", "i64", { add(ax.lo, i(ax.unroll)), ax.hi })
     end
@@ -742,7 +743,7 @@ end
 -- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor,
 --           tiles = bool: the flat IR's mma, tiledot = bool: its tiledot }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
---           ws = bytes a token, tunables = {name -> {default, axis, extent = of that axis, where known}} }
+--           ws = bytes a token, ws_page = bytes a page of keys, tunables = {name -> {default, axis, extent = of that axis, where known}} }
 local function trace_spec(spec, x, layout, opts)
   local k = type(spec.kernel) == "table" and spec.kernel or L.kernels[spec.kernel]
   if not k then error(("unknown kernel '%s'"):format(tostring(spec.kernel)), 0) end
@@ -832,7 +833,7 @@ function M.kernel(spec, target, opts)
     x:schedule(trace, phases)
   end)
   return { name = k.name, ir = x.em:text(), phases = phases, args = args, dims = x.dims, ws = x.ws_per_tok,
-           tunables = x.tunables }
+           ws_page = x.ws_per_page, tunables = x.tunables }
 end
 
 -- Bytes of records that a team keeps in the memory it shares.
@@ -860,7 +861,8 @@ function X:schedule(trace, phases)
   local phase_of = {} -- array or record name -> phase in which it is written
   local staged = {}
   local groups, open = {}, {}
-  for _, st in ipairs(trace.stores) do
+  local stores, states = split_folds.stores(self, trace.stores)
+  for _, st in ipairs(stores) do
     local n_before = #self.records
     st.value = self:extract_records(st.value, any_packed)
     for r = n_before + 1, #self.records do
@@ -881,7 +883,7 @@ function X:schedule(trace, phases)
         end
       end
     end
-    if st.array.internal and not st.array.ws then
+    if st.array.internal and not st.array.ws and not st.array.pages then
       local width = 1
       for d = 2, #st.array.dims do width = width * st.array.dims[d].size end
       st.array.ws = reserve((width * 4 + 63) // 64 * 64)
@@ -902,7 +904,14 @@ function X:schedule(trace, phases)
     table.insert(open[key], st)
     phase_of[st.array.name] = math.max(phase_of[st.array.name] or 0, st.phase)
   end
-  self.ws_per_tok = ws_strides
+  self.ws_per_tok, self.ws_per_page = ws_strides, 0
+  for _, array in ipairs(states) do
+    local bytes = 4
+    for d = 2, #array.dims do bytes = bytes * array.dims[d].size end
+    array.ws = ws
+    ws = add(ws, mul(array.pages, i(bytes)))
+    self.ws_per_page = self.ws_per_page + bytes
+  end
   local function put(phase, part)
     phases[phase] = phases[phase] or {}
     table.insert(phases[phase], part)

@@ -124,7 +124,7 @@ function M.lower(arg)
                        team = part.team or false, constants = constants[part.fn] }
     end
   end
-  return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws }
+  return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws, ws_page = r.ws_page }
 end
 
 -- {spec, target, runs = {sizes, …}, dots} -> what `kgen tune` tries, the default first, each with the slots of its runs:

@@ -2,8 +2,9 @@
 -- blocks), the `lane` axis lies across SIMD lanes, `unroll` names how many instances of an axis are computed together
 -- ("all", a number, or the name of a tunable). Axes not named are serial loops.
 -- rows_across: packed weights lie with their rows across the lanes. tile: how many instances of an axis go through a
--- processor's tile registers together, where it has them. Many kernels share these maps (`shared`), so they
--- may name axes that a kernel does not have; a map written in a kernel may not.
+-- processor's tile registers together, where it has them. split: the run-time axis whose folds one token's tasks share.
+-- Many kernels share these maps (`shared`), so they may name axes that a kernel does not have; a map written in a
+-- kernel may not.
 
 local S = {}
 
@@ -23,8 +24,9 @@ S.append = { task = { "tok", "head" }, lane = "e", unroll = {} }
 -- Token by token and part by part of a row.
 S.parts = { task = { "tok", "part" }, unroll = {} }
 
--- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values.
-S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" } }
+-- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values. One token's are also
+-- pages of keys.
+S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" }, split = "key" }
 
 -- Selection: elements across the lanes, blocks of them the tasks.
 S.select = { task = { "tok", "block" }, lane = "row", unroll = {} }

@@ -79,8 +79,8 @@ function M.make(arg)
     end
     label[#label + 1] = ("%s=%s"):format(name, tostring(v))
   end
-  -- What a GPU runs for one token is compiled for one token.
-  if arg.team and run.tok == 1 then spec.sizes.tok = 1 end
+  -- What is compiled for one token: all that a GPU runs for one, and what splits an axis for one.
+  if run.tok == 1 and (arg.team or language.splits(k)) then spec.sizes.tok = 1 end
   run.key, run.ctx = run.pos + run.tok, run.pos + run.tok
   run.npages = (run.key + access.PAGE - 1) // access.PAGE
   return { spec = spec, run = run, label = table.concat(label, ",") }

@@ -29,13 +29,17 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes) {
     return p->times * ((sizes[p->dim] + p->per - 1) / p->per);
 }
 
+uint64_t kernel_ws_bytes(const struct kernel *k, int64_t tok, int64_t n_pages) {
+    return k->ws_per_tok * (uint64_t)tok + k->ws_per_page * (uint64_t)n_pages;
+}
+
 bool part_has_rows(const struct part *p) {
     return p->per == 0 && p->times > 1 && p->n_constants > 0;
 }
 
-/* With so many tokens, tasks differ in work (causal attention), and all threads take runs of them from one deal. With fewer
- * a thread has its share, which starts where the last phase's would; who is done early helps its neighbours, if their
- * shares are long enough for that to pay. */
+/* With so many tokens, tasks differ in work (causal attention), and all threads take runs of them from one deal. With
+ * fewer a thread has its share, which starts where the last phase's would; who is done early helps its neighbours, if
+ * their shares are long enough for that to pay. */
 enum { DEALT_TOKENS = 16, HELPED_TASKS = 8, NEIGHBOURS = 4 };
 
 /* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same
@@ -113,6 +117,7 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
     if (!name) return err_set(e, ERR_INPUT, "a compiled kernel has no name");
     k->name = copy(name);
     k->ws_per_tok = (uint64_t)json_integer_value(json_object_get(meta, "ws"));
+    k->ws_per_page = (uint64_t)json_integer_value(json_object_get(meta, "ws_page"));
     const json_t *phases = json_object_get(meta, "phases");
     k->phases = mem_new(json_array_size(phases) * sizeof *k->phases);
     for (size_t i = 0; i < json_array_size(phases); i++) {
@@ -241,8 +246,8 @@ static void compile_share(struct compiler *c, struct job *jobs, size_t n, size_t
         struct job *j = &jobs[i];
         if (!is_open(c, j) || miss++ % step != first) continue;
         const json_t *ir = json_object_get(j->meta, "ir");
-        bool ok = j->cached || codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ, c->dump,
-                                            &j->obj, &j->err);
+        bool ok = j->cached || codegen_emit(json_string_value(ir), json_string_length(ir), &j->target, STAGE_OBJ,
+                                            c->dump, &j->obj, &j->err);
         if (ok && wants_cubin(c, j)) make_cubin(c, j);
         struct reply r = {i, ok, ok ? j->obj.len : sizeof j->err, j->cubin.len};
         if (!fd_write(fd, &r, sizeof r) || !fd_write(fd, ok ? (void *)j->obj.data : (void *)&j->err, r.bytes) ||
@@ -429,8 +434,16 @@ static char *key_of(const struct compiler *c, const struct target *t, const json
     return b.data;
 }
 
+/* Of a launch that is made for one token the tunables are those of any number of tokens. */
 char *compile_key(const struct compiler *c, const json_t *spec) {
-    return key_of(c, &c->target, spec, NULL);
+    json_t *any = json_copy((json_t *)spec), *sizes = json_object_get(spec, "sizes");
+    if (json_object_get(sizes, "tok")) {
+        json_object_set_new(any, "sizes", json_copy(sizes));
+        json_object_del(json_object_get(any, "sizes"), "tok");
+    }
+    char *key = key_of(c, &c->target, any, NULL);
+    json_decref(any);
+    return key;
 }
 
 /* The tunables that were found for a specification that has none; NULL: none were. A new reference. */
@@ -442,12 +455,23 @@ static json_t *choice_for(const struct compiler *c, const json_t *spec, enum tun
     return tune;
 }
 
-bool compile_uses_differ(const struct compiler *c, const json_t *spec) {
-    json_t *token = choice_for(c, spec, USE_TOKEN), *prompt = choice_for(c, spec, USE_PROMPT);
-    bool differ = token != prompt && !json_equal(token, prompt);
+static json_t *for_one_token(const json_t *spec) {
+    json_t *one = json_copy((json_t *)spec), *sizes = json_object_get(spec, "sizes");
+    json_object_set_new(one, "sizes", sizes ? json_copy(sizes) : json_object());
+    json_object_set_new(json_object_get(one, "sizes"), "tok", json_integer(1));
+    return one;
+}
+
+json_t *compile_for_one(const struct compiler *c, const json_t *spec) {
+    json_t *token = choice_for(c, spec, USE_TOKEN), *prompt = choice_for(c, spec, USE_PROMPT), *one = NULL;
+    if (json_is_true(json_object_get(spec, "splits")))
+        one = for_one_token(spec);
+    else if (token != prompt && !json_equal(token, prompt))
+        one = json_copy((json_t *)spec);
+    if (one && token) json_object_set(one, "tune", token);
     json_decref(token);
     json_decref(prompt);
-    return differ;
+    return one;
 }
 
 /* The specification with the tunables that were found for it; NULL: none were. A new reference. */

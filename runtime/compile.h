@@ -41,7 +41,7 @@ struct kernel {
     size_t n_args;
     enum run_dim *dims; /* what the code finds in its dims array */
     size_t n_dims;
-    uint64_t ws_per_tok; /* bytes of workspace a token */
+    uint64_t ws_per_tok, ws_per_page; /* bytes of workspace a token, and a page of keys */
     struct code *code;
     char *ptx; /* of a GPU target: what runtime/dev_cuda.h loads instead; parts have no fn then */
     struct buf cubin; /* its machine code, for a driver that takes it; or empty */
@@ -73,8 +73,12 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
                      struct kernel *out, struct err *e);
 void kernel_free(struct kernel *k); /* accepts a zeroed one */
 
-/* Whether the tune database has other choices for tokens one at a time than for several. */
-bool compile_uses_differ(const struct compiler *c, const json_t *spec);
+/* What a processor runs for one token at a time, a specification: with other tunables, by the tune database, or made for
+ * one token because an axis is split for it (dsl/split_fold.lua). A new reference; NULL: what it runs for any number. */
+json_t *compile_for_one(const struct compiler *c, const json_t *spec);
+
+/* Bytes of a launch's workspace. */
+uint64_t kernel_ws_bytes(const struct kernel *k, int64_t tok, int64_t n_pages);
 
 /* What a specification's code is kept under, in the cache and, for its tunables, in the tune database: the caller
  * mem_free()s it. */
@@ -90,7 +94,7 @@ int64_t part_tasks(const struct part *p, const int64_t *sizes);
 bool part_has_rows(const struct part *p);
 
 /* Inside pool_run, on every thread: the phases of a launch, a barrier after each. args: one pointer for each of k->args;
- * sizes indexed by enum run_dim; ws: k->ws_per_tok bytes a token. ahead: what the thread fetches while it waits
+ * sizes indexed by enum run_dim; ws: kernel_ws_bytes() of it. ahead: what the thread fetches while it waits
  * (runtime/ahead.h), where it passes each phase with rows; or NULL. */
 struct ahead;
 void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *const *args, const int64_t *sizes,

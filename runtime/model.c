@@ -99,9 +99,9 @@ bool model_plan(struct dsl *d, const struct gguf *g, const char *act, const char
     }
     /* Many tokens' products are the matrix unit's, where there is one. */
     bool halves = t && t->ptx && t->features & FEAT_MMA && strcmp(act, "q8") == 0;
-    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g), "tensors",
-                            tensors, "act", act, "many", halves ? "bf16" : act, "kv", kv, "prod", model_prod(t, act, kv),
-                            "fuse", fuse, "lone", (int)lone);
+    json_t *arg = json_pack("{s:s, s:o, s:o, s:s, s:s, s:s, s:s, s:b, s:i}", "arch", arch, "keys", keys_json(g),
+                            "tensors", tensors, "act", act, "many", halves ? "bf16" : act, "kv", kv, "prod",
+                            model_prod(t, act, kv), "fuse", fuse, "lone", (int)lone);
     if (!arg) return err_set(e, ERR_INPUT, "%s: metadata is not valid UTF-8 text", gguf_path(g));
     bool ok = dsl_call(d, "plan", arg, plan, e);
     json_decref(arg);
@@ -214,17 +214,24 @@ static void list_formats(struct model *m) {
     }
 }
 
-/* Kernels for single tokens, where the tune database has other choices for them. */
+static void count_workspace(struct model *m, const struct kernel *k) {
+    if (k->ws_per_tok > m->ws_bytes) m->ws_bytes = k->ws_per_tok;
+    if (k->ws_per_page > m->ws_page_bytes) m->ws_page_bytes = k->ws_per_page;
+}
+
+/* Kernels for single tokens, where a processor runs others for them. */
 static bool compile_ones(struct model *m, struct err *e) {
     const json_t *list = json_object_get(m->plan, "kernels");
     m->ones = mem_new((m->n_plan_kernels + 1) * sizeof *m->ones);
     m->compiler.tune_use = USE_TOKEN;
     bool ok = true;
-    for (size_t i = 0; i < m->n_plan_kernels && ok; i++) {
-        const json_t *spec = json_array_get(list, i);
-        if (m->gpu || !compile_uses_differ(&m->compiler, spec)) continue;
-        ok = compile_kernels(&m->compiler, &spec, NULL, 1, &m->ones[i], e);
-        if (m->ones[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->ones[i].ws_per_tok;
+    for (size_t i = 0; i < m->n_plan_kernels && ok && !m->gpu; i++) {
+        json_t *spec = compile_for_one(&m->compiler, json_array_get(list, i));
+        if (!spec) continue;
+        const json_t *one = spec;
+        ok = compile_kernels(&m->compiler, &one, NULL, 1, &m->ones[i], e);
+        json_decref(spec);
+        count_workspace(m, &m->ones[i]);
     }
     return ok;
 }
@@ -260,8 +267,7 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
         m->launches[i].kernel = &m->kernels[k];
         m->launches[i].one = m->ones[k].code ? &m->ones[k] : &m->kernels[k];
     }
-    for (size_t i = 0; i < m->n_kernels; i++)
-        if (m->kernels[i].ws_per_tok > m->ws_bytes) m->ws_bytes = m->kernels[i].ws_per_tok;
+    for (size_t i = 0; i < m->n_kernels; i++) count_workspace(m, &m->kernels[i]);
     return true;
 }
 

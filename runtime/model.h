@@ -53,7 +53,7 @@ struct tensor {
 
 struct launch {
     const struct kernel *kernel; /* for any number of tokens */
-    const struct kernel *one;    /* for a single one, with the same results: where that is tuned by itself */
+    const struct kernel *one;    /* for a single one, with the same results: compile_for_one */
     const int32_t *binding; /* tensor index per parameter t1, t2, … */
     size_t n_binding;
     bool head;
@@ -93,6 +93,7 @@ struct model {
     cuda_addr gpu_weights;
     struct cuda_kernel **loaded; /* on a GPU: by kernel, NULL for packing routines */
     uint64_t weight_bytes, act_bytes, head_bytes, ws_bytes; /* the latter three a token */
+    uint64_t ws_page_bytes;                                 /* a page of keys */
     uint64_t lone_bytes, lone_head_bytes;                   /* activations of the launches of one token */
     int32_t ids, pages, logits; /* tensor indices */
     int64_t n_vocab, n_ctx_train;

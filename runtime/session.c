@@ -59,7 +59,7 @@ struct session_need session_need(const struct model *m, int64_t n_ctx) {
     struct session_need n = {.batch = n_ctx < BATCH ? n_ctx : BATCH, .n_pages = (n_ctx + PAGE - 1) / PAGE};
     n.act = most(m->act_bytes * (uint64_t)n.batch, m->lone_bytes);
     n.head = most(m->head_bytes * HEAD_BATCH, m->lone_head_bytes);
-    n.ws = m->ws_bytes * (uint64_t)n.batch;
+    n.ws = m->ws_bytes * (uint64_t)n.batch + m->ws_page_bytes * (uint64_t)n.n_pages;
     for (size_t i = 0; i < m->n_tensors; i++) {
         const struct tensor *t = &m->tensors[i];
         if (t->kind == TENSOR_CACHE) n.caches += session_page_bytes(t) * (uint64_t)n.n_pages;

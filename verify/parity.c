@@ -172,13 +172,14 @@ static void check_case(struct subject *s, const struct target *t, const struct p
     }
 }
 
-/* Whether the IR leaves the bits of its results to the machine: how a matrix unit adds products of floats (docs/ir.md). */
+/* Whether the IR leaves the bits of its results to the machine: how a matrix unit adds products of floats (docs/ir.md).
+ */
 static bool leaves_order_open(const char *ir) {
     return strstr(ir, " m16n8k16.f16\n") || strstr(ir, " m16n8k16.bf16\n");
 }
 
-/* The first case again by the interpreter: the mapped IR gives the bits of compiled code where it says which, the serial
- * one its own. */
+/* The first case again by the interpreter: the mapped IR gives the bits of compiled code where it says which, the
+ * serial one its own. */
 static bool check_interpreted(struct subject *s, const struct target *t, const json_t *meta,
                               const struct parity_exec *compiled, bool mapped, struct err *e) {
     const json_t *text = json_object_get(meta, "ir");
@@ -250,9 +251,13 @@ static bool check_lone_case(struct subject *s, const struct target *t, const str
             if (c->args[a].role == PARITY_OUT && !c->args[a].tok_bytes && !whole) return true;
         if (tok >= c->n_tok || !all->args[c->n_args - 1].data) continue;
         ok = parity_launch(x, c, s->packed[at], tok, 1, CUT_WHOLE, &one, e);
-        for (size_t a = 0; a < c->n_args && ok; a++)
-            if (c->args[a].role == PARITY_OUT)
-                memcpy(all->args[a].data + (size_t)tok * c->args[a].tok_bytes, one.args[a].data, one.args[a].bytes);
+        for (size_t a = 0; a < c->n_args && ok; a++) {
+            if (c->args[a].role != PARITY_OUT) continue;
+            uint8_t *of_all = all->args[a].data + (size_t)tok * c->args[a].tok_bytes;
+            if (!t->ptx && memcmp(of_all, one.args[a].data, one.args[a].bytes) != 0)
+                ok = err_set(e, ERR_INPUT, "'%s' differs from what a launch of all tokens gives", c->args[a].name);
+            memcpy(of_all, one.args[a].data, one.args[a].bytes);
+        }
         parity_out_free(&one);
         cases += ok;
         ok = ok && parity_compare(c, all, &max_abs, &max_of_tol, e);
@@ -262,7 +267,8 @@ static bool check_lone_case(struct subject *s, const struct target *t, const str
     return ok;
 }
 
-/* What a GPU runs for one token is compiled for one token. */
+/* What is compiled for one token: all that a GPU runs for one, with other sums; and what splits an axis for one
+ * (dsl/split_fold.lua), with the same bits. */
 static void check_lone(struct subject *s, const struct target *t, json_t *spec) {
     json_t *meta = NULL, *sizes = json_object_get(spec, "sizes"), *lone = json_deep_copy(spec);
     struct kernel k = {0};
@@ -349,7 +355,7 @@ static void check_target(struct subject *s, size_t t, json_t *spec, json_t **met
         return;
     }
     for (size_t i = 0; i < s->n_cases; i++) check_case(s, target, &x, i, lead);
-    if (lead && target->ptx) check_lone(s, target, spec);
+    if (lead && (target->ptx || json_is_true(json_object_get(spec, "splits")))) check_lone(s, target, spec);
     if (lowered && s->in->shape.small) {
         if (!check_interpreted(s, target, *meta, &x, true, &e)) failed(s->w->plan, s->in, target, "interpreted", &e);
         /* Where weights are known to be rounded tile by tile (verify/parity_kernels.c), a fold element by element has

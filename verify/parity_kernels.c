@@ -546,8 +546,8 @@ static double rounded(const struct parity_shape *s, double x) {
 }
 
 static json_t *attention_spec(const struct parity_shape *s) {
-    return json_pack("{s:s, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:i, s:s}}", "kernel", "attention", "formats", "KV",
-                     s->fmt[0], "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale",
+    return json_pack("{s:s, s:b, s:{s:s}, s:{s:i, s:i, s:i}, s:{s:f, s:i, s:s}}", "kernel", "attention", "splits", true,
+                     "formats", "KV", s->fmt[0], "sizes", "nh", s->nh, "nkv", s->nkv, "hd", s->hd, "params", "scale",
                      1 / sqrt((double)s->hd), "window", s->window, "prod", prod_of(s));
 }
 

@@ -108,7 +108,7 @@ static bool prepare(const struct kernel *k, const struct parity_case *c, int64_t
         if (!guard_new(g, bytes)) return false;
         if (data) memcpy(g->data, data, bytes);
     }
-    return guard_new(&w->ws, (size_t)k->ws_per_tok * (size_t)n);
+    return guard_new(&w->ws, (size_t)kernel_ws_bytes(k, n, c->n_pages));
 }
 
 static bool untouched(const struct parity_case *c, const struct guard *packed, int64_t t0, int64_t n,

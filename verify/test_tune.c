@@ -343,8 +343,8 @@ static struct buf launch(struct dsl *d, const struct target *t, const json_t *ma
     struct err e;
     json_t *costs = NULL;
     const json_t *run = json_object_get(made, "run");
-    json_t *arg = json_pack("{s:O, s:O, s:i, s:i}", "spec", json_object_get(made, "spec"), "run", (json_t *)run, "lanes",
-                            (int)t->pack_lanes, "words", (int)t->pack_words);
+    json_t *arg = json_pack("{s:O, s:O, s:i, s:i}", "spec", json_object_get(made, "spec"), "run", (json_t *)run,
+                            "lanes", (int)t->pack_lanes, "words", (int)t->pack_words);
     if (!dsl_call(d, "case", arg, &costs, &e)) fail_msg("%s", e.msg);
     const json_t *arrays = json_object_get(costs, "arrays");
     struct ref_rng rng = {3, 0};
@@ -475,7 +475,16 @@ static void tuned_choice_is_compiled_and_gives_the_same_bits(void **state) {
     dsl_close(m.dsl);
 }
 
-/* A kernel for single tokens is another one only where that was chosen. */
+static bool has_one(const struct compiler *c, const json_t *spec, int64_t toks) {
+    json_t *one = compile_for_one(c, spec);
+    const json_t *tune = json_object_get(one, "tune");
+    bool found = one != NULL;
+    if (toks) assert_int_equal(json_integer_value(json_object_get(tune, "toks")), toks);
+    json_decref(one);
+    return found;
+}
+
+/* A kernel for single tokens is another one only where that was chosen, */
 static void uses_have_kernels_of_their_own(void **state) {
     (void)state;
     struct machine m;
@@ -484,18 +493,45 @@ static void uses_have_kernels_of_their_own(void **state) {
     const json_t *spec = json_object_get(made, "spec");
     struct tunedb *db = create();
     char *key = compile_key(&m.c, spec);
-    assert_false(compile_uses_differ(&m.c, spec));
+    assert_false(has_one(&m.c, spec, 0));
     m.c.tune = db;
-    assert_false(compile_uses_differ(&m.c, spec));
+    assert_false(has_one(&m.c, spec, 0));
     put(db, key, USE_PROMPT, 3);
-    assert_true(compile_uses_differ(&m.c, spec));
+    assert_true(has_one(&m.c, spec, 0));
     put(db, key, USE_TOKEN, 3);
-    assert_false(compile_uses_differ(&m.c, spec));
+    assert_false(has_one(&m.c, spec, 0));
     put(db, key, USE_TOKEN, 2);
-    assert_true(compile_uses_differ(&m.c, spec));
+    assert_true(has_one(&m.c, spec, 2));
     m.c.tune_threads = 2;
-    assert_false(compile_uses_differ(&m.c, spec));
+    assert_false(has_one(&m.c, spec, 0));
     mem_free(key);
+    json_decref(made);
+    tunedb_close(db);
+    dsl_close(m.dsl);
+}
+
+/* or where an axis is split for one; its tunables are looked up as those of any number of tokens. */
+static void a_split_launch_is_tuned_as_the_whole_one(void **state) {
+    (void)state;
+    struct machine m;
+    open_machine(&m);
+    json_t *made = make(&m, "attention", "tok=2,nh=4,nkv=2,hd=64,KV=f16,prod=f32"),
+           *spec = json_object_get(made, "spec");
+    json_object_set_new(spec, "splits", json_true());
+    struct tunedb *db = create();
+    char *key = compile_key(&m.c, spec);
+    json_t *one = compile_for_one(&m.c, spec);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(one, "sizes"), "tok")), 1);
+    assert_null(json_object_get(json_object_get(spec, "sizes"), "tok"));
+    char *key_of_one = compile_key(&m.c, one);
+    assert_string_equal(key_of_one, key);
+    m.c.tune = db;
+    put(db, key, USE_PROMPT, 3);
+    put(db, key, USE_TOKEN, 2);
+    assert_true(has_one(&m.c, spec, 2));
+    mem_free(key);
+    mem_free(key_of_one);
+    json_decref(one);
     json_decref(made);
     tunedb_close(db);
     dsl_close(m.dsl);
@@ -582,6 +618,7 @@ int main(void) {
         TEST(killed_writer_leaves_every_result_it_reported),
         TEST(tuned_choice_is_compiled_and_gives_the_same_bits),
         TEST(uses_have_kernels_of_their_own),
+        TEST(a_split_launch_is_tuned_as_the_whole_one),
         TEST(no_candidate_changes_a_bit),
         TEST(tunables_out_of_range_are_refused),
     };
