@@ -24,8 +24,8 @@ S.append = { task = { "tok", "head" }, lane = "e", unroll = {} }
 -- Token by token and part by part of a row.
 S.parts = { task = { "tok", "part" }, unroll = {} }
 
--- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values. One token's are also
--- pages of keys.
+-- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values. One token's are
+-- also pages of keys.
 S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" }, split = "key" }
 
 -- Selection: elements across the lanes, blocks of them the tasks.
