@@ -174,6 +174,7 @@ local function shared_heads(m, s)
   while s.nh // s.nkv % n ~= 0 do n = n - 1 end
   return n
 end
+local function shared_tokens(m, s) return queries(m, s) // shared_heads(m, s) end
 
 -- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys. A window > 0 sees
 -- that many keys, the token's own among them. The factors of both products are rounded to `prod`.
@@ -196,13 +197,86 @@ kernel "attention" {
   end,
   -- Queries computed together: heads that share keys and values first, then tokens, as many as half of the registers
   -- hold.
-  tune = {
-    heads = shared_heads,
-    toks = function(m, s) return queries(m, s) // shared_heads(m, s) end,
-  },
+  tune = { heads = shared_heads, toks = shared_tokens },
   map = schedules.attend,
   bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
             { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" } },
+}
+
+-- Plain attention, in three kernels that `attention` is measured against (bench/scaling.sh); models do not call them.
+-- Scores and weights lie in pages of 256 keys, as the cache does; the score of a key that is not seen is -1e30.
+local PAGE = 256
+
+kernel "attention_scores" {
+  sig = "q: f32[tok?,nh,hd], kc: KV@keys[nkv,key?,hd], pages: i32[npages?], pos: dim, scale: num, window: num,"
+     .. " prod: format -> s: f32[tok?,nh,npages?,256]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        local g, n = h // (a.nh // a.nkv), a.pos + t + 1
+        for b in each("page", a.npages) do
+          for k in each("key", PAGE) do
+            local j = b * PAGE + k
+            local seen = a.window > 0 and both(lt(j, n), le(n, j + a.window)) or lt(j, n)
+            local qk = sum("e", a.hd, function(e)
+              return rounded(a.prod, a.q[t][h][e]) * rounded(a.prod, a.kc[g][j][e])
+            end)
+            a.s[t][h][b][k] = select(seen, qk * a.scale, -1e30)
+          end
+        end
+      end
+    end
+  end,
+  tune = { heads = shared_heads, toks = shared_tokens },
+  map = { task = { "tok", "head" }, lane = "key", unroll = { key = 4, tok = "toks", head = "heads" } },
+  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
+            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" } },
+}
+
+kernel "softmax" {
+  sig = "s: f32[tok?,nh,npages?,256] -> p: f32[tok?,nh,npages?,256]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        local function over_pages(reduce, f)
+          return reduce("b", a.npages, function(b)
+            return reduce("k", PAGE, function(k) return f(a.s[t][h][b][k]) end)
+          end)
+        end
+        local most = over_pages(maximum, function(s) return s end)
+        local inv = 1 / over_pages(sum, function(s) return exp(s - most) end)
+        for b in each("page", a.npages) do
+          for k in each("key", PAGE) do a.p[t][h][b][k] = exp(a.s[t][h][b][k] - most) * inv end
+        end
+      end
+    end
+  end,
+  map = { task = { "tok", "head" }, lane = "key", unroll = { key = 4 } },
+  bench = { { tok = 1, pos = 1023, nh = 32 }, { tok = 512, nh = 32 } },
+}
+
+kernel "attention_values" {
+  sig = "p: f32[tok?,nh,npages?,256], vc: KV@rows[nkv,key?,hd], pages: i32[npages?], prod: format"
+     .. " -> y: f32[tok?,nh,hd]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      for h in each("head", a.nh) do
+        local g = h // (a.nh // a.nkv)
+        for i in each("i", a.hd) do
+          a.y[t][h][i] = sum("b", (a.key + PAGE - 1) // PAGE, function(b)
+            local p = vec("k", PAGE, function(k) return rounded(a.prod, a.p[t][h][b][k]) end)
+            return sum("k", min(PAGE, a.key - b * PAGE), function(k)
+              return p[k] * rounded(a.prod, a.vc[g][b * PAGE + k][i])
+            end)
+          end)
+        end
+      end
+    end
+  end,
+  tune = { heads = shared_heads, toks = shared_tokens },
+  map = schedules.attend,
+  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", prod = "f32" },
+            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", prod = "f32" } },
 }
 
 -- The largest element and its index, the lowest on ties; a NaN, where there is one, is the largest.

@@ -1,40 +1,88 @@
 #!/usr/bin/env bash
-# How the cost of a token grows: with the context, with the tokens evaluated together, with threads; and what fusion and
-# the KV cache save. bench/scaling.sh MODEL [MOST THREADS]; each line is a run of `kgen bench` of a few seconds, at real-time
-# priority where that may be had (SPEED.md, "normal scheduling on a crowded machine").
+# How the cost of a token grows, with the context, with the tokens evaluated together, with threads, each beside the formula
+# that predicts it; and what fusion, the KV cache and flash attention save.
+#     bench/scaling.sh MODEL [MOST THREADS [context|batch|cache|fusion|attention …]]
+# Each line is a few runs of `kgen bench` of seconds, at real-time priority where that may be had (SPEED.md, "normal scheduling
+# on a crowded machine"). KGEN_BEFORE is put before each run: with `flock FILE` other measurements come between.
 set -eu
-kgen=${KGEN:-$(dirname "$0")/../build/kgen} model=${1:?usage: bench/scaling.sh MODEL [THREADS]} threads=${2:-2}
-chrt -f 10 true 2>/dev/null && kgen="chrt -f 10 $kgen"
+kgen=${KGEN:-$(dirname "$0")/../build/kgen} model=${1:?usage: bench/scaling.sh MODEL [THREADS [PART …]]} threads=${2:-2}
+shift $(($# < 2 ? $# : 2))
+parts=${*:-context batch cache fusion attention}
+bench="$kgen bench"
+chrt -f 10 true 2>/dev/null && bench="chrt -f 10 $bench"
+bench="${KGEN_BEFORE:-} $bench"
 
 # Milliseconds a token, the median: what the JSON calls tg or pp holds tokens a second.
 median() { grep -oE "\"$1\": \[[^]]*\]" | grep -oE '[0-9.e+-]+' | sort -g | awk '{ x[NR] = $1 } END { print 1000 / x[int((NR + 1) / 2)] }'; }
-token() { $kgen bench -m "$model" -p 0 -n 16 -d "$1" -r 5 -t "$2" --json | median tg; }
-prompt() { $kgen bench -m "$model" -p "$1" -n 0 -r 5 -t "$2" --json | median pp; }
-launch() { $kgen bench --kernel "$1" --shape "$2" -r 9 -t "$threads" --json | grep -oE '"median_ms": [0-9.e-]+' | grep -oE '[0-9.e-]+$'; }
+token() { $bench -m "$model" -p 0 -n 16 -d "$1" -r 5 -t "$2" --json | median tg; }
+prompt() { $bench -m "$model" -p "$1" -n 0 -r "${3:-5}" -t "$2" --json | median pp; }
+launch() { $bench --kernel "$1" --shape "$2" -r 9 -t "$threads" --json | grep -oE '"median_ms": [0-9.e-]+' | grep -oE '[0-9.e-]+$'; }
+metadata() { "$kgen" inspect --json "$model" | grep -oE "\.$1\": [0-9]+" | grep -oE '[0-9]+$' || echo "$2"; }
 
-echo "context: ms a token"
-for t in $(seq "$threads"); do
-    zero=$(token 0 "$t") deep=$(token 4096 "$t" || true)
-    [ -n "$deep" ] || { echo "the model has no 4096 tokens of context"; break; }
-    for d in 0 512 2048 4096; do
-        found=$(token $d "$t")
-        awk -v t="$t" -v d=$d -v z="$zero" -v e="$deep" -v f="$found" \
-            'BEGIN { printf "  %d threads, %4d before it: %7.3f, predicted from 0 and 4096: %7.3f\n", t, d, f, z + (e - z) * d / 4096 }'
+# The keys that a layer reads behind $1 tokens, on average: of some families most layers have a window, every sixth has none.
+keys() {
+    awk -v d="$1" -v w="$window" -v p="$period" -v n="$layers" \
+        'BEGIN { all = w ? int(n / p) : n; print (all * d + (n - all) * (d < w ? d : w)) / n }'
+}
+context() {
+    local window period layers zero deep most
+    window=$(metadata attention.sliding_window 0) period=$(metadata attention.sliding_window_pattern 6) layers=$(metadata block_count 1)
+    echo "context: ms a token = a + b · the keys that a layer reads, a and b from 0 and 4096 tokens before it"
+    for t in $(seq "$threads"); do
+        zero=$(token 0 "$t") deep=$(token 4096 "$t" || true) most=$(keys 4096)
+        [ -n "$deep" ] || { echo "  the model has no 4096 tokens of context"; break; }
+        awk -v t="$t" -v z="$zero" -v e="$deep" -v k="$most" \
+            'BEGIN { printf "  %d threads: a = %.3f ms, b = %.3f µs a key; 4096 before it: %.3f\n", t, z, 1000 * (e - z) / k, e }'
+        for d in 256 512 1024 2048 3072; do
+            awk -v t="$t" -v d=$d -v z="$zero" -v e="$deep" -v f="$(token $d "$t")" -v k="$(keys $d)" -v m="$most" \
+                'BEGIN { p = z + (e - z) * k / m; printf "  %d threads, %4d before it: %7.3f, predicted %7.3f: %+.0f %%\n", t, d, f, p, 100 * (f / p - 1) }'
+        done
     done
-done
-echo "batch: ms a token"
-for t in $(seq "$threads"); do
-    for n in 1 2 4 8 16 32 64; do printf '  %d threads, %2d together: %s\n' "$t" $n "$(prompt $n "$t")"; done
-done
-echo "KV cache: the 513th token"
-awk -v c="$(token 512 "$threads")" -v w="$(prompt 513 "$threads")" 'BEGIN { printf "  %.2f ms with it, %.1f without: %.0f times\n", c, 513 * w, 513 * w / c }'
-echo "fusion: RMSNorm and the three products, of SmolLM2's and TinyLlama's sizes"
-while read -r d nq nkv q k v; do
-    for tok in 1 8 512; do
-        f=$(launch norm_qkv "tok=$tok,d=$d,nq=$nq,nkv=$nkv,Q=$q,K=$k,V=$v,act=q8")
-        u="$(launch rmsnorm "tok=$tok,d=$d") $(launch linear "tok=$tok,d=$d,n=$nq,W=$q,act=q8") \
+}
+batch() {
+    local one many
+    echo "batch: ms of n tokens together = ms(1) + (n - 1) · c, c from 64 together"
+    for t in $(seq "$threads"); do
+        one=$(prompt 1 "$t") many=$(prompt 64 "$t")
+        awk -v t="$t" -v a="$one" -v z="$many" \
+            'BEGIN { printf "  %d threads: ms(1) = %.3f, c = %.3f; 64 together: %.3f, %.0f tok/s\n", t, a, (64 * z - a) / 63, 64 * z, 1000 / z }'
+        for n in 2 4 8 16 32; do
+            awk -v t="$t" -v n=$n -v a="$one" -v z="$many" -v f="$(prompt $n "$t")" \
+                'BEGIN { p = a + (n - 1) * (64 * z - a) / 63; f *= n
+                         printf "  %d threads, %2d together: %7.3f, predicted %7.3f: %+.0f %%, %.0f tok/s\n", t, n, f, p, 100 * (f / p - 1), 1000 * n / f }'
+        done
+    done
+}
+cache() {
+    echo "KV cache: the 513th token"
+    awk -v c="$(token 512 "$threads")" -v w="$(prompt 513 "$threads")" \
+        'BEGIN { printf "  %.2f ms with it, %.1f without: %.0f times\n", c, 513 * w, 513 * w / c }'
+}
+fusion() {
+    echo "fusion: RMSNorm and the three products, of SmolLM2's and TinyLlama's sizes"
+    while read -r d nq nkv q k v; do
+        for tok in 1 8 512; do
+            f=$(launch norm_qkv "tok=$tok,d=$d,nq=$nq,nkv=$nkv,Q=$q,K=$k,V=$v,act=q8")
+            u="$(launch rmsnorm "tok=$tok,d=$d") $(launch linear "tok=$tok,d=$d,n=$nq,W=$q,act=q8") \
 $(launch linear "tok=$tok,d=$d,n=$nkv,W=$k,act=q8") $(launch linear "tok=$tok,d=$d,n=$nkv,W=$v,act=q8")"
-        echo "$f $u" | awk -v d="$d" -v tok=$tok '{ s = $2 + $3 + $4 + $5; printf "  d=%d, %3d tokens: %.4f ms, unfused %.4f: %.2f times\n", d, tok, $1, s, s / $1 }'
-    done
-done <<<'576 576 192 q4_1 q4_1 q4_1
+            echo "$f $u" | awk -v d="$d" -v tok=$tok '{ s = $2 + $3 + $4 + $5; printf "  d=%d, %3d tokens: %.4f ms, unfused %.4f: %.2f times\n", d, tok, $1, s, s / $1 }'
+        done
+    done <<<'576 576 192 q4_1 q4_1 q4_1
 2048 2048 256 q4_k q4_k q6_k'
+}
+attention() {
+    echo "attention: flash against plain (scores, softmax, weighted values), of SmolLM2's and Gemma 3's heads"
+    for cache in f16:f32 bf16:bf16; do
+        while read -r name nh nkv hd; do
+            while read -r tok pos; do
+                at=tok=$tok,pos=$pos,nh=$nh heads=nkv=$nkv,hd=$hd,KV=${cache%:*},prod=${cache#*:}
+                u="$(launch attention_scores "$at,$heads,scale=0.1,window=0") $(launch softmax "$at") $(launch attention_values "$at,$heads")"
+                echo "$(launch attention "$at,$heads,scale=0.1,window=0") $u" | awk -v name="$name" -v tok="$tok" -v keys=$((pos + tok)) -v cache="$cache" \
+                    '{ s = $2 + $3 + $4; printf "  %s, %s, %4d tokens, %4d keys: %.4f ms, plain %.4f (%.4f + %.4f + %.4f): %.2f times\n", name, cache, tok, keys, $1, s, $2, $3, $4, s / $1 }'
+            done <<<$'1 127\n1 511\n1 2047\n128 0\n512 0\n2048 0'
+        done <<<$'smollm2 9 3 64\ngemma3 4 1 256'
+    done
+}
+for part in $parts; do
+    case $part in context | batch | cache | fusion | attention) $part ;; *) echo "no part '$part'" >&2 && exit 2 ;; esac
+done

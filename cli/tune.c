@@ -13,7 +13,8 @@ struct tune_options {
     struct engine_options engine;
     struct words kernels;
     const char *target, *shape, *report_file;
-    double budget;  /* seconds */
+    double budget; /* seconds */
+    bool all;
     int64_t prompt; /* tokens of a model's prefill launches */
     struct report_options report;
 };
@@ -36,8 +37,8 @@ static struct sweep *add_sweep(struct sweeps *list, const char *name) {
  */
 
 /* Shapes of one use that differ in their run-time sizes alone share code, and so a sweep. */
-static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
-    const char *kernel = o->kernels.items[0];
+static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, const char *kernel, struct sweeps *list,
+                          struct err *e) {
     int64_t n = case_bench_shapes(d, kernel);
     for (int64_t nth = 1; nth == 1 || nth <= n; nth++) {
         json_t *arg = json_pack("{s:s, s:s*, s:I}", "kernel", kernel, "shape", o->shape, "nth", (json_int_t)nth);
@@ -67,6 +68,18 @@ static bool kernel_sweeps(const struct tune_options *o, struct dsl *d, struct sw
         json_decref(made);
     }
     return true;
+}
+
+static bool all_sweeps(const struct tune_options *o, struct dsl *d, struct sweeps *list, struct err *e) {
+    json_t *kernels = NULL;
+    bool ok = dsl_call(d, "kernels", NULL, &kernels, e);
+    for (size_t i = 0; ok && i < json_array_size(kernels); i++) {
+        const json_t *k = json_array_get(kernels, i);
+        if (json_integer_value(json_object_get(k, "n_bench")) > 0)
+            ok = kernel_sweeps(o, d, json_string_value(json_object_get(k, "name")), list, e);
+    }
+    json_decref(kernels);
+    return ok;
 }
 
 /* ---- All launches of a model --------------------------------------------------------------------------------------
@@ -179,6 +192,30 @@ static void count(const struct sweeps *list, size_t *measured, size_t *fixed, si
     }
 }
 
+/* How well kernels do that were never tuned: a default counts as good up to this many times the best one's time. */
+static const double GOOD = 1.1;
+
+static void print_defaults(const struct sweeps *list, size_t measured) {
+    size_t good = 0;
+    struct buf rest = {0};
+    for (size_t i = 0; i < list->n; i++) {
+        const struct sweep *s = &list->items[i];
+        if (!s->measured) continue;
+        double times = s->candidates[0].ms / s->candidates[s->best].ms;
+        good += times <= GOOD;
+        if (times <= GOOD) continue;
+        buf_printf(&rest, "  %s %s, %s: %.0f %% over, ", s->name, s->label,
+                   s->use == USE_TOKEN ? "one token" : "a prompt", 100 * (times - 1));
+        tune_text(s->candidates[0].tune, &rest);
+        buf_puts(&rest, " instead of ");
+        tune_text(s->candidates[s->best].tune, &rest);
+        buf_puts(&rest, "\n");
+    }
+    printf("%zu of %zu defaults take at most %.0f %% longer than the best found\n%s", good, measured, 100 * (GOOD - 1),
+           rest.data ? rest.data : "");
+    buf_free(&rest);
+}
+
 static bool report(const struct tune_options *o, const struct tuner *t, const struct sweeps *list, struct err *e) {
     size_t measured, fixed, unreached;
     count(list, &measured, &fixed, &unreached);
@@ -208,6 +245,7 @@ static bool report(const struct tune_options *o, const struct tuner *t, const st
     if (fixed) printf(", %zu have nothing to tune", fixed);
     if (unreached) printf(", %zu not reached within --budget %g", unreached, o->budget);
     putchar('\n');
+    if (measured) print_defaults(list, measured);
     return true;
 }
 
@@ -236,8 +274,9 @@ static void unknown_first(const struct tuner *t, struct sweeps *list) {
 
 static bool check(const void *opts, struct err *e) {
     const struct tune_options *o = opts;
-    if (!o->engine.model == !o->kernels.n) return err_set(e, ERR_USAGE, "expected a KERNEL or -m MODEL");
-    if (o->engine.model && o->shape) return err_set(e, ERR_USAGE, "--shape belongs to a KERNEL");
+    if ((o->engine.model != NULL) + (o->kernels.n > 0) + o->all != 1)
+        return err_set(e, ERR_USAGE, "expected a KERNEL, --all or -m MODEL");
+    if (!o->kernels.n && o->shape) return err_set(e, ERR_USAGE, "--shape belongs to a KERNEL");
     if (o->engine.gpu || o->engine.device.kind == DEVICE_CUDA)
         return err_set(e, ERR_USAGE, "kgen tune measures on the processor; leave --device and --gpu away");
     return true;
@@ -254,7 +293,9 @@ static bool run(const void *opts, struct err *e) {
     struct tuner t = {.terminal = isatty(STDERR_FILENO)};
     struct sweeps list = {0};
     bool ok = find_target(o->target, &t.target, e) && dsl_open(&t.dsl, e) &&
-              (o->engine.model ? model_sweeps(o, t.dsl, &t.target, &list, e) : kernel_sweeps(o, t.dsl, &list, e));
+              (o->engine.model ? model_sweeps(o, t.dsl, &t.target, &list, e)
+               : o->all        ? all_sweeps(o, t.dsl, &list, e)
+                               : kernel_sweeps(o, t.dsl, o->kernels.items[0], &list, e));
     if (ok) t.cache = cache_open(NULL);
     ok = ok && tunedb_create(cache_dir(t.cache), &t.db, e) &&
          pool_open((int)(o->engine.threads ? o->engine.threads : doctor_cores()), &t.pool, e) &&
@@ -283,6 +324,7 @@ static const struct option options[] = {
     {"target", 0, OPTION_STRING, "NAME",
      "the code to tune: native, x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16 or x86-64-v4-amx",
      AT(target), .fallback = "native"},
+    {"all", 0, OPTION_FLAG, NULL, "every kernel of kernels.lua, at its benchmark shapes", AT(all)},
     {"shape", 0, OPTION_STRING, "k=v,…", "the kernel's sizes and formats; without it, its benchmark shapes", AT(shape)},
     {"prompt", 'p', OPTION_INT, "N", "tokens of a model's prompt to be fast at, and in its cache when it generates",
      AT(prompt), .ints = {1, 1 << 24}, .unit = "tokens", .fallback = "512"},
@@ -302,16 +344,19 @@ static const struct option_group groups[] = {
 const struct command command_tune = {
     .name = "tune",
     .summary = "finds the fastest variant of each kernel on this machine",
-    .usage = "(KERNEL | -m MODEL) [--target NAME] [--budget SECONDS] [--report FILE.html]",
-    .details = "Tries the choices that a kernel's map leaves open, such as how many tokens share a load of the "
-               "weights: of one "
-               "kernel, or of all that a model launches, for one token and for a prompt. Weights and cache are read "
-               "from memory, "
-               "not from the processor's caches. A candidate whose result differs in any bit from the default's is "
-               "refused.\n\n"
-               "What is found is kept in tune.db in the cache directory, with the code, and used from then on. It "
-               "holds for this "
-               "version of kgen and LLVM and this kind of processor; removing the file restores the defaults.",
+    .usage = "(KERNEL | --all | -m MODEL) [--target NAME] [--budget SECONDS] [--report FILE.html]",
+    .details =
+        "Tries the choices that a kernel's map leaves open, such as how many tokens share a load of the "
+        "weights: of one "
+        "kernel, of all, or of those that a model launches, for one token and for a prompt. Weights and cache are read "
+        "from memory, "
+        "not from the processor's caches. A candidate whose result differs in any bit from the default's is "
+        "refused.\n\n"
+        "At the end it says which defaults take over 10 % longer than the best found. With a small --budget and "
+        "again and again, it goes on with what has no choice yet.\n\n"
+        "What is found is kept in tune.db in the cache directory, with the code, and used from then on. It "
+        "holds for this "
+        "version of kgen and LLVM and this kind of processor; removing the file restores the defaults.",
     .examples = "kgen tune -m model.gguf\nkgen tune linear --shape W=q4_1,d=576,n=1536 --report linear.html",
     .groups = groups,
     .options_bytes = sizeof(struct tune_options),

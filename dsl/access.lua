@@ -76,11 +76,10 @@ local function shl(n, k) return k == 0 and n or i32op("ishl", n, iconst(k)) end
 -- Dense arrays ------------------------------------------------------------------------------------------------------
 
 local function dense_offset(array, idx, size)
-  local off, stride = i(0), size
+  local off, stride = i(0), i(size)
   for k = #idx, 1, -1 do
-    off = add(off, mul(idx[k], i(stride)))
-    local n = array.dims[k].size
-    if k > 1 then stride = stride * n end
+    off = add(off, mul(idx[k], stride))
+    if k > 1 then stride = mul(stride, array.dims[k].size and i(array.dims[k].size) or array.dims[k].node) end
   end
   return off
 end

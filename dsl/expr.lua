@@ -179,14 +179,18 @@ function E.iadd(a, b, sign)
   return lin(ca + sign * cb, t)
 end
 
+-- Products of sums are multiplied out, so that the constants in a stride known at run time stay in sight.
 function E.imul(a, b)
-  local k = int_const(b)
-  if not k then a, b, k = b, a, int_const(a) end
-  if not k then return node("imul", "i64", a.id < b.id and { a, b } or { b, a }) end
-  local c, t = terms_of(a)
+  local ca, ta = terms_of(a)
+  local cb, tb = terms_of(b)
   local out = {}
-  for x, v in pairs(t) do out[x] = v * k end
-  return lin(c * k, out)
+  local function put(x, v) out[x] = (out[x] or 0) + v end
+  for x, v in pairs(ta) do
+    put(x, v * cb)
+    for y, w in pairs(tb) do put(node("imul", "i64", x.id < y.id and { x, y } or { y, x }), v * w) end
+  end
+  for y, w in pairs(tb) do put(y, w * ca) end
+  return lin(ca * cb, out)
 end
 
 -- Inclusive bounds of an integer expression, nil where unknown.
@@ -211,6 +215,12 @@ local function bounds(n)
     local c = int_const(n.args[2])
     local l, h = bounds(n.args[1])
     return l and c and l >= 0 and l // c or nil, h and c and h // c
+  end
+  if n.op == "bounded" then return bounds(n.args[1]), n.imm end
+  if n.op == "imin" then
+    local la, ha = bounds(n.args[1])
+    local lb, hb = bounds(n.args[2])
+    return la and lb and math.min(la, lb), ha and hb and math.min(ha, hb) or ha or hb
   end
   if n.op == "dim" then return 0, nil end
   return nil, nil
@@ -341,7 +351,7 @@ function E.cast(op, ty, a) return node(op, ty, { a }) end
 -- Rebuilding --------------------------------------------------------------------------------------------------------
 
 -- Fields of a node, beside its arguments, that a rebuilt node keeps.
-local carried = { "array", "monoid", "fields", "base", "storage", "inv", "max_align", "bytes", "fill" }
+local carried = { "array", "monoid", "fields", "base", "storage", "inv", "max_align", "bytes", "fill", "exact" }
 
 local rebuilders = {
   lin = function(n, args)

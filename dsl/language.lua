@@ -323,9 +323,20 @@ local function bound(axis, n, f, kind)
   return var, len, result
 end
 
+-- A number known at run time, with what it cannot exceed in sight, such as min(64, n). exact: unlike in a fold's tile, what
+-- follows it may not be read.
+local function at_most(n)
+  if not (E.is_node(n) and n.ty == "i64") or n.op == "bounded" or E.int_const(n) then return n end
+  local _, most = E.bounds(n)
+  if not most or most < 1 then return n end
+  local node = E.node("bounded", "i64", { n }, most)
+  node.exact = true
+  return node
+end
+
 local function reduction(kind)
   return function(axis, n, f)
-    local var, len, v = bound(axis, n, f, "reduction")
+    local var, len, v = bound(axis, at_most(n), f, "reduction")
     return E.node("reduce", "f32", { len, value(v, kind .. " over '" .. axis .. "'") }, kind, var)
   end
 end
@@ -546,15 +557,13 @@ local function parse_signature(text, name)
         param.dims = {}
         for d, q in dims:gmatch("([%w_]+)(%??)") do
           param.dims[#param.dims + 1] = { name = tonumber(d) and nil or d, size = math.tointeger(tonumber(d)), run = q == "?" }
+          if q == "?" and #param.dims > 1 and param.layout == "dense" and kind:match("^%u") then
+            bad(("axis '%s' of '%s' is known at run time only; of formatted arrays such an axis comes first"):format(d, p))
+          end
         end
         rest = after
         if not kind:match("^%u") and kind ~= "f32" and kind ~= "f16" and kind ~= "i32" then
           bad(("'%s' is %s; expected f32, f16, i32 or a format's capital name"):format(p, kind))
-        end
-        for n, d in ipairs(param.dims) do
-          if d.run and n > 1 and param.layout == "dense" then
-            bad(("axis '%s' of '%s' is known at run time only; such an axis comes first"):format(d.name, p))
-          end
         end
       elseif kind ~= "num" and kind ~= "dim" and kind ~= "format" then
         bad("'" .. p .. "' needs axes in brackets, or is num, dim or format")

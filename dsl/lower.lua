@@ -127,6 +127,8 @@ function X:lower(n)
   elseif n.op == "leaf" then
     out = self:lower(reduce.resolve(self, n))
   elseif n.op == "reduce" then
+    local len, body = n.args[1], n.args[2]
+    if len.exact and not n.lane then n = E.with_args(n, { len.args[1], body }) end -- an axis across the lanes would go to the bound
     out = reduce.reduce(self, n)
   elseif n.op == "at" then
     local m, k = self:materialize(n.args[1]), self:lower(n.args[2])
@@ -885,7 +887,14 @@ function X:schedule(trace, phases)
     end
     if st.array.internal and not st.array.ws and not st.array.pages then
       local width = 1
-      for d = 2, #st.array.dims do width = width * st.array.dims[d].size end
+      for d = 2, #st.array.dims do
+        local dim = st.array.dims[d]
+        if not dim.size then
+          error({ kernel_error = ("'%s' lies in the launch's workspace, and its axis '%s' is known at run time only, which there the "
+            .. "first may be; make it a parameter"):format(st.array.name, dim.name) })
+        end
+        width = width * dim.size
+      end
       st.array.ws = reserve((width * 4 + 63) // 64 * 64)
       if (width * 4) % 64 ~= 0 then st.array.row_pad = (width * 4 + 63) // 64 * 64 end
     end

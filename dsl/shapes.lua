@@ -21,7 +21,7 @@ local function slots(k)
     if p.kind == "dim" then add(p.name, "run") end
     for _, d in ipairs(p.dims or {}) do
       if d.name and not d.size and not d.run then add(d.name, "size") end
-      if d.run and d.name == "tok" then add("tok", "run") end
+      if d.run then add(d.name == "tok" and "tok" or "pos", "run") end -- keys, pages and positions count from it
     end
   end
   table.sort(order)
@@ -97,6 +97,7 @@ local function evaluate(n, run)
     return x
   elseif n.op == "dim" then return run[n.imm]
   elseif n.op == "var" then return ((n.count or run[n.axis] or 1) - 1) / 2 -- on average
+  elseif n.op == "bounded" then return evaluate(n.args[1], run)
   elseif n.op == "idiv" then return evaluate(n.args[1], run) // evaluate(n.args[2], run)
   elseif n.op == "imax" then return math.max(evaluate(n.args[1], run), evaluate(n.args[2], run))
   elseif n.op == "imin" then return math.min(evaluate(n.args[1], run), evaluate(n.args[2], run))

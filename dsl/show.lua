@@ -75,7 +75,7 @@ end
 
 function S:range(var, from, len)
   local lo = from and self:wrap(from, 0) or "0"
-  return ("%s in %s … %s"):format(var.axis, lo, self:wrap(len, 0))
+  return ("%s in %s … %s"):format(var.axis, lo, self:wrap(len.exact and len.args[1] or len, 0))
 end
 
 function S:fold(n)

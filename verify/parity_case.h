@@ -71,6 +71,10 @@ struct parity_kernel {
 extern const struct parity_kernel parity_kernels[]; /* ends with a NULL name */
 enum { PARITY_MAX_SHAPES = 16 };
 
+/* list[n] = s, with a launch of some tokens where it has none; returns the new number. Shapes that cannot be are passed
+ * over. */
+size_t add_shape(struct parity_shape *list, size_t n, struct parity_shape s);
+
 /* Attention with rounded products whose weights the reference rounds as the kernel does, tile by tile: where the cache
  * is BF16 and so no other than dots of pairs are at hand. */
 bool parity_in_tiles(const struct parity_shape *s);

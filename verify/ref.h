@@ -132,6 +132,14 @@ double ref_bf16_round(double x);
 void ref_attention(const struct ref_attention *p, const double *q, size_t n_tok, const double *k, const double *v,
                    size_t n_keys, double *out, double *mag);
 
+/* The same in three steps, without rounding of weights. scores, weights, mag of scores: [n_tok][n_heads][n_keys]; a
+ * score is -infinity where the token does not see the key. ref_softmax: over rows of n, -infinity becomes 0. */
+void ref_attention_scores(const struct ref_attention *p, const double *q, size_t n_tok, const double *k, size_t n_keys,
+                          double *scores, double *mag);
+void ref_softmax(const double *x, size_t n_rows, size_t n, double *out);
+void ref_attention_values(const struct ref_attention *p, const double *weights, size_t n_tok, const double *v,
+                          size_t n_keys, double *out, double *mag);
+
 /* Elementwise over n values; out may be an input. silu(x) = x / (1 + exp(-x)); gelu is x * Phi(x) with the exact normal
  * distribution; gelu_tanh is its approximation x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))). Hendrycks, Gimpel:
  * Gaussian Error Linear Units, 2016; Shazeer: GLU Variants Improve Transformer, 2020. */

@@ -92,3 +92,46 @@ void ref_attention(const struct ref_attention *p, const double *q, size_t n_tok,
     }
     mem_free(weights);
 }
+
+void ref_attention_scores(const struct ref_attention *p, const double *q, size_t n_tok, const double *k, size_t n_keys,
+                          double *scores, double *mag) {
+    size_t group = p->n_heads / p->n_kv;
+    for (size_t at = 0; at < n_tok * p->n_heads * n_keys; at++) {
+        size_t j = at % n_keys, h = at / n_keys % p->n_heads, pos = p->start + at / n_keys / p->n_heads;
+        const double *qh = q + at / n_keys * p->head_dim, *kj = k + (j * p->n_kv + h / group) * p->head_dim;
+        double dot = 0, dot_abs = 0;
+        for (size_t i = 0; i < p->head_dim; i++) {
+            dot += qh[i] * kj[i];
+            dot_abs += fabs(qh[i] * kj[i]);
+        }
+        bool seen = j <= pos && (!p->window || pos - j < p->window);
+        double score = dot * p->scale;
+        scores[at] = !seen ? -INFINITY : p->cap > 0 ? p->cap * tanh(score / p->cap) : score;
+        if (mag) mag[at] = dot_abs * fabs(p->scale);
+    }
+}
+
+void ref_softmax(const double *x, size_t n_rows, size_t n, double *out) {
+    for (size_t r = 0; r < n_rows; r++) {
+        double max = -INFINITY, sum = 0;
+        for (size_t j = 0; j < n; j++) max = fmax(max, x[r * n + j]);
+        for (size_t j = 0; j < n; j++) sum += out[r * n + j] = exp(x[r * n + j] - max);
+        for (size_t j = 0; j < n; j++) out[r * n + j] /= sum;
+    }
+}
+
+void ref_attention_values(const struct ref_attention *p, const double *weights, size_t n_tok, const double *v,
+                          size_t n_keys, double *out, double *mag) {
+    size_t group = p->n_heads / p->n_kv;
+    for (size_t at = 0; at < n_tok * p->n_heads * p->head_dim; at++) {
+        size_t row = at / p->head_dim, first = row % p->n_heads / group * p->head_dim + at % p->head_dim;
+        double sum = 0, sum_abs = 0;
+        for (size_t j = 0; j < n_keys; j++) {
+            double term = weights[row * n_keys + j] * v[j * p->n_kv * p->head_dim + first];
+            sum += term;
+            sum_abs += fabs(term);
+        }
+        out[at] = sum;
+        if (mag) mag[at] = sum_abs;
+    }
+}

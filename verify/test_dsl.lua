@@ -148,6 +148,7 @@ local function value(n, at)
   for k, a in ipairs(n.args) do args[k] = value(a, at) end
   if n.op == "idiv" then return args[1] // args[2] end
   if n.op == "imod" then return args[1] % args[2] end
+  if n.op == "imul" then return args[1] * args[2] end
   assert(n.op == "lin", n.op)
   local v = n.const
   for k, a in ipairs(args) do v = v + n.coefs[k] * a end
@@ -166,6 +167,43 @@ ok(remainders, "expressions: a simplified remainder has the value of the plain o
 local half = E.idiv(t, E.int(2))
 local one = rawequal(E.idiv(E.iadd(E.imul(t, E.int(4)), E.int(3)), E.int(8)), half)
 ok(one and rawequal(E.idiv(E.imul(t, E.int(4)), E.int(8)), half), "expressions: heads of one group have one quotient")
+local p, products = E.dim("p"), true
+for _ = 1, 200 do
+  local function sum() return E.iadd(E.iadd(E.imul(t, E.int(math.random(0, 9))), p), E.int(math.random(-9, 9))) end
+  local a, b, at = sum(), sum(), { [t] = math.random(0, 100), [p] = math.random(0, 100) }
+  products = products and value(E.imul(a, b), at) == value(a, at) * value(b, at)
+end
+ok(products, "expressions: a product of sums, multiplied out, has the value of the plain one")
+
+-- A sum over what is known at run time only, though with a bound, reads no further: beside lanes of another axis their blocks
+-- may be addressed as if it were the bound, but an axis that could lie across the lanes itself goes element by element.
+local language, lower = require "dsl.language", require "dsl.lower"
+local function traced(sig, f)
+  language.kernels.tail = nil
+  language.lang.kernel "tail" {
+    sig = sig, map = { task = { "tok" }, lane = "i", unroll = {} },
+    body = function(a)
+      local L = language.lang
+      for n in L.each("tok", a.tok) do
+        for i in L.each("i", 16) do
+          a.y[n][i] = L.sum("b", a.npages, function(b)
+            return L.sum("k", L.min(32, a.pos - b * 32), function(k) return f(a, n, i, b, k) end)
+          end)
+        end
+      end
+    end,
+  }
+  local target = { class = "x86-64-v4", lanes = 16, pack_lanes = 16, pack_words = 1, vregs = 32, team = 0 }
+  return lower.kernel({ kernel = "tail" }, target).ir
+end
+local rows = traced("x: f32[tok?,npages?,32,16], pos: dim -> y: f32[tok?,16]", function(a, n, i, b, k) return a.x[n][b][k][i] end)
+local along = traced("x: f32[tok?,npages?,32], pos: dim -> y: f32[tok?,16]", function(a, n, _, b, k) return a.x[n][b][k] end)
+local function loops_to_its_end(ir)
+  local last = ir:match("(%%%d+):i64 = smin")
+  return last and ir:find(" to " .. last .. " step", 1, true) ~= nil
+end
+ok(loops_to_its_end(rows) and rows:find("f32x16 = load", 1, true), "a bounded sum beside lanes: vectors, to its end", rows)
+ok(loops_to_its_end(along) and not along:find("f32x16 = load", 1, true), "a bounded sum by itself: no vectors past its end", along)
 
 print("1.." .. planned)
 os.exit(failures == 0 and 0 or 1)

@@ -223,6 +223,11 @@ static void kernels_equal_numpy(void **state) {
     attn.start = 2, attn.window = 3;
     ref_attention(&attn, q, 4, k, val, 9, y, NULL);
     expect_near(y, doubles(&v, "attn.window", 120), 120, 1e-14, "attention with a window");
+    double scores[4 * 6 * 9], weights[4 * 6 * 9];
+    ref_attention_scores(&attn, q, 4, k, 9, scores, NULL);
+    ref_softmax(scores, 4 * 6, 9, weights);
+    ref_attention_values(&attn, weights, 4, val, 9, y, NULL);
+    expect_near(y, doubles(&v, "attn.window", 120), 120, 1e-14, "attention in three steps");
     attn.start = 5, attn.window = 0, attn.cap = 1.5;
     ref_attention(&attn, q, 4, k, val, 9, y, NULL);
     expect_near(y, doubles(&v, "attn.cap", 120), 120, 1e-14, "attention with a cap");
@@ -313,7 +318,8 @@ static void quantize_q8_rounds_ties_to_even(void **state) {
     assert_true(d3[0] == 0 && d3[1] == 0 && d3[2] == 0);
 }
 
-/* A block of 256: a run's step is the block's, halved while the run's largest doubles within the block's, three times at most. */
+/* A block of 256: a run's step is the block's, halved while the run's largest doubles within the block's, three times
+ * at most. */
 static void quantize_q8_halves_the_steps_of_small_runs(void **state) {
     (void)state;
     float x[256] = {0}, d[8];

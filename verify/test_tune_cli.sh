@@ -19,8 +19,10 @@ intact() { [ "$(sql 'PRAGMA integrity_check')" = ok ] && [ "$(sql 'SELECT count(
 small=(linear --shape n=64,d=64,W=q4_1,tok=3 --budget 20)
 
 # ---- Usage ----
-run tune; [ $status_of = 2 ] && grep -q 'expected a KERNEL or -m MODEL' "$tmp/err"; ok "nothing_to_tune"
+run tune; [ $status_of = 2 ] && grep -q 'expected a KERNEL, --all or -m MODEL' "$tmp/err"; ok "nothing_to_tune"
 run tune linear -m x; [ $status_of = 2 ]; ok "kernel_and_model"
+run tune linear --all; [ $status_of = 2 ]; ok "kernel_and_all"
+run tune --all --shape n=64; [ $status_of = 2 ]; ok "shape_of_all"
 run tune linear --gpu; [ $status_of = 2 ]; ok "no_gpu"
 run tune nosuch; [ $status_of = 1 ] && grep -q "no kernel 'nosuch'" "$tmp/err"; ok "unknown_kernel"
 run tune linear --target sm_90; [ $status_of = 1 ] && grep -q 'cannot run its code' "$tmp/err"; ok "target_of_another_machine"
@@ -44,6 +46,12 @@ run tune "${small[@]}" --json --report "$tmp/r.html"
 [ "$(json 'sum(c["outcome"] != "untried" for c in d["sweeps"][0]["candidates"])')" = "$(sql 'SELECT count(*) FROM log')" ]; ok "losers_are_in_the_log"
 best=$(json 'json.dumps(d["sweeps"][0]["best"], separators=(",", ":"), sort_keys=True)')
 [ "$(sql 'SELECT tune FROM choice')" = "$best" ]; ok "best_is_kept"
+run tune "${small[@]}"
+[ "$(grep -c 'defaults take at most 10 % longer than the best found' "$tmp/out")" = 1 ] &&
+    awk '/times the default/ { for (i = 1; i < NF; i++) if ($(i + 1) == "times") t = $i }
+         /defaults take at most/ { good = $1; of = $3 } / % over, / { over++ }
+         END { exit !(of == 1 && good + over == 1 && (t > 1.105 ? over == 1 : t < 1.095 ? good == 1 : 1)) }' "$tmp/out"
+ok "says_how_good_the_default_is"
 python3 - "$tmp/r.html" >"$tmp/out" 2>"$tmp/err" <<'P'
 import re, sys, xml.etree.ElementTree as tree
 page = open(sys.argv[1], encoding="utf-8").read()
@@ -55,6 +63,10 @@ kinds = [e.get("class") for e in drawing.iter() if e.get("class")]
 assert kinds.count("best") == 1 and kinds.count("limit") == 1 and len(kinds) > 4, kinds
 P
 ok "report_is_a_page_of_its_own"
+
+run tune --all --budget 0
+uses=$(sed -n 's/^0 of \([0-9]*\) kernels and uses tuned, .* not reached.*/\1/p' "$tmp/out")
+[ $status_of = 0 ] && [ "${uses:-0}" -gt "$(grep -c '^kernel "' kernels.lua)" ]; ok "all_kernels_and_their_uses"
 
 # ---- A kill, two writers, damage ----
 "$kgen" tune attention --budget 100 >"$tmp/out" 2>"$tmp/err" & pid=$!
