@@ -20,3 +20,4 @@ stds.models = with { "blocks" }
 files["dsl/formats"].std = "formats"
 files["kernels.lua"].std = "kernels"
 files["models"].std = "models"
+files["dsl/main.lua"].read_globals = { "next_job" } -- of dsl/host.c

@@ -55,6 +55,12 @@ static const struct buf *source(const struct dsl *d, const char *path) {
     return NULL;
 }
 
+/* What a call does next is a job of its own, with a budget of its own: there are few of them, whatever they are. */
+static int next_job(lua_State *L) {
+    state_of(L)->steps = 0;
+    return 0;
+}
+
 /* require "dsl.x": dsl/x.lua, once. */
 static int require_module(lua_State *L) {
     const char *name = luaL_checkstring(L, 1);
@@ -190,6 +196,8 @@ static int protected_open(lua_State *L) {
     lua_setfield(L, LUA_REGISTRYINDEX, "modules");
     lua_pushcfunction(L, require_module);
     lua_setglobal(L, "require");
+    lua_pushcfunction(L, next_job);
+    lua_setglobal(L, "next_job");
     lua_pushcfunction(L, require_module);
     lua_pushstring(L, lua_entry);
     lua_call(L, 1, 1);

@@ -132,6 +132,7 @@ end
 function M.candidates(arg)
   local spec = graph.resolve(arg.spec)
   return tunables.candidates(function(tune)
+    if next_job then next_job() end -- up to fifty kernels, each with a kernel's budget of steps; the host's, absent in plain Lua
     spec.tune = tune
     return lower.kernel(spec, arg.target)
   end, arg)

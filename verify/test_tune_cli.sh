@@ -68,6 +68,10 @@ run tune --all --budget 0
 uses=$(sed -n 's/^0 of \([0-9]*\) kernels and uses tuned, .* not reached.*/\1/p' "$tmp/out")
 [ $status_of = 0 ] && [ "${uses:-0}" -gt "$(grep -c '^kernel "' kernels.lua)" ]; ok "all_kernels_and_their_uses"
 
+# Its candidates for a prompt take more steps together than one call of the language has.
+run tune norm_qkv --shape tok=9 --budget 0.01; [ $status_of = 0 ] && grep -q '^1 of 1 kernels and uses tuned' "$tmp/out"
+ok "many_laborious_candidates"
+
 # ---- A kill, two writers, damage ----
 "$kgen" tune attention --budget 100 >"$tmp/out" 2>"$tmp/err" & pid=$!
 sleep 1.5
