@@ -44,9 +44,9 @@ bool profile_costs(struct profile *p, int64_t tok, int64_t pos, const struct pea
     const struct model *m = p->model;
     const json_t *specs = json_object_get(m->plan, "kernels");
     enum { PAGE = 256 }; /* dsl/access.lua */
-    if (!m->dsl || m->bundle) return true;
     p->tok = tok;
     p->pos = pos;
+    if (!m->dsl || m->bundle) return true;
     p->kernels = mem_new((m->n_plan_kernels + 1) * sizeof *p->kernels);
     for (size_t k = 0; k < m->n_plan_kernels; k++) {
         json_t *spec = json_array_get(specs, k), *costs = NULL;
@@ -146,7 +146,7 @@ static size_t layers_of(const struct profile *p, struct layer **layers) {
         struct layer *x = &(*layers)[at];
         if (at == n) *x = (struct layer){.number = now}, n++;
         x->launches += runs;
-        x->barriers += runs * (double)l->kernel->n_phases;
+        x->barriers += runs * (double)(p->tok == 1 ? l->one : l->kernel)->n_phases;
         x->seconds += seconds_of(p, i);
     }
     return n;

@@ -12,7 +12,7 @@ struct profile {
     const struct model *model;
     struct session *session;
     struct session_profile times;
-    /* Known after profile_costs. */
+    /* Known after profile_costs, of a bundle the first two. */
     int64_t tok, pos;
     struct profile_kernel {
         double bytes, ops; /* a launch: what it reads, writes and computes at least */
@@ -26,7 +26,7 @@ void profile_end(struct profile *p);
 void profile_free(struct profile *p); /* accepts a zeroed one */
 
 /* Works out what each kernel's launches cost (dsl/shapes.lua), each evaluation being of tok tokens behind pos others.
- * Without effect for a model that came as a bundle, which knows no expressions. */
+ * A model that came as a bundle knows no expressions, and has no costs. */
 bool profile_costs(struct profile *p, int64_t tok, int64_t pos, const struct peaks *peaks, struct err *e);
 
 /* Prints kernels by time: milliseconds an evaluation, share, launches, weights read a second, and, where costs are

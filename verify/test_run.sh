@@ -201,6 +201,8 @@ for p in prompt, token:
     assert weights <= ffn[0]["bytes"] < 1.2 * weights, ffn
     # No launch is faster than its limit, but for weights that stay in the caches.
     assert all(k["limit_ms"] < 3 * k["ms"] for k in p["kernels"])
+# One token's attention is a phase more: pages of keys, then their merge.
+assert token["barriers"] == prompt["barriers"] + 30, (token["barriers"], prompt["barriers"])
 assert d["peaks"]["bf16_ops_per_s"] >= 0
 drawing = tree.parse(sys.argv[2]).getroot()
 kinds = [e.get("class") for e in drawing.iter() if e.get("class")]
