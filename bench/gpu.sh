@@ -53,13 +53,21 @@ predict() {
     [ -x "$kgen" ] || kgen=build/kgen
     mkdir -p "$out"
     export LD_LIBRARY_PATH="$PWD/build/ptxvm" KGEN_PTXVM=fast
-    shape=tinyllama-1.1b tokens=64
-    [ -z "$tiny" ] || { shape=tinyllama-1.1b-tiny tokens=8; }
+    shape=tinyllama-1.1b prompts="64:64,128,256 320:512,2048" at_a_time=8
+    [ -z "$tiny" ] || { shape=tinyllama-1.1b-tiny prompts="8:128,512,2048" at_a_time=2; }
     KGEN_PTXVM_REPORT=$out/decode.counters.json "$kgen" bench --synthetic $shape:q4_k_m --device cuda -p 0 -n 1 -r 1 --json \
         >"$out/decode.json" || exit 1
-    KGEN_PTXVM_REPORT=$out/prefill.counters.json "$kgen" bench --synthetic tinyllama-1.1b-tiny:q4_k_m --device cuda -p $tokens -n 0 \
-        -r 1 --json >"$out/prefill.json" || exit 1
-    python3 bench/gpu_report.py predict "$out/decode.counters.json" "$out/prefill.counters.json" $tokens | tee "$out/predicted.md"
+    counted="$out/batch.counters.json:$at_a_time:$at_a_time"
+    KGEN_PTXVM_REPORT=$out/batch.counters.json "$kgen" bench --synthetic tinyllama-1.1b-tiny:q4_k_m --device cuda -p 0 -n 0 -r 1 \
+        --batches $at_a_time --json >"$out/batch.json" || exit 1
+    for prompt in $prompts; do # up to 256 tokens have code of their own
+        tokens=${prompt%%:*}
+        KGEN_PTXVM_REPORT=$out/prompt$tokens.counters.json "$kgen" bench --synthetic tinyllama-1.1b-tiny:q4_k_m --device cuda \
+            -p "$tokens" -n 0 -r 1 --json >"$out/prompt$tokens.json" || exit 1
+        counted="$counted $out/prompt$tokens.counters.json:$prompt"
+    done
+    # shellcheck disable=SC2086 # a list of words
+    python3 bench/gpu_report.py predict "$out/decode.counters.json" $counted | tee "$out/predicted.md"
 }
 
 case $mode in

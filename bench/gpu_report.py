@@ -2,20 +2,22 @@
 
   gpu_report.py table RESULTS.json              the table for bench/SPEED.md
   gpu_report.py compare STORED FOUND            likelihoods (kgen perplexity --ids); exit status 1 over 1e-3 nats
-  gpu_report.py predict DECODE PREFILL TOKENS   from two KGEN_PTXVM_REPORT files: one token of TinyLlama-1.1B, and a prompt of
-                                                TOKENS of its two-layer form
+  gpu_report.py predict DECODE FILE:TOKENS:N,N…  from KGEN_PTXVM_REPORT files: one token of TinyLlama-1.1B, and TOKENS at a time of its
+                                                two-layer form, from which N at a time are predicted
 
 The prediction of a launch is the longest of what limits it, and the gap between dependent launches in a graph:
 
-  memory       sectors * 32 / (0.92 * bandwidth)
-  in flight    sectors * 32 / (warps at a time * 1 KiB / latency): a warp has so much under way
+  memory       bytes / (0.92 * bandwidth): of the sectors that a launch touches, each once
+  L2           bytes / 5.5 TB/s: of all sectors that its warps ask for
+  in flight    (first * latency + again * latency of the L2) / (warps at a time * 1 KiB): a warp has so many bytes under way; those that
+               it asks for again, or that another warp did, come from the L2
   issue        warp instructions / (schedulers in use * min(1, warps on each / 5) * clock): a warp issues one in five cycles
   matrix       products of 16 by 8 by 16 tiles * 6.5 cycles / (schedulers in use * clock): mma.sync reaches 62 % of the tensor cores' peak
   latency      latency * 2, where anything is read: a launch begins and ends with memory
   gap          1.3 us
 
-with the figures of an H200 (data sheet; latency and gap as published for Hopper): 132 multiprocessors of four schedulers, 1.755 GHz,
-64 warps each, 4.8 TB/s, 0.8 us. Caches are left out: activations are counted as if they came from memory. Warps, instructions and what
+with the figures of an H200 (data sheet; latencies, gap and the L2's bandwidth as published for Hopper): 132 multiprocessors of four
+schedulers, 1.755 GHz, 64 warps each, 4.8 TB/s, 0.8 us, and 0.3 us for the L2. L1 is left out. Warps, instructions and what
 is in flight grow with a prompt's tokens, issue and matrix by whole rounds of blocks over the multiprocessors (attention's grow faster, which is left out); memory is no limit there. A kernel launched twice or more in a pass of the
 two-layer model is one of its layers, and has 11 times as many in the whole one.
 """
@@ -27,6 +29,7 @@ import sys
 
 SMS, CLOCK, BANDWIDTH = 132, 1.755e9, 4.8e12
 LATENCY, GAP, SHARE, IN_FLIGHT, CYCLES, RESIDENT = 0.8e-6, 1.3e-6, 0.92, 1024, 5, 64
+L2_LATENCY, L2_BANDWIDTH = 0.3e-6, 5.5e12
 MMA_CYCLES, BLOCK_WARPS = 6.5, 8
 PEAK_LOOPS = {"read", "fma", "dp4a", "mma_s8", "mma_bf16"}
 LAYERS, TINY_LAYERS = 22, 2
@@ -44,7 +47,8 @@ def launches(path):
         sectors = memory["loads"]["sectors"] + memory["stores"]["sectors"]
         rows.append({"name": k["name"].replace("$_", "."), "n": n / passes, "warps": k["warps"] / n,
                      "instructions": sum(c["warp"] for c in k["instructions"].values()) / n,
-                     "matrix": k["instructions"]["matrix"]["warp"] / n, "bytes": 32 * sectors / n})
+                     "matrix": k["instructions"]["matrix"]["warp"] / n, "bytes": 32 * k["unique_sectors"]["either"] / n,
+                     "asked": 32 * sectors / n})
     return rows, passes, report["host"]
 
 
@@ -55,7 +59,9 @@ def limits(row):
     blocks = row["warps"] / BLOCK_WARPS
     uneven = math.ceil(blocks / SMS) * SMS / blocks if blocks > SMS else 1
     return {"memory": row["bytes"] / (SHARE * BANDWIDTH),
-            "in flight": row["bytes"] * LATENCY / (min(row["warps"], SMS * RESIDENT) * IN_FLIGHT),
+            "L2": row["asked"] / L2_BANDWIDTH,
+            "in flight": (row["bytes"] * LATENCY + (row["asked"] - row["bytes"]) * L2_LATENCY)
+            / (min(row["warps"], SMS * RESIDENT) * IN_FLIGHT),
             "issue": row["instructions"] / (schedulers * min(1, each / CYCLES) * CLOCK) * uneven,
             "matrix": row["matrix"] * MMA_CYCLES / (schedulers * CLOCK) * uneven,
             "latency": 2 * LATENCY if row["bytes"] else 0}
@@ -79,18 +85,16 @@ def predict_decode(path):
     print(f"In {passes} passes: {host['graph_launches']['count']} launches of graphs.")
 
 
-def predict_prefill(path, tokens):
+def predict_many(path, tokens, targets):
     rows, _, _ = launches(path)
-    print(f"\nPredicted prompts (from the counters of {tokens} tokens through two layers):\n")
-    print("| tokens | ms | tok/s |\n|---|---|---|")
-    for target in (128, 512, 2048):
+    for target in targets:
         total = 0
         for row in rows:
             scale = target / tokens
             layers = LAYERS / TINY_LAYERS if row["n"] >= 2 else 1
-            grown = limits({key: row[key] * scale for key in ("warps", "instructions", "matrix", "bytes")})
-            total += layers * row["n"] * (max(grown["in flight"], grown["issue"], grown["matrix"], grown["latency"]) + GAP)
-        print(f"| {target} | {total * 1e3:.2f} | {target / total:.0f} |")
+            grown = limits({key: row[key] * scale for key in ("warps", "instructions", "matrix", "bytes", "asked")})
+            total += layers * row["n"] * (max(seconds for name, seconds in grown.items() if name != "memory") + GAP)
+        print(f"| {target} | {total * 1e3:.2f} | {target / total:.0f} | {tokens} |")
 
 
 def spread(values):
@@ -159,9 +163,13 @@ def main(arguments):
         table(arguments[1])
     elif len(arguments) == 3 and arguments[0] == "compare":
         sys.exit(0 if compare(arguments[1], arguments[2]) else 1)
-    elif len(arguments) == 4 and arguments[0] == "predict":
+    elif len(arguments) > 2 and arguments[0] == "predict":
         predict_decode(arguments[1])
-        predict_prefill(arguments[2], int(arguments[3]))
+        print("\nPredicted, several tokens at a time (from the counters of some through two layers):\n")
+        print("| tokens | ms | tok/s | counted |\n|---|---|---|---|")
+        for counted in arguments[2:]:
+            path, tokens, targets = counted.rsplit(":", 2)
+            predict_many(path, int(tokens), [int(n) for n in targets.split(",")])
     else:
         sys.exit(__doc__)
 

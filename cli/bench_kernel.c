@@ -35,7 +35,8 @@ static bool measure(struct bench *b, struct kernel_case *c, const struct kernel 
 }
 
 static json_t *measure_shape(struct bench *b, const struct bench_options *o, int64_t nth, struct err *e) {
-    json_t *arg = json_pack("{s:s, s:s*, s:I}", "kernel", o->kernel, "shape", o->shape, "nth", (json_int_t)nth);
+    json_t *arg = json_pack("{s:s, s:s*, s:I, s:b}", "kernel", o->kernel, "shape", o->shape, "nth", (json_int_t)nth,
+                            "team", b->target.ptx);
     if (!arg) return err_set(e, ERR_USAGE, "a kernel's name and shape are UTF-8 text"), NULL;
     struct kernel_case c = {0};
     struct kernel kernel = {0};

@@ -146,7 +146,7 @@ static size_t layers_of(const struct profile *p, struct layer **layers) {
         struct layer *x = &(*layers)[at];
         if (at == n) *x = (struct layer){.number = now}, n++;
         x->launches += runs;
-        x->barriers += runs * (double)(p->tok == 1 ? l->one : l->kernel)->n_phases;
+        x->barriers += runs * (double)launch_kernel(m, l, p->tok)->n_phases;
         x->seconds += seconds_of(p, i);
     }
     return n;

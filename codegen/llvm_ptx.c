@@ -344,7 +344,11 @@ static unsigned memory_of(const struct emitter *em, const struct ir_op *op) {
                                                                                                   : MEM_ANY;
 }
 
-/* What an access of memory reads and where: base, offset, C, and bytes of the whole vector. */
+static unsigned lane_stride(const struct ir_op *op, struct ir_type t) {
+    return op->stride ? op->stride : ir_scalar_bits(t.scalar) / 8;
+}
+
+/* What an access of memory reads and where: base, offset, C, and bytes from the first lane to the last one's end. */
 struct place {
     ir_value base, off;
     int64_t c, bytes;
@@ -354,7 +358,8 @@ struct place {
 static struct place place_of(const struct emitter *em, const struct ir_op *op) {
     uint32_t first = base_operand(op);
     struct ir_type t = reads(op) ? op->type : em->f->values[op->args[0]].type;
-    return (struct place){op->args[first], op->args[first + 1], op->imm, ir_scalar_bits(t.scalar) / 8 * t.lanes, t};
+    int64_t bytes = (int64_t)lane_stride(op, t) * (t.lanes - 1) + ir_scalar_bits(t.scalar) / 8;
+    return (struct place){op->args[first], op->args[first + 1], op->imm, bytes, t};
 }
 
 /* Lanes at offsets of their own: where they go is not known here. */
@@ -382,6 +387,14 @@ static bool apart(const struct emitter *em, const struct ir_op *a, const struct 
            align - far >= ir_scalar_bits(place_of(em, b).type.scalar) / 8;
 }
 
+/* Vectors whose lanes are as far apart, one moved by a constant: does it lie in the gaps of the other? */
+static bool between(const struct ir_op *a, struct place x, const struct ir_op *b, struct place y) {
+    int64_t stride = a->stride, wide = ir_scalar_bits(x.type.scalar) / 8, also = ir_scalar_bits(y.type.scalar) / 8;
+    if (!stride || stride != b->stride) return false;
+    int64_t far = ((y.c - x.c) % stride + stride) % stride;
+    return far >= wide && stride - far >= also;
+}
+
 /* May a thread other than the one that did `a` meet its bytes in `b`? Both lie behind the same definitions of their
  * operands: pending operations are dropped at the edges of loops. */
 static bool meets(const struct emitter *em, const struct ir_op *a, const struct ir_op *b) {
@@ -390,7 +403,7 @@ static bool meets(const struct emitter *em, const struct ir_op *a, const struct 
     if (by_lane(a) || by_lane(b)) return !apart(em, a, b);
     struct place x = place_of(em, a), y = place_of(em, b);
     if (x.base != y.base || x.off != y.off) return true;
-    if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c) return false;
+    if (x.c + x.bytes <= y.c || y.c + y.bytes <= x.c || between(a, x, b, y)) return false;
     bool both_stores = !reads(a) && !reads(b);
     /* A team's stores are its first warp's, its loads all warps'. */
     bool same_threads = x.type.lanes == PTX_LANES && (!em->ptx->team || memory_of(em, a) == MEM_STACK);
@@ -473,10 +486,6 @@ void ptx_leave_body(struct emitter *em, const struct ir_op *op, struct ptx_order
 }
 
 /* ---- memory ---- */
-
-static unsigned lane_stride(const struct ir_op *op, struct ir_type t) {
-    return op->stride ? op->stride : ir_scalar_bits(t.scalar) / 8;
-}
 
 static LLVMValueRef address(struct emitter *em, const struct ir_op *op, ir_value base, ir_value off, int64_t c,
                             struct ir_type t) {
@@ -802,7 +811,8 @@ static unsigned registers_of(const struct ir_func *f, ir_value v) {
 
 static bool is_constant(const struct ir_func *f, ir_value v) {
     const struct ir_op *op = f->values[v].def;
-    return op->code == IR_CONST || (op->code == IR_CONCAT && is_constant(f, op->args[0]) && is_constant(f, op->args[1]));
+    return op->code == IR_CONST ||
+           (op->code == IR_CONCAT && is_constant(f, op->args[0]) && is_constant(f, op->args[1]));
 }
 
 /* The most registers that a loop around products of tiles carries and begins anew: sums that nothing was added to. */

@@ -38,7 +38,8 @@ function M.array(fail, g)
   end
 end
 
-local map_keys = { task = true, lane = true, unroll = true, rows_across = true, tile = true, split = true, shared = true }
+local map_keys = { task = true, lane = true, unroll = true, rows_across = true, tile = true, split = true, matrix = true,
+                   few = true, shared = true }
 
 local function unroll(fail, axis, u, static, tune, shared)
   if u == "all" then
@@ -55,11 +56,31 @@ local function unroll(fail, axis, u, static, tune, shared)
   end
 end
 
+-- Shapes of a matrix unit's tasks, by ascending numbers of tokens; the last is for any number. Eight warps split their sums, or none.
+local function matrix(fail, shapes)
+  local upto = 0
+  for k, s in ipairs(shapes) do
+    local function field(name, ok)
+      if math.type(s[name]) ~= "integer" or not ok(s[name]) then
+        fail("matrix[%d].%s is %s; see docs/dsl.md", k, name, tostring(s[name]))
+      end
+    end
+    field("parts", function(n) return n == 1 or n == 8 end)
+    field("rows", function(n) return n == 128 // s.parts end)
+    field("tok", function(n) return n > 0 and n % 8 == 0 and n <= 64 // (s.parts == 1 and 1 or 2) end)
+    if shapes[k + 1] then field("upto", function(n) return n > upto end) end
+    if not shapes[k + 1] and s.upto then fail("matrix[%d], the last, has an upto", k) end
+    upto = s.upto
+  end
+end
+
 -- A map, for stores over `axes` (name -> extent, or false where known at run time only). A shared map (a named schedule)
 -- may name axes that a kernel does not have.
 function M.map(fail, map, axes, tune)
   for _, key in ipairs(sorted(map)) do
-    if not map_keys[key] then fail("a map has task, lane, unroll, rows_across, tile and split; not '%s'", key) end
+    if not map_keys[key] then
+      fail("a map has task, lane, unroll, rows_across, tile, split, matrix and few; not '%s'", key)
+    end
   end
   local function known(axis)
     if axes[axis] == nil and not map.shared then
@@ -80,6 +101,7 @@ function M.map(fail, map, axes, tune)
     end
     known(axis)
   end
+  matrix(fail, map.matrix or {})
   for _, axis in ipairs(sorted(map.unroll or {})) do
     if known(axis) then unroll(fail, axis, map.unroll[axis], axes[axis], tune, map.shared) end
   end

@@ -5,6 +5,8 @@
 -- and where the result can be traced; otherwise it starts a launch of its own. Nothing is known about particular kernels.
 
 local language = require "dsl.language"
+local schedules = require "dsl.schedules"
+local tile = require "dsl.tile"
 
 local M = { families = {} }
 
@@ -264,7 +266,7 @@ function M.resolve(spec)
   if spec.steps then
     local k = language.fusion(spec.name, spec.sig, spec.steps, spec.lone)
     return { kernel = k, formats = spec.formats, sizes = spec.sizes, params = spec.params, unwritten = spec.unwritten,
-             tune = spec.tune }
+             tune = spec.tune, upto = spec.upto }
   end
   return spec
 end
@@ -455,6 +457,41 @@ function M.plan(arg)
   for _, t in pairs(out) do if type(t) == "table" and t.id then outputs[t.id] = true end end
 
   local kernels, by_key = {}, {}
+  local function kernel_of(key, def, upto)
+    key = (upto and "upto " .. upto .. ";" or "") .. key
+    if not by_key[key] then
+      kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats, sizes = def.sizes,
+                                params = def.params, unwritten = def.unwritten, lone = def.lone, splits = def.splits, upto = upto }
+      by_key[key] = #kernels
+    end
+    return by_key[key] - 1
+  end
+  -- Products in halves have other code for few tokens, and attention does without the matrix unit: up to how many tokens each.
+  local few = {}
+  if arg.many == "bf16" then
+    few[1] = schedules.attend.few
+    for _, shape in ipairs(schedules.contract.matrix) do few[#few + 1] = shape.upto end
+    table.sort(few)
+  end
+  local function kernel_for(key, def, upto)
+    local halves, steps = false, {}
+    for n, step in ipairs(def.steps) do
+      steps[n], halves = step, halves or step.args.act == "bf16"
+      if upto <= schedules.attend.few and step.args.prod and step.args.prod ~= b.formats.prod.lone then
+        local args = {}
+        for name, v in pairs(step.args) do args[name] = v end
+        args.prod = b.formats.prod.lone
+        steps[n], key = { kernel = step.kernel, args = args }, key .. ";prod of one"
+      end
+    end
+    local other = setmetatable({ steps = steps }, { __index = def })
+    return kernel_of(key, other, halves and tile.shape(schedules.contract.matrix, upto).upto or nil)
+  end
+  local function kernels_for_few(key, def)
+    local list = {}
+    for n, upto in ipairs(few) do list[n] = kernel_for(key, def, upto) end
+    return list
+  end
   -- The launches of a program, where its activations lie, and what they take.
   local function program(lone)
     local launches, steps = {}, {}
@@ -462,16 +499,12 @@ function M.plan(arg)
       local def, binding, key = composed(run.nodes, run.escapes, lone)
       if not def then error("internal: a run of one node does not compose", 0) end
       if lone then key = "lone;" .. key end
-      if not by_key[key] then
-        kernels[#kernels + 1] = { name = def.name, sig = def.sig, steps = def.steps, formats = def.formats,
-                                  sizes = def.sizes, params = def.params, unwritten = def.unwritten, lone = def.lone, splits = def.splits }
-        by_key[key] = #kernels
-      end
       local nodes, ids = {}, {}
       for k, n in ipairs(run.nodes) do nodes[k] = n.kernel end
       for k, t in ipairs(binding) do ids[k] = t.id - 1 end
       launches[l] = { binding = binding, head = run.nodes[1].head or false }
-      steps[l] = { kernel = by_key[key] - 1, tensors = ids, head = launches[l].head, nodes = nodes }
+      steps[l] = { kernel = kernel_of(key, def), few = not lone and kernels_for_few(key, def) or {}, tensors = ids,
+                   head = launches[l].head, nodes = nodes }
     end
     local offs = place(launches, b.tensors)
     return steps, offs
@@ -485,7 +518,7 @@ function M.plan(arg)
                   table = t.table, params = t.params, off = offs[id] or -1, lone_off = lone_offs and lone_offs[id] or -1,
                   width = width_of(t), head = t.head or false }
   end
-  return { tensors = plain, kernels = kernels, launches = launches, act_bytes = offs.act_bytes, head_bytes = offs.head_bytes,
+  return { tensors = plain, kernels = kernels, launches = launches, few = few, act_bytes = offs.act_bytes, head_bytes = offs.head_bytes,
            lone = lone or {}, lone_bytes = lone_offs and lone_offs.act_bytes or 0,
            lone_head_bytes = lone_offs and lone_offs.head_bytes or 0, ids = b.ids.id - 1,
     logits = out.logits.id - 1, best = out.best and out.best.id - 1 or -1, hyper = out.hyper or {}, n_nodes = #b.nodes }

@@ -746,7 +746,7 @@ local function product_map(product, own, axes)
   if not derived[product][own] then
     local task = {}
     for _, axis in ipairs(own.task) do if axis ~= "tok" then task[#task + 1] = axis end end
-    derived[product][own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across,
+    derived[product][own] = { task = task, lane = own.lane, unroll = product.unroll, rows_across = product.rows_across, matrix = product.matrix,
                               tile = product.tile, shared = true }
   end
   return derived[product][own]

@@ -260,6 +260,13 @@ local function arrays_in(X_, n, seen, found)
   for _, a in ipairs(n.args) do arrays_in(X_, a, seen, found) end
 end
 
+-- The arrays whose elements the values of a group need: set of names.
+function X:arrays_of(group)
+  local used = {}
+  for _, st in ipairs(group) do arrays_in(self, st.value, {}, used) end
+  return used
+end
+
 -- The axes of a store group as loops. Calls body(maps) with the list of index substitutions of the instances.
 local function over(em, axes, k, maps, body)
   local ax = axes[k]
@@ -741,7 +748,8 @@ end
 -- Kernels -----------------------------------------------------------------------------------------------------------
 
 -- spec: { kernel = name | definition, formats = {W = "q4_1", …}, sizes = {d = 576, …}, params = {eps = …, act = "q8"},
---         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it }
+--         tune = nil | {toks = 4, …}: chosen instead of the kernels' defaults; results do not depend on it,
+--         upto = nil | how many tokens there will be at most (a map's `matrix`) }
 -- target: { class, lanes, pack_lanes, pack_words, vregs, serial = bool, team = threads that may share a task, 0 on a processor,
 --           tiles = bool: the flat IR's mma, tiledot = bool: its tiledot }
 -- Result: { name, ir, phases = {{ {fn, tasks = {times, per, dim}}, … }, …}, args = {names}, dims = {names},
@@ -816,7 +824,7 @@ end
 function M.kernel(spec, target, opts)
   local team = not target.serial and target.team ~= 0 and target.team or nil
   local x = setmetatable({ lanes = target.lanes, pack_lanes = target.pack_lanes, vregs = target.vregs, class = target.class,
-    serial = target.serial, team = team, tiles = team and target.tiles, tiledot = target.tiledot, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
+    serial = target.serial, team = team, tiles = team and target.tiles, upto = spec.upto, tiledot = target.tiledot, owners = {}, records = {}, record_of = {}, tunables = {}, chosen = spec.tune or {},
     n_parts = 0, memo = {}, mats = {}, folds = {}, em = emit.new(target.vregs, team ~= nil) }, X)
   local k, trace = trace_spec(spec, x, { lanes = target.pack_lanes, words = target.pack_words }, opts)
   local args = {}
@@ -937,10 +945,10 @@ function X:schedule(trace, phases)
       if by_phase[phase] then put(phase, self:joint_part(by_phase[phase], self:records_of(by_phase[phase]))) end
     end
   else
-    for _, g in ipairs(groups) do
-      local used = {}
-      for _, st in ipairs(g) do arrays_in(self, st.value, {}, used) end
-      put(g.phase, tiles.part(self, g, used) or tile_folds.part(self, g) or self:store_part(g))
+    for _, list in ipairs(tiles.together(self, groups)) do
+      local part = tiles.part(self, list)
+      if part then put(list[1].phase, part) end
+      for _, g in ipairs(part and {} or list) do put(g.phase, tile_folds.part(self, g) or self:store_part(g)) end
     end
   end
   for _, rec in ipairs(staged) do put(rec.phase, self:record_part(rec)) end

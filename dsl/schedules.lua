@@ -3,14 +3,19 @@
 -- ("all", a number, or the name of a tunable). Axes not named are serial loops.
 -- rows_across: packed weights lie with their rows across the lanes. tile: how many instances of an axis go through a
 -- processor's tile registers together, where it has them. split: the run-time axis whose folds one token's tasks share.
--- Many kernels share these maps (`shared`), so they may name axes that a kernel does not have; a map written in a
--- kernel may not.
+-- matrix: on a GPU's matrix unit, for calls of up to so many tokens (`upto`; the last: of any number), the rows and
+-- tokens of a task, and in how many parts a block's warps split its sums; where they do not, each warp has 16 rows.
+-- tasks: where a matrix has fewer, a task has 8 rows. few: see `attend`. Many kernels share these maps (`shared`), so
+-- they may name axes that a kernel does not have; a map written in a kernel may not.
 
 local S = {}
 
 -- Row-parallel products: tiles of rows are the tasks; a tile of tokens shares each weight load.
 S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks", row = "rows" }, rows_across = true,
-               tile = { tok = 16 } }
+               tile = { tok = 16 },
+               matrix = { { upto = 8, rows = 16, tok = 8, parts = 8, tasks = 256 },
+                          { upto = 256, rows = 16, tok = 32, parts = 8 },
+                          { rows = 128, tok = 64, parts = 1 } } }
 
 -- Token by token, elements across the lanes.
 S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }
@@ -25,8 +30,10 @@ S.append = { task = { "tok", "head" }, lane = "e", unroll = {} }
 S.parts = { task = { "tok", "part" }, unroll = {} }
 
 -- Attention: tiles of tokens and groups of heads are the tasks; a group shares its keys and values. One token's are
--- also pages of keys.
-S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" }, split = "key" }
+-- also pages of keys. few: for up to so many tokens a GPU shares the keys of each among a block's warps, and does
+-- without its matrix unit.
+S.attend = { task = { "tok", "head" }, lane = "i", unroll = { i = "all", tok = "toks", head = "heads" }, split = "key",
+             few = 32 }
 
 -- Selection: elements across the lanes, blocks of them the tasks.
 S.select = { task = { "tok", "block" }, lane = "row", unroll = {} }

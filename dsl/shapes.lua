@@ -2,6 +2,8 @@
 -- sizes, formats and parameters; kernels.lua lists some in each kernel's `bench`, users write more as "k=v,k=v".
 
 local access = require "dsl.access"
+local schedules = require "dsl.schedules"
+local tile = require "dsl.tile"
 local formats = require "dsl.formats"
 local language = require "dsl.language"
 
@@ -81,6 +83,7 @@ function M.make(arg)
   end
   -- What is compiled for one token: all that a GPU runs for one, and what splits an axis for one.
   if run.tok == 1 and (arg.team or language.splits(k)) then spec.sizes.tok = 1 end
+  spec.upto = arg.team and run.tok > 1 and tile.shape(schedules.contract.matrix, run.tok).upto or nil
   run.key, run.ctx = run.pos + run.tok, run.pos + run.tok
   run.npages = (run.key + access.PAGE - 1) // access.PAGE
   return { spec = spec, run = run, label = table.concat(label, ",") }

@@ -198,6 +198,10 @@ static void read_plan(struct model *m) {
     m->lone_head_bytes = (uint64_t)integer(m->plan, "lone_head_bytes");
     const json_t *hyper = json_object_get(m->plan, "hyper");
     m->n_vocab = integer(hyper, "vocab");
+    const json_t *few = json_object_get(m->plan, "few");
+    m->n_few = json_array_size(few) < MODEL_FEW ? json_array_size(few) : MODEL_FEW;
+    for (size_t i = 0; i < m->n_few; i++) m->few[i] = json_integer_value(json_array_get(few, i));
+    if (!m->compiler.target.ptx) m->few[m->n_few++] = 1;
     m->n_ctx_train = integer(hyper, "ctx");
 
     read_launches(m);
@@ -236,6 +240,17 @@ static bool compile_ones(struct model *m, struct err *e) {
     return ok;
 }
 
+/* A launch's code by the number of tokens. */
+static void list_kernels(const struct model *m, struct launch *l) {
+    int64_t k = integer(l->plan, "kernel");
+    const json_t *few = json_object_get(l->plan, "few");
+    l->kernel = &m->kernels[k];
+    for (size_t i = 0; i < m->n_few; i++) {
+        const json_t *own = json_array_get(few, i);
+        l->few[i] = own ? &m->kernels[json_integer_value(own)] : m->ones[k].code ? &m->ones[k] : l->kernel;
+    }
+}
+
 static bool compile(struct model *m, int64_t top_k, struct err *e) {
     const json_t *list = json_object_get(m->plan, "kernels");
     size_t n = json_array_size(list);
@@ -262,11 +277,7 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
     mem_free(packs);
     if (!ok) return false;
     if (!compile_ones(m, e)) return false;
-    for (size_t i = 0; i < m->n_all_launches; i++) {
-        int64_t k = integer(m->launches[i].plan, "kernel");
-        m->launches[i].kernel = &m->kernels[k];
-        m->launches[i].one = m->ones[k].code ? &m->ones[k] : &m->kernels[k];
-    }
+    for (size_t i = 0; i < m->n_all_launches; i++) list_kernels(m, &m->launches[i]);
     for (size_t i = 0; i < m->n_kernels; i++) count_workspace(m, &m->kernels[i]);
     return true;
 }

@@ -32,7 +32,7 @@ struct model_options {
     const char *dump;   /* a flat IR pass, or "all": kernels are compiled anew and printed after it; NULL: none */
 };
 
-enum { MODEL_MAX_FMTS = 64 };
+enum { MODEL_MAX_FMTS = 64, MODEL_FEW = 4 };
 
 enum tensor_kind { TENSOR_WEIGHT, TENSOR_TABLE, TENSOR_CACHE, TENSOR_ACT, TENSOR_INPUT };
 
@@ -53,7 +53,7 @@ struct tensor {
 
 struct launch {
     const struct kernel *kernel; /* for any number of tokens */
-    const struct kernel *one;    /* for a single one, with the same results: compile_for_one */
+    const struct kernel *few[MODEL_FEW]; /* [model.n_few]: for up to model.few[i] */
     const int32_t *binding; /* tensor index per parameter t1, t2, … */
     size_t n_binding;
     bool head;
@@ -81,7 +81,10 @@ struct model {
     struct select_round rounds[SELECT_ROUNDS]; /* on a GPU: how the top_k largest logits are found */
     size_t n_rounds;
     int64_t top_k; /* 0: there are no rounds */
-    struct kernel *ones; /* [n_plan_kernels]: see struct launch; zeroed where there is none */
+    struct kernel *ones; /* [n_plan_kernels]: on a processor, for one token where it runs other code (compile_for_one); else zeroed */
+    int64_t few[MODEL_FEW]; /* ascending: up to so many tokens a launch has other code. On a processor, one token, with
+                             * the same results; on a GPU, few enough that products are cut into other tasks */
+    size_t n_few;
     struct launch *launches;
     size_t n_launches, first_head;          /* of a batch of tokens */
     size_t n_all_launches, first_lone_head; /* on a GPU, those of one token come behind; else none do */
@@ -103,6 +106,13 @@ struct model {
                                asked for */
     bool bf16_keys;         /* they are safe in BF16 too */
 };
+
+/* What a launch runs for so many tokens. */
+static inline const struct kernel *launch_kernel(const struct model *m, const struct launch *l, int64_t n_tok) {
+    for (size_t i = 0; i < m->n_few; i++)
+        if (n_tok <= m->few[i]) return l->few[i];
+    return l->kernel;
+}
 
 bool model_open(const struct model_options *o, struct model **out, struct err *e);
 void model_close(struct model *m); /* accepts NULL */

@@ -111,16 +111,20 @@ static void add_streams(const struct session *s, const struct launch *l, const s
     }
 }
 
+static const struct kernel *of_one(const struct model *m, size_t launch) {
+    return launch_kernel(m, &m->launches[launch], 1);
+}
+
 static void list_phases(struct session *s) {
     const struct model *m = s->m;
     size_t n = 0;
     for (size_t i = 0; i < m->n_launches; i++)
-        for (size_t k = 0; k < m->launches[i].one->n_phases; k++) n += m->launches[i].one->phases[k].rows;
+        for (size_t k = 0; k < of_one(m, i)->n_phases; k++) n += of_one(m, i)->phases[k].rows;
     s->phases = mem_new((n + 1) * sizeof *s->phases);
     s->first_phase = mem_new((m->n_launches + 1) * sizeof *s->first_phase);
     struct ahead_phase *at = s->phases;
     for (size_t i = 0; i < m->n_launches; i++) {
-        const struct kernel *k = m->launches[i].one;
+        const struct kernel *k = of_one(m, i);
         s->first_phase[i] = (size_t)(at - s->phases);
         for (size_t p = 0; p < k->n_phases; p++) {
             const struct phase *ph = &k->phases[p];
@@ -232,7 +236,6 @@ void session_rewind(struct session *s, int64_t keep) {
 
 static void run_thread(void *ctx, int thread) {
     struct session *s = ctx;
-    bool one = s->sizes[RUN_TOK] == 1;
     struct ahead ahead = {.next = s->phases + s->first_phase[s->from],
                           .end = s->phases + s->first_phase[s->m->n_launches],
                           .thread = thread,
@@ -241,8 +244,8 @@ static void run_thread(void *ctx, int thread) {
     for (size_t i = s->from; i < s->to; i++) {
         double start = s->profile && thread == 0 ? now_s() : 0;
         const struct launch *l = &s->m->launches[i];
-        kernel_run(one ? l->one : l->kernel, s->m->pool, thread, s->args + s->first_arg[i], s->sizes, s->ws.data,
-                   one ? &ahead : NULL);
+        kernel_run(launch_kernel(s->m, l, s->sizes[RUN_TOK]), s->m->pool, thread, s->args + s->first_arg[i], s->sizes,
+                   s->ws.data, s->sizes[RUN_TOK] == 1 ? &ahead : NULL);
         if (s->profile && thread == 0) session_profile_add(s, i, start);
     }
 }

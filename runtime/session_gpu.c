@@ -82,12 +82,17 @@ static bool launch(struct session *s, size_t k, void *const *args, struct err *e
     return cuda_launch(s->m->gpu, s->m->loaded[k], &l, e);
 }
 
+/* The model's i-th launch. */
+static bool launch_nth(struct session *s, size_t i, void *const *args, struct err *e) {
+    const struct model *m = s->m;
+    return launch(s, (size_t)(launch_kernel(m, &m->launches[i], s->sizes[RUN_TOK]) - m->kernels), args, e);
+}
+
 /* Of launches that are checked or timed, one by one. */
 static bool launch_alone(struct session *s, size_t i, void *const *args, struct err *e) {
-    const struct launch *l = &s->m->launches[i];
     if (s->check && !check_reference(s->check, i, args, e)) return false;
     double start = now_s();
-    if (!launch(s, (size_t)(l->kernel - s->m->kernels), args, e) || !cuda_sync(s->m->gpu, e)) return false;
+    if (!launch_nth(s, i, args, e) || !cuda_sync(s->m->gpu, e)) return false;
     if (s->profile) session_profile_add(s, i, start);
     return !s->check || check_compare(s->check, i, args, e);
 }
@@ -95,9 +100,7 @@ static bool launch_alone(struct session *s, size_t i, void *const *args, struct 
 static bool launch_range(struct session *s, size_t from, size_t to, struct err *e) {
     for (size_t i = from; i < to; i++) {
         void *const *args = s->args + s->first_arg[i];
-        bool ok = s->check || s->profile ? launch_alone(s, i, args, e)
-                                         : launch(s, (size_t)(s->m->launches[i].kernel - s->m->kernels), args, e);
-        if (!ok) return false;
+        if (!(s->check || s->profile ? launch_alone : launch_nth)(s, i, args, e)) return false;
     }
     return true;
 }

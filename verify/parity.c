@@ -287,6 +287,27 @@ static void check_lone(struct subject *s, const struct target *t, json_t *spec) 
     kernel_free(&k);
 }
 
+/* What a GPU with a matrix unit runs for few tokens has its tasks and its sums cut otherwise; the sums alike for any that are few. */
+static void check_few(struct subject *s, const struct target *t, const json_t *spec, const json_t *many, int upto, bool first) {
+    json_t *meta = NULL, *few = json_copy((json_t *)spec);
+    struct kernel k = {0};
+    struct err e = {0};
+    struct parity_exec x = {.k = &k};
+    struct cuda_kernel *loaded = NULL;
+    json_object_set_new(few, "upto", json_integer(upto));
+    bool ok = compile_lower(s->w->dsl, few, t, false, &meta, &e);
+    if (ok && !json_equal(json_object_get(meta, "ir"), json_object_get(many, "ir"))) {
+        ok = compile_lowered(meta, t, &k, &e) && load_kernel(s->w->plan, &x, &loaded, &e);
+        for (size_t i = 0; i < s->n_cases && ok; i++) check_case(s, t, &x, i, first);
+        ok = ok && (!s->in->shape.small || check_interpreted(s, t, meta, &x, true, &e));
+    }
+    if (!ok) failed(s->w->plan, s->in, t, "for few tokens", &e);
+    json_decref(few);
+    json_decref(meta);
+    cuda_kernel_free(s->w->plan->gpu, loaded);
+    kernel_free(&k);
+}
+
 static void free_packed(struct subject *s) {
     for (size_t i = 0; i < PARITY_MAX_RUNS; i++)
         for (size_t j = 0; j < PARITY_MAX_ARGS; j++) guard_free(&s->packed[i][j]);
@@ -331,6 +352,7 @@ static bool lowers_as_before(const struct plan *p, size_t t) {
 }
 
 static void check_target(struct subject *s, size_t t, json_t *spec, json_t **meta) {
+    static const int few[] = {8, 256}; /* tokens (dsl/schedules.lua) */
     const struct target *target = &s->w->plan->targets[t];
     bool lead = leads_class(s->w->plan, t), lowered = lead || !lowers_as_before(s->w->plan, t);
     struct kernel k = {0};
@@ -354,6 +376,8 @@ static void check_target(struct subject *s, size_t t, json_t *spec, json_t **met
         kernel_free(&k);
         return;
     }
+    for (size_t i = 0; lead && target->features & FEAT_MMA && i < sizeof few / sizeof *few; i++)
+        check_few(s, target, spec, *meta, few[i], i == 0);
     for (size_t i = 0; i < s->n_cases; i++) check_case(s, target, &x, i, lead);
     if (lead && (target->ptx || json_is_true(json_object_get(spec, "splits")))) check_lone(s, target, spec);
     if (lowered && s->in->shape.small) {

@@ -1,5 +1,6 @@
 /* test_cuda_launches: what each launch of a decode token takes from memory, on the PTX machine: the weights and the keys
- * and values that it multiplies, and nearly nothing beside; whole sectors of 32 bytes; no bank conflicts. */
+ * and values that it multiplies, and nearly nothing beside; whole sectors of 32 bytes; no bank conflicts. And what the
+ * products of eight tokens take: each weight once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,7 +17,7 @@
 
 /* MOST: of what a launch has to take, in hundredths. USED: of each sector that a warp asks for, in hundredths. The keys are
  * whole tiles with the token's own; what they hold does not matter here. */
-enum { SECTOR = 32, MOST = 105, USED = 95, N_KEYS = 192 };
+enum { SECTOR = 32, MOST = 105, USED = 95, N_KEYS = 192, FEW = 8 };
 
 static const char *lines_path;
 
@@ -90,6 +91,60 @@ static void check_line(const json_t *line) {
         fail_msg("%s: %d bank conflicts", name, (int)number(line, NULL, "bank_conflicts"));
 }
 
+/* The line of part p, which is the machine's next. */
+static const json_t *line_of(const struct part *p, const json_t *all, size_t at) {
+    const json_t *line = json_array_get(all, at);
+    struct buf symbol = {0};
+    target_ptx_symbol(p->name, &symbol);
+    assert_non_null(line);
+    assert_string_equal(json_string_value(json_object_get(line, "name")), symbol.data);
+    buf_free(&symbol);
+    return line;
+}
+
+/* Launch l of n tokens, whose products take its weights once, its tokens' activations and their records. */
+static void check_few(const struct model *m, const struct launch *l, int64_t n, const json_t *all, size_t *at) {
+    const struct kernel *k = launch_kernel(m, l, n);
+    int64_t taken = 0, weights = 0, rest = 3 * SECTOR * (int64_t)k->n_phases + 2 * n * (int64_t)k->ws_per_tok;
+    for (size_t i = 0; i < l->n_binding; i++) {
+        const struct tensor *t = &m->tensors[l->binding[i]];
+        bool matrix = t->kind == TENSOR_WEIGHT && t->n_dims == 2;
+        if (t->kind == TENSOR_CACHE || has_node(l, "embed")) weights = -1; /* attention, and rows that ids choose */
+        if (weights >= 0 && matrix) weights += (int64_t)t->bytes;
+        if (!matrix) rest += (t->kind == TENSOR_WEIGHT ? 1 : n) * (t->width ? t->width : t->dims[0]) * (int64_t)sizeof(float);
+    }
+    for (size_t p = 0; p < k->n_phases; p++)
+        for (size_t j = 0; j < k->phases[p].n_parts; j++) {
+            const json_t *line = line_of(&k->phases[p].parts[j], all, (*at)++);
+            if (weights > 0) check_line(line);
+            taken += SECTOR * number(line, NULL, "either");
+        }
+    if (weights > 0 && (taken < weights || 100 * taken > MOST * (weights + rest)))
+        fail_msg("%s of %d tokens takes %d bytes; its weights are %d, all else %d", k->name, (int)n, (int)taken, (int)weights,
+                 (int)rest);
+}
+
+static void few_tokens_of(struct model *m, struct session *s, const char *path) {
+    int32_t ids[FEW];
+    size_t at, n_products = 0;
+    for (int i = 0; i < FEW; i++) ids[i] = 100 + i;
+    session_rewind(s, 0);
+    json_t *before = read_lines();
+    at = json_array_size(before);
+    OK(session_eval(s, ids, FEW, 1, NULL, NULL, e));
+    json_t *all = read_lines();
+    for (size_t i = 0; i < m->n_launches; i++) {
+        const struct launch *l = &m->launches[i];
+        n_products += launch_kernel(m, l, FEW) != l->kernel;
+        check_few(m, l, i < m->first_head ? FEW : 1, all, &at);
+    }
+    assert_true(n_products > m->n_launches / 3);
+    assert_int_equal(at, json_array_size(all));
+    print_message("# %s: %zu of %zu launches have code for %d tokens\n", path, n_products, m->n_launches, FEW);
+    json_decref(before);
+    json_decref(all);
+}
+
 static void launches_of(const char *path) {
     NEED_GPU();
     if (access(path, R_OK) != 0 || !getenv("KGEN_PTXVM_LAUNCHES")) {
@@ -112,14 +167,9 @@ static void launches_of(const char *path) {
         struct traffic t = to_take(m, l);
         for (size_t p = 0; p < l->kernel->n_phases; p++)
             for (size_t j = 0; j < l->kernel->phases[p].n_parts; j++) {
-                const json_t *line = json_array_get(all, at++);
-                struct buf symbol = {0};
-                target_ptx_symbol(l->kernel->phases[p].parts[j].name, &symbol);
-                assert_non_null(line);
-                assert_string_equal(json_string_value(json_object_get(line, "name")), symbol.data);
+                const json_t *line = line_of(&l->kernel->phases[p].parts[j], all, at++);
                 check_line(line);
                 taken += SECTOR * number(line, NULL, "either");
-                buf_free(&symbol);
             }
         int64_t product = t.matrices + t.cache;
         if (taken < product || 100 * taken > MOST * t.all)
@@ -135,6 +185,7 @@ static void launches_of(const char *path) {
     print_message("# %s: a launch takes at most %.3f of its weights, keys and values\n", path, worst);
     json_decref(before);
     json_decref(all);
+    few_tokens_of(m, s, path);
     session_close(s);
     model_close(m);
 }

@@ -151,6 +151,58 @@ static void products_of_halves_use_the_matrix_unit(void **state) {
     buf_free(&ptx);
 }
 
+static size_t count_of(const struct buf *text, const char *what) {
+    size_t n = 0;
+    for (const char *s = text->data; (s = strstr(s, what)); s++) n++;
+    return n;
+}
+
+/* Few tokens: a tile's products of 8 or 32 tokens for 32 elements of k, nothing staged; the parts of the sums go through shared
+ * memory once, two numbers at a time, between two meetings of the block. */
+static void products_of_few_tokens_split_their_sums(void **state) {
+    (void)state;
+    struct target t = find("sm_90");
+    static const struct {
+        const char *shape;
+        size_t products, stores;
+    } cases[] = {{"act=bf16,tok=2,d=2048,n=8192", 4, 2}, {"act=bf16,tok=32,d=2048,n=2048", 16, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct buf ptx = ptx_of("linear", "q4_k", cases[i].shape, &t);
+        expect(&ptx, "linear", "q4_k", "cp.async", false);
+        expect(&ptx, "linear", "q4_k", "ld.shared.b32", false);
+        assert_int_equal(count_of(&ptx, "mma.sync"), cases[i].products);
+        assert_int_equal(count_of(&ptx, "st.shared.v2.b32"), cases[i].stores);
+        assert_int_equal(count_of(&ptx, "ld.shared.v2.b32"), PTX_WARPS);
+        assert_int_equal(count_of(&ptx, "bar.sync"), 2);
+        buf_free(&ptx);
+    }
+    /* q, k and v are one function. */
+    struct buf ptx = ptx_of("norm_qkv", NULL, "act=bf16,tok=2", &t);
+    assert_int_equal(count_of(&ptx, ".visible .entry"), 2);
+    buf_free(&ptx);
+}
+
+/* Lanes 8 bytes apart: what lies in their gaps is another thread's only where it reaches a lane, and they reach beyond 32 times their
+ * own bytes. */
+static void strided_rows_meet_where_their_lanes_do(void **state) {
+    (void)state;
+    static const char *const then[] = {"store %4, %2, %3, 4 align 4 stride 8\n", "%5:f32x32 = load %2, %3, 4 align 4 stride 8\n",
+                                       "%5:f32x32 = load %2, %3, 128 align 4\n", "%5:f32x32 = load %2, %3, 252 align 4\n"};
+    static const size_t barriers[] = {0, 0, 1, 0};
+    struct target t = find("sm_90");
+    for (size_t i = 0; i < sizeof then / sizeof *then; i++) {
+        struct buf ir = {0};
+        buf_printf(&ir, "kgen-ir 1\nfunc @f\n%%1:ptr = arg 0\n%%2:ptr = stack 512 align 64\n%%3:i64 = const 0\n"
+                        "%%4:f32x32 = load %%1, %%3, 0 align 4 inv\nstore %%4, %%2, %%3, 0 align 8 stride 8\n%s"
+                        "store %s, %%1, %%3, 0 align 4\nend\n",
+                   then[i], i ? "%5" : "%4");
+        struct buf ptx = compile(ir.data, ir.len, &t, STAGE_ASM);
+        assert_int_equal(count_of(&ptx, "bar.warp.sync"), barriers[i]);
+        buf_free(&ptx);
+        buf_free(&ir);
+    }
+}
+
 /* Attention by weights that need no largest score, its mean kept normed: a monoid whose sums are products as well. %s
  * is what rounds a factor. */
 static const char of_user[] =
@@ -474,7 +526,7 @@ static void what_a_warp_cannot_do_is_refused(void **state) {
     buf_free(&out);
 }
 
-/* ---- the budget: a line of "KERNEL.FORMAT[.many|.tilesWIDTH|.windowWIDTH] ARCH registers spilled shared" for sm_80 and sm_90 ----
+/* ---- the budget: a line of "KERNEL.FORMAT[.many|.few8|.few256|.tilesWIDTH|.windowWIDTH] ARCH registers spilled shared" for sm_80 and sm_90 ----
  * Other architectures assemble and spill no more than sm_90. */
 
 /* ptxas may take a few registers more from one release to the next; spills and shared memory may not grow. */
@@ -494,14 +546,17 @@ static bool in_budget(const char *arch) {
     return strcmp(arch, "sm_80") == 0 || strcmp(arch, "sm_90") == 0;
 }
 
-/* For many tokens a model asks for activations in halves. */
-static const char *many_shape(const json_t *kernel) {
+/* For several tokens a model asks for activations in halves; what has none is the same for few of them. */
+static const struct {
+    const char *label, *shape, *halves;
+} widths[] = {{"", NULL, NULL}, {".many", "tok=512", "tok=512,act=bf16"}, {".few8", NULL, "tok=8,act=bf16"}, {".few256", NULL, "tok=256,act=bf16"}};
+
+static bool takes_halves(const json_t *kernel) {
     size_t i;
     const json_t *p;
-    json_array_foreach(json_object_get(kernel, "params"), i,
-                       p) if (strcmp(json_string_value(json_object_get(p, "name")), "act") ==
-                              0) return "tok=512,act=bf16";
-    return "tok=512";
+    json_array_foreach(json_object_get(kernel, "params"), i, p)
+        if (strcmp(json_string_value(json_object_get(p, "name")), "act") == 0) return true;
+    return false;
 }
 
 static void measure(const char *kernel, const char *format, const char *shape, const char *label, const char *arch,
@@ -554,8 +609,9 @@ static void kernels_stay_within_their_budget(void **state) {
         json_array_foreach(kernels, i, k) {
             const char *name = json_string_value(json_object_get(k, "name"));
             const json_t *formats = json_object_get(k, "formats");
-            for (int many = 0; many < 2; many++) {
-                const char *shape = many ? many_shape(k) : NULL, *label = many ? ".many" : "";
+            for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+                const char *shape = takes_halves(k) ? widths[w].halves : widths[w].shape, *label = widths[w].label;
+                if (w && !shape) continue;
                 if (!json_array_size(formats)) measure(name, NULL, shape, label, arch, then.data, &now, &over);
                 json_array_foreach(formats, j, f)
                     measure(name, json_string_value(f), shape, label, arch, then.data, &now, &over);
@@ -578,6 +634,8 @@ int main(void) {
         cmocka_unit_test(quantized_products_use_integer_units_and_the_read_only_path),
         cmocka_unit_test(attention_over_a_prompt_uses_the_matrix_unit),
         cmocka_unit_test(products_of_halves_use_the_matrix_unit),
+        cmocka_unit_test(products_of_few_tokens_split_their_sums),
+        cmocka_unit_test(strided_rows_meet_where_their_lanes_do),
         cmocka_unit_test(folds_of_users_are_tiles_where_they_fit),
         cmocka_unit_test(sums_across_a_team_are_five_exchanges_and_two_barriers),
         cmocka_unit_test(float32_uses_no_small_products),

@@ -1,4 +1,4 @@
--- kernel 'k': a map has task, lane, unroll, rows_across, tile and split; not 'lanes'
+-- kernel 'k': a map has task, lane, unroll, rows_across, tile, split, matrix and few; not 'lanes'
 kernel "k" {
   sig = "x: f32[tok?,d] -> y: f32[tok?,d]",
   body = function(a)
