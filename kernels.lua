@@ -273,7 +273,10 @@ kernel "attention_values" {
       end
     end
   end,
-  tune = { heads = shared_heads, toks = shared_tokens },
+  tune = { -- a team's threads keep each query's weights of a page in the memory they share: one at a time
+    heads = function(m, s) return m.team and 1 or shared_heads(m, s) end,
+    toks = function(m, s) return m.team and 1 or shared_tokens(m, s) end,
+  },
   map = schedules.attend,
   bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", prod = "f32" },
             { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", prod = "f32" } },
