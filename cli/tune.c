@@ -149,7 +149,8 @@ static bool model_sweeps(const struct tune_options *o, struct dsl *d, const stru
         for (enum tune_use use = 0; use <= USE_TOKEN; use++) {
             if (use == USE_PROMPT && (!body || prompt == 1)) continue;
             struct sweep *s = add_sweep(list, json_string_value(json_object_get(spec, "name")));
-            s->spec = json_incref(spec);
+            json_t *split = use == USE_TOKEN && !t->ptx ? compile_split(spec) : NULL;
+            s->spec = split ? split : json_incref(spec);
             s->use = use;
             s->launches = n_launches;
             s->label = label_of(spec);

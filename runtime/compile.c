@@ -455,7 +455,8 @@ static json_t *choice_for(const struct compiler *c, const json_t *spec, enum tun
     return tune;
 }
 
-static json_t *for_one_token(const json_t *spec) {
+json_t *compile_split(const json_t *spec) {
+    if (!json_is_true(json_object_get(spec, "splits"))) return NULL;
     json_t *one = json_copy((json_t *)spec), *sizes = json_object_get(spec, "sizes");
     json_object_set_new(one, "sizes", sizes ? json_copy(sizes) : json_object());
     json_object_set_new(json_object_get(one, "sizes"), "tok", json_integer(1));
@@ -463,11 +464,8 @@ static json_t *for_one_token(const json_t *spec) {
 }
 
 json_t *compile_for_one(const struct compiler *c, const json_t *spec) {
-    json_t *token = choice_for(c, spec, USE_TOKEN), *prompt = choice_for(c, spec, USE_PROMPT), *one = NULL;
-    if (json_is_true(json_object_get(spec, "splits")))
-        one = for_one_token(spec);
-    else if (token != prompt && !json_equal(token, prompt))
-        one = json_copy((json_t *)spec);
+    json_t *token = choice_for(c, spec, USE_TOKEN), *prompt = choice_for(c, spec, USE_PROMPT), *one = compile_split(spec);
+    if (!one && token != prompt && !json_equal(token, prompt)) one = json_copy((json_t *)spec);
     if (one && token) json_object_set(one, "tune", token);
     json_decref(token);
     json_decref(prompt);

@@ -73,8 +73,11 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
                      struct kernel *out, struct err *e);
 void kernel_free(struct kernel *k); /* accepts a zeroed one */
 
+/* A specification as it is for one token, where an axis is split for it (dsl/split_fold.lua); else NULL. A new reference. */
+json_t *compile_split(const json_t *spec);
+
 /* What a processor runs for one token at a time, a specification: with other tunables, by the tune database, or made for
- * one token because an axis is split for it (dsl/split_fold.lua). A new reference; NULL: what it runs for any number. */
+ * one token because an axis is split for it. A new reference; NULL: what it runs for any number. */
 json_t *compile_for_one(const struct compiler *c, const json_t *spec);
 
 /* Bytes of a launch's workspace. */
