@@ -410,18 +410,20 @@ local function part_of(X, groups, name)
     local t0, at = mul(E.idiv(task, i(times)), i(tokens)), E.imod(task, i(times))
     for g, group in ipairs(groups) do
       local s, tok, row = shapes[g], group[1].axes[1], group[1].axes[2]
+      local mine = E.var("group", 1, g) -- 0, and so that nothing of a task of the others is read ahead of asking whose it is
+      local first = mul(add(at, #groups > 1 and add(mine, i(-s.from)) or i(0)), i(s.rows))
       local function tasks()
         X:forget()
         X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), tokens = tokens, rows = s.rows, parts = s.parts, staged = "staged",
                    partial = "partial", places = {}, memo = {}, several = s.n_sums > 1, whole = s.n % s.rows == 0 }
         local make = s.parts > 1 and in_parts or in_rows
-        make(X, group, { row = row, tok = tok }, s.n, mul(add(at, i(-s.from)), i(s.rows)), s)
+        make(X, group, { row = row, tok = tok }, s.n, first, s)
       end
       if #groups == 1 then
         tasks()
       else
-        local mine = E.node("band", "bool", { E.cmp("ile", i(s.from), at), E.cmp("ilt", at, i(s.from + s.times)) })
-        em:each(E.var("group", 1, g), i(0), E.select(mine, i(1), i(0)), 1, tasks)
+        local is_mine = E.node("band", "bool", { E.cmp("ile", i(s.from), at), E.cmp("ilt", at, i(s.from + s.times)) })
+        em:each(mine, i(0), E.select(is_mine, i(1), i(0)), 1, tasks)
       end
     end
   end)
