@@ -176,6 +176,18 @@ local function shared_heads(m, s)
 end
 local function shared_tokens(m, s) return queries(m, s) // shared_heads(m, s) end
 
+-- How much head h of token t asks for key j of the keys' head g.
+local function score(a, t, h, g, j)
+  return sum("e", a.hd, function(e)
+    return rounded(a.prod, a.q[t][h][e]) * rounded(a.prod, a.kc[g][j][e])
+  end) * a.scale
+end
+
+local SCORED = {
+  { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
+  { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
+}
+
 -- Causal attention of each new token over the cache: one fold, whatever the number of tokens or keys. A window > 0 sees
 -- that many keys, the token's own among them. The factors of both products are rounded to `prod`.
 kernel "attention" {
@@ -186,10 +198,7 @@ kernel "attention" {
       for h in each("head", a.nh) do
         local g, n = h // (a.nh // a.nkv), a.pos + t + 1
         local s = fold("key", n, softmax_mean[a.prod], function(j)
-          local qk = sum("e", a.hd, function(e)
-            return rounded(a.prod, a.q[t][h][e]) * rounded(a.prod, a.kc[g][j][e])
-          end)
-          return { m = qk * a.scale, l = 1, o = vec("i", a.hd, function(i) return a.vc[g][j][i] end) }
+          return { m = score(a, t, h, g, j), l = 1, o = vec("i", a.hd, function(i) return a.vc[g][j][i] end) }
         end, { from = a.window > 0 and max(0, n - a.window) or 0 })
         for i in each("i", a.hd) do a.y[t][h][i] = s.o[i] / s.l end
       end
@@ -199,8 +208,7 @@ kernel "attention" {
   -- hold.
   tune = { heads = shared_heads, toks = shared_tokens },
   map = schedules.attend,
-  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
-            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" } },
+  bench = SCORED,
 }
 
 -- Plain attention, in three kernels that `attention` is measured against (bench/scaling.sh); models do not call them.
@@ -218,10 +226,7 @@ kernel "attention_scores" {
           for k in each("key", PAGE) do
             local j = b * PAGE + k
             local seen = a.window > 0 and both(lt(j, n), le(n, j + a.window)) or lt(j, n)
-            local qk = sum("e", a.hd, function(e)
-              return rounded(a.prod, a.q[t][h][e]) * rounded(a.prod, a.kc[g][j][e])
-            end)
-            a.s[t][h][b][k] = select(seen, qk * a.scale, -1e30)
+            a.s[t][h][b][k] = select(seen, score(a, t, h, g, j), -1e30)
           end
         end
       end
@@ -229,8 +234,7 @@ kernel "attention_scores" {
   end,
   tune = { heads = shared_heads, toks = shared_tokens },
   map = { task = { "tok", "head" }, lane = "key", unroll = { key = 4, tok = "toks", head = "heads" } },
-  bench = { { tok = 1, pos = 1023, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" },
-            { tok = 512, nh = 32, nkv = 4, hd = 64, KV = "f16", scale = 0.125, window = 0, prod = "f32" } },
+  bench = SCORED,
 }
 
 kernel "softmax" {

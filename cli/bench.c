@@ -72,8 +72,7 @@ const struct command command_bench = {
     .details =
         "Of a model: tokens per second of a prompt evaluated at once and of tokens one by one, each from a cache of -d "
         "tokens and after one run that is not counted. Bytes and operations per second stand beside the peaks of this "
-        "machine, measured before and behind each repetition and, while tokens are generated, three times a second "
-        "with "
+        "machine, measured before and behind each repetition and, while tokens are generated, three times a second with "
         "the clock stopped (of a GPU: once). A prompt's time ends with the choice of the first token. --batches stands "
         "for as many sequences at a time, though the tokens are of one. --profile times each kernel of one prompt and "
         "of single tokens: bytes, operations and the part of what those peaks allow, the layers, and the barriers. "

@@ -193,6 +193,10 @@ function E.imul(a, b)
   return lin(ca * cb, out)
 end
 
+function E.imin(a, b) return node("imin", "i64", { a, b }) end
+function E.imax(a, b) return node("imax", "i64", { a, b }) end
+function E.idivup(a, n) return node("idivup", "i64", { a }, n) end
+
 -- Inclusive bounds of an integer expression, nil where unknown.
 local function bounds(n)
   if n.op == "var" or n.op == "lane" then return 0, n.count and n.count - 1 or nil end

@@ -475,7 +475,7 @@ end
 ---@param b Value|Index
 ---@return Value|Index
 function lang.max(a, b)
-  if is_index(a) or is_index(b) then return E.node("imax", "i64", { index(a), index(b) }) end
+  if is_index(a) or is_index(b) then return E.imax(index(a), index(b)) end
   return E.fmax(value(a), value(b))
 end
 ---The smaller of two values or of two indices.
@@ -483,7 +483,7 @@ end
 ---@param b Value|Index
 ---@return Value|Index
 function lang.min(a, b)
-  if is_index(a) or is_index(b) then return E.node("imin", "i64", { index(a), index(b) }) end
+  if is_index(a) or is_index(b) then return E.imin(index(a), index(b)) end
   return E.fmin(value(a), value(b))
 end
 ---An index as a value.

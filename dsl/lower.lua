@@ -308,7 +308,7 @@ local function over(em, axes, k, maps, body)
   if ax.tile then -- tiles of a matrix unit, then the rest
     local n, split = ax.tile.size, E.whole(lo, ax.hi, ax.tile.size)
     local any, first = E.var(ax.var.axis .. "?" .. n, 2, "m" .. k), E.var(ax.var.axis .. "*" .. n, nil, "m" .. k)
-    em:each(any, i(0), E.node("imin", "i64", { i(1), add(split, lo, -1) }), 1, function()
+    em:each(any, i(0), E.imin(i(1), add(split, lo, -1)), 1, function()
       em:each(first, lo, split, n, function()
         ax.tile.enter(any, first)
         over(em, axes, k + 1, expand(first, n), body)
@@ -425,8 +425,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   self:forget()
 
   -- Lanes: whole tiles of rows where packed weights lie across them, otherwise what divides the width.
-  local used = {}
-  for _, st in ipairs(group) do arrays_in(self, st.value, {}, used) end
+  local used = self:arrays_of(group)
   local block = 1
   local packed_rows = false
   for array in pairs(used) do
@@ -502,7 +501,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       if k ~= 1 then error({ kernel_error = ("the run-time axis '%s' must be the first task axis"):format(ax.var.axis) }) end
       tasks.per, tasks.dim = ax.unroll * (ax.var.per or 1), ax.var.dim or ax.var.axis
       ax.lo = mul(left, i(ax.unroll))
-      ax.hi = E.node("imin", "i64", { add(ax.lo, i(ax.unroll)), ax.hi })
+      ax.hi = E.imin(add(ax.lo, i(ax.unroll)), ax.hi)
     end
   end
   for _, ax in ipairs(axes) do
@@ -513,8 +512,8 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   end
 
   if from then -- the function's range, cut to this group's tasks
-    begin = E.node("imax", "i64", { add(begin, i(-from)), i(0) })
-    finish = E.node("imin", "i64", { add(finish, i(-from)), i(tasks.times) })
+    begin = E.imax(add(begin, i(-from)), i(0))
+    finish = E.imin(add(finish, i(-from)), i(tasks.times))
   end
   self:widen_folds(group, axes)
   local function instances(maps, values)
@@ -551,7 +550,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     local n, lo, hi = panels.tokens(self, used, tiled.tile.size), tiled.lo, tiled.hi
     local at = E.var(tiled.var.axis .. "*" .. n, nil, "cached")
     em:each(at, lo, hi, n, function()
-      tiled.lo, tiled.hi = at, E.node("imin", "i64", { add(at, i(n)), hi })
+      tiled.lo, tiled.hi = at, E.imin(add(at, i(n)), hi)
       whole_tasks()
     end)
   elseif rows > 1 then
@@ -563,7 +562,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
     local run = E.var("run", nil, 0)
     em:each(run, begin, finish, rows, function()
       over(em, around, 1, { {} }, function(outer)
-        em:each(task, run, E.node("imin", "i64", { add(run, i(rows)), finish }), 1, function()
+        em:each(task, run, E.imin(add(run, i(rows)), finish), 1, function()
           over(em, within, 1, outer, instances)
         end)
       end)
@@ -958,7 +957,7 @@ end
 function X:records_of(groups)
   local used, list = {}, {}
   for _, g in ipairs(groups) do
-    for _, st in ipairs(g) do arrays_in(self, st.value, {}, used) end
+    for name in pairs(self:arrays_of(g)) do used[name] = true end
   end
   for _, rec in ipairs(self.records) do
     if rec.shared and used[rec.name] then list[#list + 1] = rec end

@@ -102,7 +102,7 @@ function M.kernel(fmt, lanes, words)
     em:each(tile, begin, finish, 1, function()
       em:each(kb, i(0), E.dim("nb"), 1, function()
         em:each(ln, i(0), i(lanes), 1, function()
-          local r = E.node("imin", "i64", { add(mul(tile, i(lanes)), ln), add(E.dim("rows"), i(-1)) })
+          local r = E.imin(add(mul(tile, i(lanes)), ln), add(E.dim("rows"), i(-1)))
           local row = E.node("ld", "i64", { mul(r, i(4)) }, "rowmap|index")
           row.base, row.storage, row.inv = "rowmap", "i32", true
           local s = add(mul(row, E.dim("row_bytes")), mul(kb, i(def.bytes)))

@@ -76,7 +76,7 @@ end
 -- acc + the product of the last element where their number `count`, at most `bound`, is odd: what follows it does not count,
 -- whatever it is.
 function M.rest(X, factors, kvar, len, count, acc)
-  local pair = E.node("imin", "i64", { E.idiv(count, i(2)), i(len.imm // 2 - 1) })
+  local pair = E.imin(E.idiv(count, i(2)), i(len.imm // 2 - 1))
   local mask = E.cast("trunc", "i32", mul(E.imod(count, i(2)), i(0xffff)))
   local function masked(f) return i32op("iand", word(X, f, kvar, mul(pair, i(2)), len), mask) end
   return E.node("dotbf", "f32", { acc, masked(factors[1]), masked(factors[2]) })

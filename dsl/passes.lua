@@ -15,7 +15,6 @@ local M = {}
 
 local add, mul = E.iadd, E.imul
 local function i(x) return E.int(x) end
-local function least(a, b) return E.node("imin", "i64", { a, b }) end
 
 local FEWEST = 32          -- tokens; for fewer, filling panels takes longer than is saved
 local TOKENS = 256         -- whose part of k in a pass stays in the second-level cache
@@ -80,7 +79,7 @@ local function ask(X, weights, rows, tile, lo, blocks, block, nth, u)
       bytes = bytes * blocks * block // w.array.def.block
       local lines = (bytes + LINE - 1) // LINE
       local part = math.min(lines, (lines * u + ASKED - 1) // ASKED)
-      local at = add(from, least(mul(nth, i(part * LINE)), i(math.max(0, bytes - part * LINE))))
+      local at = add(from, E.imin(mul(nth, i(part * LINE)), i(math.max(0, bytes - part * LINE))))
       for l = 0, part - 1 do X.em:prefetch(w.array.name, add(at, i(l * LINE))) end
     end
   end
@@ -142,12 +141,12 @@ function M.emit(X, arg)
     em:stores(list)
   end
   local whole = E.whole(tokens.lo, tokens.hi, u)
-  local many = least(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
+  local many = E.imin(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
   em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
     em:each(at, tokens.lo, whole, most, function()
-      local to = least(add(at, i(most)), whole)
+      local to = E.imin(add(at, i(most)), whole)
       em:each(run, arg.begin, arg.finish, tasks, function()
-        local last = least(add(run, i(tasks)), arg.finish)
+        local last = E.imin(add(run, i(tasks)), arg.finish)
         local function each_task(f, before) em:each(arg.task, run, last, 1, function() tiles(at, to, f, before) end) end
         for k, sum in ipairs(sums) do
           each_task(function(maps) store_sums(k, maps, function() return E.f32(0) end) end)
@@ -157,7 +156,7 @@ function M.emit(X, arg)
           local pass = E.var("pass", (n + blocks - 1) // blocks, "pass")
           em:each(pass, i(0), i((n + blocks - 1) // blocks), 1, function()
             local lo = mul(pass, i(blocks))
-            local hi = n % blocks == 0 and add(lo, i(blocks)) or least(add(lo, i(blocks)), i(n))
+            local hi = n % blocks == 0 and add(lo, i(blocks)) or E.imin(add(lo, i(blocks)), i(n))
             each_task(function(maps)
               X:forget()
               local passes = {}

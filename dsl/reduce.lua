@@ -132,7 +132,7 @@ M.carry = carry
 function M.loop(var, lo, hi, carries, inits, nexts, parts, merge, ahead)
   local early, memo = {}, {}
   for k, n in ipairs(ahead or {}) do
-    local next_trip = E.node("imin", "i64", { add(var, i(1)), add(hi, i(1), -1) })
+    local next_trip = E.imin(add(var, i(1)), add(hi, i(1), -1))
     early[k] = { carry = carry("ahead" .. n.id, n.ty, n.lane), init = E.subst(n, { [var] = lo }), next = E.subst(n, { [var] = next_trip }) }
     memo[n] = early[k].carry
   end
@@ -796,7 +796,7 @@ function M.fold(X, node)
     local base = mul(tile, i(TILE))
     if splits then X.parted = "all" else base = add(mul(chunk, i(PAGE)), base) end
     local left = add(last, base, -1)
-    local count = E.node("imin", "i64", { i(TILE), left })
+    local count = E.imin(i(TILE), left)
     local outer_list, outer = carries_of("O")
     local inner_list, inner = carries_of("I")
     local function key(j) return add(base, j) end
@@ -833,21 +833,21 @@ function M.fold(X, node)
       local next_state = merge(inner, reduced)
       X.parted = outside
       local function states(a, b) return merge(unflatten(a), unflatten(b)) end
-      local all = E.node("idivup", "i64", { last }, TILE)
+      local all = E.idivup(last, TILE)
       local first_of_all = starts_late and E.idiv(first, i(TILE)) or i(0)
       list = M.loop(tile, X:lower(first_of_all), X:lower(all), inner_list, zero, next_state, X.team // X.lanes, states)
       return unflatten(list), shape
     end
     local inner_next = merge(inner, reduced)
-    local tiles = E.node("idivup", "i64", { E.node("imin", "i64", { i(PAGE), add(last, mul(chunk, i(PAGE)), -1) }) }, TILE)
+    local tiles = E.idivup(E.imin(i(PAGE), add(last, mul(chunk, i(PAGE)), -1)), TILE)
     local first_chunk, first_tile = i(0), i(0)
     if starts_late then -- chunks and tiles before the first key are skipped: their states would be zero()
       first_chunk = E.idiv(first, i(PAGE))
-      first_tile = E.idiv(E.node("imax", "i64", { i(0), add(first, mul(chunk, i(PAGE)), -1) }), i(TILE))
+      first_tile = E.idiv(E.imax(i(0), add(first, mul(chunk, i(PAGE)), -1)), i(TILE))
     end
     local inner_out = M.loop(tile, X:lower(first_tile), X:lower(tiles), inner_list, zero, inner_next)
     local outer_next = merge(outer, unflatten(inner_out))
-    list = M.loop(chunk, X:lower(first_chunk), X:lower(E.node("idivup", "i64", { last }, PAGE)), outer_list, zero, outer_next)
+    list = M.loop(chunk, X:lower(first_chunk), X:lower(E.idivup(last, PAGE)), outer_list, zero, outer_next)
   else
     local n = E.int_const(len)
     local has_vec = next(shape.vec) ~= nil

@@ -12,8 +12,6 @@ local M = {}
 
 local add, mul = E.iadd, E.imul
 local function i(x) return E.int(x) end
-local function least(a, b) return E.node("imin", "i64", { a, b }) end
-local function most(a, b) return E.node("imax", "i64", { a, b }) end
 
 -- The folds of a value that can be split along an axis, and whether their vectors are read along `lane` alone.
 local function folds_of(value, axis, lane)
@@ -39,7 +37,7 @@ local function split(X, st, n_states)
   if #folds == 0 then return nil end
   local PAGE = i(access.PAGE)
   local page = E.var("page", nil, "split")
-  page.len, page.dim, page.per = E.node("idivup", "i64", { X.dim(axis) }, access.PAGE), axis, access.PAGE
+  page.len, page.dim, page.per = E.idivup(X.dim(axis), access.PAGE), axis, access.PAGE
   local map = { task = { "page", table.unpack(st.map.task) }, lane = st.map.lane, unroll = st.map.unroll, shared = true }
   local fields = 0
   for _, f in ipairs(folds) do fields = fields + #f.fields end
@@ -48,8 +46,8 @@ local function split(X, st, n_states)
   local out, value_of, field = {}, {}, 0
   for _, f in ipairs(folds) do
     local first = mul(page, PAGE)
-    local last = least(f.args[1], add(first, PAGE))
-    local from = most(f.args[3], first)
+    local last = E.imin(f.args[1], add(first, PAGE))
+    local from = E.imax(f.args[3], first)
     local args = table.move(f.args, 1, #f.args, 1, {})
     args[1], args[3], args[4], args[5] = last, from, last, from
     local of_page = E.with_args(f, args)
@@ -70,7 +68,7 @@ local function split(X, st, n_states)
       end
       merged[k] = vec and E.node("vec", "vec", { elem.args[1], state(elem.binds) }, elem.imm, elem.binds) or state(i(0))
     end
-    local n_pages, from_page = E.node("idivup", "i64", { f.args[1] }, access.PAGE), E.idiv(f.args[3], PAGE)
+    local n_pages, from_page = E.idivup(f.args[1], access.PAGE), E.idiv(f.args[3], PAGE)
     local merge = E.node("fold", "fold", { n_pages, E.bool(true), from_page, n_pages, from_page, table.unpack(merged) },
       f.imm .. " of " .. states.name, q)
     merge.monoid, merge.fields = { is_monoid = true, zero = f.monoid.zero, merge = f.monoid.merge }, f.fields

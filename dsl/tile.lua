@@ -128,9 +128,9 @@ end
 local function own_trips(X, record, n, trip, at, token)
   local tile, all = X.tile, n // trip
   local number = add(mul(at, i(tile.parts)), tile.part)
-  if all < tile.parts then number = E.node("imin", "i64", { number, i(all - 1) }) end
+  if all < tile.parts then number = E.imin(number, i(all - 1)) end
   local from = add(access.record_base(record, token.at()), i(record.fields.x))
-  local trips = all % tile.parts == 0 and i(all // tile.parts) or E.node("idivup", "i64", { add(i(all), tile.part, -1) }, tile.parts)
+  local trips = all % tile.parts == 0 and i(all // tile.parts) or E.idivup(add(i(all), tile.part, -1), tile.parts)
   return { first = mul(number, i(trip)), trips = trips, word = function(k, _, word)
     return access.ld("ws", "i32", add(from, add(mul(k, i(2)), i(4 * (word % 2)))), true)
   end }
@@ -249,11 +249,11 @@ local function instance(X, vars, n, from, h, t, j, tile)
   local T = X.tile
   local function token(k) return add(t, k and add(mul(of_four(), i(2)), i(k)) or of_eight()) end
   local tok = place(X, j, tile, function(k)
-    return add(T.t0, E.node("imin", "i64", { token(k), add(T.left, i(1), -1) }))
+    return add(T.t0, E.imin(token(k), add(T.left, i(1), -1)))
   end)
   local row = place(X, h, 0, function(k)
     local first = add(from, i(8 * k))
-    if not T.whole then first = mul(E.node("imin", "i64", { E.idiv(first, i(8)), i((n - 1) // 8) }), i(8)) end
+    if not T.whole then first = mul(E.imin(E.idiv(first, i(8)), i((n - 1) // 8)), i(8)) end
     return add(first, of_eight())
   end)
   local mask = E.cmp("ilt", token(j), T.left)
@@ -345,7 +345,7 @@ local function in_parts(X, group, vars, n, r0, shape)
     end
     em:stores(list)
   end, shape.parts)
-  local there = E.node("idivup", "i64", { E.node("imin", "i64", { T.left, i(shape.tokens) }) }, TOKENS)
+  local there = E.idivup(E.imin(T.left, i(shape.tokens)), TOKENS)
   em:each(piece, i(0), mul(there, i(eights)), 1, function()
     local t, from = mul(E.idiv(piece, i(eights)), i(TOKENS)), add(r0, mul(E.imod(piece, i(eights)), i(8)))
     local list = {}

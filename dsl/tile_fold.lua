@@ -207,7 +207,7 @@ T.ilt, T.ile = compare("ilt"), compare("ile")
 function T.imin(X, n)
   local a, b = X:lower(n.args[1]), X:lower(n.args[2])
   local const = i(a.lane and E.terms_of(a) or 0)
-  return add(E.node("imin", "i64", { add(a, const, -1), add(b, const, -1) }), const)
+  return add(E.imin(add(a, const, -1), add(b, const, -1)), const)
 end
 
 -- The fold -----------------------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ local function fold(X, node, bounds, along)
   t.outside[tile_var] = true
   local base = mul(tile_var, i(TILE))
 
-  local function imin(x, y) return E.node("imin", "i64", { x, y }) end
+  local imin = E.imin
 
   -- The state after one more tile; masked: some row does not see some of its keys.
   local function step(masked)
@@ -345,7 +345,7 @@ local function fold(X, node, bounds, along)
   end
   -- Tiles that all rows see in full need no mask; those before and behind them do.
   local function tile_of(x) return E.idiv(x, i(TILE)) end
-  local function imax(x, y) return E.node("imax", "i64", { x, y }) end
+  local imax = E.imax
   local all = tile_of(add(at_row(len, bounds.last), i(TILE - 1)))
   local begin, full = i(0), tile_of(at_row(len, bounds.first))
   local result = inits
@@ -457,7 +457,7 @@ local function part_of(X, group, name)
     local n_rows = mul(X:lower(tok.len), i(shared))
     local first = add(mul(E.idiv(task, i(parts)), i(per * shared)), mul(E.imod(task, i(tiles)), i(ROWS)))
     local r0, row = E.var("row*" .. ROWS, nil, "r"), E.var("row", nil, "row")
-    local finish_rows = E.node("imin", "i64", { add(first, i(ROWS)), n_rows })
+    local finish_rows = E.imin(add(first, i(ROWS)), n_rows)
     em:each(r0, first, finish_rows, ROWS, function()
       X.memo, X.mats, X.folds = {}, {}, {}
       local t = setmetatable({ row = row, rows = {}, place_of = {}, outside = { [task] = true, [r0] = true },
@@ -465,7 +465,7 @@ local function part_of(X, group, name)
       X.tile = t
       local function at(h) return add(add(r0, of_eight()), i(8 * h)) end
       for h = 0, 1 do -- rows that are not there are the last one, and not stored
-        t.rows[h] = E.node("imin", "i64", { at(h), add(n_rows, i(1), -1) })
+        t.rows[h] = E.imin(at(h), add(n_rows, i(1), -1))
         t.place_of[t.rows[h]] = { h = h }
       end
       local map = { [tok] = E.idiv(row, i(shared)),

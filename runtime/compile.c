@@ -455,12 +455,15 @@ static json_t *choice_for(const struct compiler *c, const json_t *spec, enum tun
     return tune;
 }
 
-json_t *compile_split(const json_t *spec) {
-    if (!json_is_true(json_object_get(spec, "splits"))) return NULL;
+json_t *compile_of_one(const json_t *spec) {
     json_t *one = json_copy((json_t *)spec), *sizes = json_object_get(spec, "sizes");
     json_object_set_new(one, "sizes", sizes ? json_copy(sizes) : json_object());
     json_object_set_new(json_object_get(one, "sizes"), "tok", json_integer(1));
     return one;
+}
+
+json_t *compile_split(const json_t *spec) {
+    return json_is_true(json_object_get(spec, "splits")) ? compile_of_one(spec) : NULL;
 }
 
 json_t *compile_for_one(const struct compiler *c, const json_t *spec) {

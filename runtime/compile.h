@@ -73,7 +73,9 @@ bool compile_kernels(struct compiler *c, const json_t *const *specs, const char 
                      struct kernel *out, struct err *e);
 void kernel_free(struct kernel *k); /* accepts a zeroed one */
 
-/* A specification as it is for one token, where an axis is split for it (dsl/split_fold.lua); else NULL. A new reference. */
+/* A specification made for one token; and that where an axis is split for one (dsl/split_fold.lua), else NULL. New
+ * references. */
+json_t *compile_of_one(const json_t *spec);
 json_t *compile_split(const json_t *spec);
 
 /* What a processor runs for one token at a time, a specification: with other tunables, by the tune database, or made for

@@ -220,18 +220,33 @@ static bool load_kernel(const struct plan *p, struct parity_exec *x, struct cuda
     return true;
 }
 
+/* An instance's code in another form. */
+struct variant {
+    json_t *meta;
+    struct kernel k;
+    struct parity_exec x;
+    struct cuda_kernel *loaded;
+};
+
+/* Of v->meta, which is lowered. */
+static bool variant_load(struct subject *s, const struct target *t, struct variant *v, struct err *e) {
+    v->x.k = &v->k;
+    return compile_lowered(v->meta, t, &v->k, e) && load_kernel(s->w->plan, &v->x, &v->loaded, e);
+}
+
+static void variant_free(struct subject *s, struct variant *v) {
+    json_decref(v->meta);
+    cuda_kernel_free(s->w->plan->gpu, v->loaded);
+    kernel_free(&v->k);
+}
+
 static void check_serial(struct subject *s, const struct target *t, const json_t *spec) {
-    json_t *meta = NULL;
-    struct kernel k = {0};
+    struct variant v = {0};
     struct err e = {0};
-    struct parity_exec x = {.k = &k};
-    struct cuda_kernel *loaded = NULL;
-    bool ok = compile_lower(s->w->dsl, spec, t, true, &meta, &e) && compile_lowered(meta, t, &k, &e) &&
-              load_kernel(s->w->plan, &x, &loaded, &e) && check_interpreted(s, t, meta, &x, false, &e);
+    bool ok = compile_lower(s->w->dsl, spec, t, true, &v.meta, &e) && variant_load(s, t, &v, &e) &&
+              check_interpreted(s, t, v.meta, &v.x, false, &e);
     if (!ok) failed(s->w->plan, s->in, t, "without its map", &e);
-    json_decref(meta);
-    cuda_kernel_free(s->w->plan->gpu, loaded);
-    kernel_free(&k);
+    variant_free(s, &v);
 }
 
 /* Tokens of a case one by one through the code compiled for one token, beside the launch of all of them. */
@@ -269,43 +284,34 @@ static bool check_lone_case(struct subject *s, const struct target *t, const str
 
 /* What is compiled for one token: all that a GPU runs for one, with other sums; and what splits an axis for one
  * (dsl/split_fold.lua), with the same bits. */
-static void check_lone(struct subject *s, const struct target *t, json_t *spec) {
-    json_t *meta = NULL, *sizes = json_object_get(spec, "sizes"), *lone = json_deep_copy(spec);
-    struct kernel k = {0};
+static void check_lone(struct subject *s, const struct target *t, const json_t *spec) {
+    json_t *lone = compile_of_one(spec);
+    struct variant v = {0};
     struct err e = {0};
-    struct parity_exec x = {.k = &k};
-    struct cuda_kernel *loaded = NULL;
-    if (!sizes) json_object_set_new(lone, "sizes", json_object());
-    json_object_set_new(json_object_get(lone, "sizes"), "tok", json_integer(1));
-    bool ok = compile_lower(s->w->dsl, lone, t, false, &meta, &e) && compile_lowered(meta, t, &k, &e) &&
-              load_kernel(s->w->plan, &x, &loaded, &e);
-    for (size_t i = 0; i < s->n_cases && ok; i++) ok = check_lone_case(s, t, &x, i, &e);
+    bool ok = compile_lower(s->w->dsl, lone, t, false, &v.meta, &e) && variant_load(s, t, &v, &e);
+    for (size_t i = 0; i < s->n_cases && ok; i++) ok = check_lone_case(s, t, &v.x, i, &e);
     if (!ok) failed(s->w->plan, s->in, t, "for one token", &e);
     json_decref(lone);
-    json_decref(meta);
-    cuda_kernel_free(s->w->plan->gpu, loaded);
-    kernel_free(&k);
+    variant_free(s, &v);
 }
 
-/* What a GPU with a matrix unit runs for few tokens has its tasks and its sums cut otherwise; the sums alike for any that are few. */
-static void check_few(struct subject *s, const struct target *t, const json_t *spec, const json_t *many, int upto, bool first) {
-    json_t *meta = NULL, *few = json_copy((json_t *)spec);
-    struct kernel k = {0};
+/* What a GPU with a matrix unit runs for few tokens has its tasks and its sums cut otherwise; the sums alike for any
+ * that are few. */
+static void check_few(struct subject *s, const struct target *t, const json_t *spec, const json_t *many, int upto,
+                      bool first) {
+    json_t *few = json_copy((json_t *)spec);
+    struct variant v = {0};
     struct err e = {0};
-    struct parity_exec x = {.k = &k};
-    struct cuda_kernel *loaded = NULL;
     json_object_set_new(few, "upto", json_integer(upto));
-    bool ok = compile_lower(s->w->dsl, few, t, false, &meta, &e);
-    if (ok && !json_equal(json_object_get(meta, "ir"), json_object_get(many, "ir"))) {
-        ok = compile_lowered(meta, t, &k, &e) && load_kernel(s->w->plan, &x, &loaded, &e);
-        for (size_t i = 0; i < s->n_cases && ok; i++) check_case(s, t, &x, i, first);
-        ok = ok && (!s->in->shape.small || check_interpreted(s, t, meta, &x, true, &e));
+    bool ok = compile_lower(s->w->dsl, few, t, false, &v.meta, &e);
+    if (ok && !json_equal(json_object_get(v.meta, "ir"), json_object_get(many, "ir"))) {
+        ok = variant_load(s, t, &v, &e);
+        for (size_t i = 0; i < s->n_cases && ok; i++) check_case(s, t, &v.x, i, first);
+        ok = ok && (!s->in->shape.small || check_interpreted(s, t, v.meta, &v.x, true, &e));
     }
     if (!ok) failed(s->w->plan, s->in, t, "for few tokens", &e);
     json_decref(few);
-    json_decref(meta);
-    cuda_kernel_free(s->w->plan->gpu, loaded);
-    kernel_free(&k);
+    variant_free(s, &v);
 }
 
 static void free_packed(struct subject *s) {

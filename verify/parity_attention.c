@@ -87,6 +87,14 @@ static void pool_put_row(struct pool *p, const int32_t *pages, bool keys, size_t
         for (size_t i = 0; i < p->hd; i++) stored[i] = pool_put(p, pages, keys, h, key, i, x[i]);
 }
 
+/* Runs of {position, tokens}. */
+static void set_runs(struct parity_shape *s, const int (*runs)[2], int n) {
+    for (s->n_runs = 0; s->n_runs < n; s->n_runs++) {
+        s->runs[s->n_runs].pos = runs[s->n_runs][0];
+        s->runs[s->n_runs].tok = runs[s->n_runs][1];
+    }
+}
+
 size_t kv_append_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
     static const int heads[][2] = {{3, 16}, {1, 64}, {2, 80}, {2, 128}};
@@ -96,10 +104,7 @@ size_t kv_append_shapes(const struct parity_shape *base, unsigned block, bool qu
         s.nkv = heads[i][0];
         s.hd = heads[i][1];
         static const int runs[][2] = {{0, 1}, {30, 3}, {250, 9}, {256, 1}, {583, 17}};
-        for (s.n_runs = 0; s.n_runs < 5; s.n_runs++) {
-            s.runs[s.n_runs].pos = runs[s.n_runs][0];
-            s.runs[s.n_runs].tok = runs[s.n_runs][1];
-        }
+        set_runs(&s, runs, 5);
         n = add_shape(list, n, s);
     }
     return n;
@@ -158,10 +163,7 @@ size_t attention_shapes(const struct parity_shape *base, unsigned block, bool qu
             s.hd = heads[i][2];
             s.window = heads[i][3];
             s.prod = prods[p];
-            for (s.n_runs = 0; s.n_runs < 9; s.n_runs++) {
-                s.runs[s.n_runs].pos = runs[s.n_runs][0];
-                s.runs[s.n_runs].tok = runs[s.n_runs][1];
-            }
+            set_runs(&s, runs, 9);
             n = add_shape(list, n, s);
             if (bf16 && p == 2) list[n - 1].small = i == 0;
         }
@@ -354,10 +356,7 @@ size_t softmax_shapes(const struct parity_shape *base, unsigned block, bool quic
         struct parity_shape s = *base;
         s.nh = heads[i];
         static const int runs[][2] = {{0, 1}, {250, 9}, {583, 17}};
-        for (s.n_runs = 0; s.n_runs < 3; s.n_runs++) {
-            s.runs[s.n_runs].pos = runs[s.n_runs][0];
-            s.runs[s.n_runs].tok = runs[s.n_runs][1];
-        }
+        set_runs(&s, runs, 3);
         n = add_shape(list, n, s);
     }
     return n;
