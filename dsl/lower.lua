@@ -403,7 +403,8 @@ end
 
 local CACHE = 256 * 1024
 
--- How many tiles of the packed weights that a part reads stay in a core's cache beside its activations.
+-- How many tiles of the packed weights that a part reads stay in a core's cache beside its activations. At least two share
+-- a tile's activations, however wide they are.
 function X:rows_in_cache(used)
   local bytes = 0
   for array in pairs(used) do
@@ -413,7 +414,7 @@ function X:rows_in_cache(used)
       bytes = bytes + formats.tile_bytes(o.def, packed.lanes, packed.words, o.dims[#o.dims].size)
     end
   end
-  return bytes > 0 and math.max(1, CACHE // bytes) or 1
+  return bytes > 0 and math.max(2, CACHE // bytes) or 1
 end
 
 -- One group of stores that share their axes and map: the loop over its tasks, which are numbered from `from` on where a function
