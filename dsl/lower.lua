@@ -14,6 +14,7 @@ local pairs_of = require "dsl.pairs"
 local tiles = require "dsl.tile"
 local panels = require "dsl.panel"
 local passes = require "dsl.passes"
+local sums = require "dsl.sums"
 local split_folds = require "dsl.split_fold"
 local tile_folds = require "dsl.tile_fold"
 
@@ -544,7 +545,14 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   end
   local within, around = {}, {}
   for _, ax in ipairs(ordered) do table.insert(is_task[ax] and within or around, ax) end
-  local rows = packed_rows and around[1] and not self.team and not self.serial and self:rows_in_cache(used) or 1
+  -- A product of packed weights whose tasks are tiles of rows: tokens, rows: its axes; each_row(maps, f): calls f with the
+  -- instances of a task's rows; store(maps, values): the group's stores, of other values than its own.
+  local many = packed_rows and around[1] and not self.team and not self.serial
+  local product = many and #around == 1 and #within == 1 and not around[1].static and within[1].lanes and
+    { group = group, tokens = around[1], rows = within[1], task = task, begin = begin, finish = finish, store = instances,
+      each_row = function(maps, body) over(em, within, 1, maps, body) end }
+  if product then sums.one_by_one(self, product) end
+  local rows = many and self:rows_in_cache(used) or 1
   local function whole_tasks() em:each(task, begin, finish, 1, function() over(em, ordered, 1, { {} }, instances) end) end
   if tiled then
     -- A panel is a task's, filled for as many tokens as stay in the cache: those go around the tasks.
@@ -555,10 +563,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       whole_tasks()
     end)
   elseif rows > 1 then
-    if #around == 1 and #within == 1 and around[1].unroll > 1 and not around[1].static and within[1].lanes then
-      around[1].lo = passes.emit(self, { group = group, tokens = around[1], rows = within[1], task = task, begin = begin,
-        finish = finish, store = instances, each_row = function(maps, body) over(em, within, 1, maps, body) end }) or around[1].lo
-    end
+    if product and product.tokens.unroll > 1 then passes.emit(self, product) end
     -- The other axes go around a run of tasks: what they read is read once for all of the run.
     local run = E.var("run", nil, 0)
     em:each(run, begin, finish, rows, function()

@@ -10,6 +10,7 @@
 local E = require "dsl.expr"
 local access = require "dsl.access"
 local reduce = require "dsl.reduce"
+local sums = require "dsl.sums"
 
 local M = {}
 
@@ -22,17 +23,6 @@ local PANEL = 12 * 1024    -- bytes: of a first-level cache of 32 KiB
 local SUMS = 256 * 1024    -- bytes: of all sums of a run of tasks
 local ASKED = 64           -- tokens, while which the next panel's weights are asked for
 local LINE = 64            -- bytes: of a cache
-
--- The sums over packed weights and 8-bit activations in a group of stores, each once.
-local function sums_of(X, group, rows)
-  local list, seen = {}, {}
-  for _, st in ipairs(group) do
-    E.rewrite(st.value, function(n)
-      if n.op == "reduce" and reduce.blocks(X, n, rows) then list[#list + 1] = n end
-    end, seen)
-  end
-  return list
-end
 
 -- What is read of a panel instead of being unpacked again: `node`, in the lanes of the rows, at the block kb and its chunk kc.
 local Pass = {}
@@ -104,25 +94,17 @@ local function new_pass(X, sum, tile, lo, hi, blocks)
   return p
 end
 
--- arg: { group, tokens = their axis, rows = the axis across the lanes, task = its variable, begin, finish,
--- each_row = function(maps, f): the instances of rows, store = function(maps, values): the group's stores of other values }.
--- Emits the whole tiles of tokens where there are enough of them. Returns where the rest begins; nil: nothing was emitted.
+-- Emits the whole tiles of tokens of a product (store_tasks in dsl/lower.lua) where there are enough of them: tokens.lo is
+-- then where the rest begins.
 function M.emit(X, arg)
   local em, tokens, u, L = X.em, arg.tokens, arg.tokens.unroll, X.pack_lanes
   local most = math.max(1, TOKENS // u) * u
-  local sums = sums_of(X, arg.group, arg.rows.var)
-  if #sums == 0 then return nil end
-  local tasks = math.max(1, SUMS // (#sums * most * 4 * L * arg.rows.unroll))
+  local list = sums.of(arg.group, function(n) return reduce.blocks(X, n, arg.rows.var) end)
+  if #list == 0 then return end
+  local tasks = math.max(1, SUMS // (#list * most * 4 * L * arg.rows.unroll))
   local at, run = E.var("tok*" .. most, nil, "pass"), E.var("run", nil, "pass")
-  local place = {} -- of each sum, as a load
-  for k, sum in ipairs(sums) do
-    local base = em:scratch(tasks * arg.rows.unroll * most * 4 * L)
-    local tile = add(E.idiv(arg.rows.var, i(L)), mul(run, i(arg.rows.unroll)), -1)
-    local ld = E.node("ld", "f32", { add(mul(add(mul(tile, i(most)), add(tokens.var, at, -1)), i(4 * L)),
-      mul(E.imod(arg.rows.var, i(L)), i(4))) }, base)
-    ld.base, ld.storage = base, "f32"
-    place[k], place[sum] = ld, ld
-  end
+  local tile_of = add(E.idiv(arg.rows.var, i(L)), mul(run, i(arg.rows.unroll)), -1)
+  local kept = sums.keep(X, list, arg.rows, tasks * arg.rows.unroll * most, add(mul(tile_of, i(most)), add(tokens.var, at, -1)))
   local function tiles(lo, hi, f, before)
     local v = E.var("tok*" .. u, nil, "pass")
     em:each(v, lo, hi, u, function()
@@ -132,14 +114,6 @@ function M.emit(X, arg)
       arg.each_row(maps, f)
     end)
   end
-  local function store_sums(k, maps, value_of)
-    local list = {}
-    for n, m in ipairs(maps) do
-      list[n] = { base = place[k].base, name = place[k].base, storage = "f32", lanes = L, off = E.subst(place[k].args[1], m),
-                  value = value_of(m) }
-    end
-    em:stores(list)
-  end
   local whole = E.whole(tokens.lo, tokens.hi, u)
   local many = E.imin(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
   em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
@@ -148,8 +122,8 @@ function M.emit(X, arg)
       em:each(run, arg.begin, arg.finish, tasks, function()
         local last = E.imin(add(run, i(tasks)), arg.finish)
         local function each_task(f, before) em:each(arg.task, run, last, 1, function() tiles(at, to, f, before) end) end
-        for k, sum in ipairs(sums) do
-          each_task(function(maps) store_sums(k, maps, function() return E.f32(0) end) end)
+        for k, sum in ipairs(list) do
+          each_task(function(maps) kept:store(k, maps, function() return E.f32(0) end) end)
           local n, block, bytes = reduce.blocks(X, sum, arg.rows.var)
           local weights = weights_of(X, sum)
           local blocks = math.max(1, math.min(n, PANEL // bytes))
@@ -160,11 +134,11 @@ function M.emit(X, arg)
             each_task(function(maps)
               X:forget()
               local passes = {}
-              store_sums(k, maps, function(m)
+              kept:store(k, maps, function(m)
                 local tile = E.idiv(m[arg.rows.var], i(L))
                 passes[tile] = passes[tile] or new_pass(X, sum, tile, lo, hi, blocks)
                 X.pass = passes[tile]
-                X.pass.init = E.subst(place[k], m)
+                X.pass.init = E.subst(kept.place[k], m)
                 return X:lower(E.subst(sum, m))
               end)
               X.pass = nil
@@ -174,13 +148,12 @@ function M.emit(X, arg)
             end)
           end)
         end
-        local values = {}
-        for k, st in ipairs(arg.group) do values[k] = E.rewrite(st.value, function(_, x) return place[x] end) end
+        local values = kept:values(arg.group)
         each_task(function(maps) arg.store(maps, values) end)
       end)
     end)
   end)
-  return add(tokens.lo, mul(many, add(whole, tokens.lo, -1)))
+  tokens.lo = add(tokens.lo, mul(many, add(whole, tokens.lo, -1)))
 end
 
 return M
