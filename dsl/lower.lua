@@ -415,7 +415,7 @@ function X:rows_in_cache(used)
       bytes = bytes + formats.tile_bytes(o.def, packed.lanes, packed.words, o.dims[#o.dims].size)
     end
   end
-  return bytes > 0 and math.max(2, CACHE // bytes) or 1
+  return math.max(2, CACHE // bytes)
 end
 
 -- One group of stores that share their axes and map: the loop over its tasks, which are numbered from `from` on where a function
@@ -547,12 +547,11 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
   for _, ax in ipairs(ordered) do table.insert(is_task[ax] and within or around, ax) end
   -- A product of packed weights whose tasks are tiles of rows: tokens, rows: its axes; each_row(maps, f): calls f with the
   -- instances of a task's rows; store(maps, values): the group's stores, of other values than its own.
-  local many = packed_rows and around[1] and not self.team and not self.serial
-  local product = many and #around == 1 and #within == 1 and not around[1].static and within[1].lanes and
+  local runs = packed_rows and around[1] and not self.team and not self.serial
+  local product = runs and #around == 1 and #within == 1 and not around[1].static and within[1].lanes and
     { group = group, tokens = around[1], rows = within[1], task = task, begin = begin, finish = finish, store = instances,
       each_row = function(maps, body) over(em, within, 1, maps, body) end }
   if product then sums.one_by_one(self, product) end
-  local rows = many and self:rows_in_cache(used) or 1
   local function whole_tasks() em:each(task, begin, finish, 1, function() over(em, ordered, 1, { {} }, instances) end) end
   if tiled then
     -- A panel is a task's, filled for as many tokens as stay in the cache: those go around the tasks.
@@ -562,10 +561,10 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       tiled.lo, tiled.hi = at, E.imin(add(at, i(n)), hi)
       whole_tasks()
     end)
-  elseif rows > 1 then
+  elseif runs then
     if product and product.tokens.unroll > 1 then passes.emit(self, product) end
     -- The other axes go around a run of tasks: what they read is read once for all of the run.
-    local run = E.var("run", nil, 0)
+    local run, rows = E.var("run", nil, 0), self:rows_in_cache(used)
     em:each(run, begin, finish, rows, function()
       over(em, around, 1, { {} }, function(outer)
         em:each(task, run, E.imin(add(run, i(rows)), finish), 1, function()

@@ -49,16 +49,6 @@ function Pass:over(kb, kc, nc)
   self.kb, self.kc, self.nc, self.chunks = kb, kc, nc, self.blocks * nc
 end
 
--- The packed weights that a sum reads, as loads.
-local function weights_of(X, sum)
-  local list = {}
-  E.rewrite(sum, function(n)
-    local o = n.op == "load" and X:owner_of(n)
-    if o and o.packed then list[#list + 1] = { array = o, row = n.args[1] } end
-  end)
-  return list
-end
-
 -- Asks for what will fill the panels of the task `tile` from block lo on, a part of it for each of the first tiles of tokens:
 -- nth is the tile's number.
 local function ask(X, weights, rows, tile, lo, blocks, block, nth, u)
@@ -96,61 +86,55 @@ end
 
 -- Emits the whole tiles of tokens of a product (store_tasks in dsl/lower.lua) where there are enough of them: tokens.lo is
 -- then where the rest begins.
-function M.emit(X, arg)
-  local em, tokens, u, L = X.em, arg.tokens, arg.tokens.unroll, X.pack_lanes
+function M.emit(X, product)
+  local em, rows, tokens, u, L = X.em, product.rows, product.tokens, product.tokens.unroll, X.pack_lanes
   local most = math.max(1, TOKENS // u) * u
-  local list = sums.of(arg.group, function(n) return reduce.blocks(X, n, arg.rows.var) end)
+  local list = sums.of(product.group, function(n) return reduce.blocks(X, n, rows.var) end)
   if #list == 0 then return end
-  local tasks = math.max(1, SUMS // (#list * most * 4 * L * arg.rows.unroll))
-  local at, run = E.var("tok*" .. most, nil, "pass"), E.var("run", nil, "pass")
-  local tile_of = add(E.idiv(arg.rows.var, i(L)), mul(run, i(arg.rows.unroll)), -1)
-  local kept = sums.keep(X, list, arg.rows, tasks * arg.rows.unroll * most, add(mul(tile_of, i(most)), add(tokens.var, at, -1)))
-  local function tiles(lo, hi, f, before)
-    local v = E.var("tok*" .. u, nil, "pass")
-    em:each(v, lo, hi, u, function()
-      if before then before(E.idiv(add(v, lo, -1), i(u))) end
-      local maps = {}
-      for t = 0, u - 1 do maps[t + 1] = { [tokens.var] = add(v, i(t)) } end
-      arg.each_row(maps, f)
-    end)
-  end
+  local tasks = math.max(1, SUMS // (#list * most * 4 * L * rows.unroll))
+  local at = E.var("tok*" .. most, nil, "pass")
   local whole = E.whole(tokens.lo, tokens.hi, u)
   local many = E.imin(i(1), E.idiv(add(whole, tokens.lo, -1), i(FEWEST)))
+  local to = E.imin(add(at, i(most)), whole)
+  local function instances(f, before)
+    local v = E.var("tok*" .. u, nil, "pass")
+    em:each(v, at, to, u, function()
+      if before then before(E.idiv(add(v, at, -1), i(u))) end
+      local maps = {}
+      for t = 0, u - 1 do maps[t + 1] = { [tokens.var] = add(v, i(t)) } end
+      product.each_row(maps, f)
+    end)
+  end
+  local function in_passes(kept, k, sum, each_task, run, last)
+    each_task(function(maps) kept:store(k, maps, function() return E.f32(0) end) end)
+    local n, block, bytes = reduce.blocks(X, sum, rows.var)
+    local weights = sums.weights_of(X, sum)
+    local blocks = math.max(1, math.min(n, PANEL // bytes))
+    local pass = E.var("pass", (n + blocks - 1) // blocks, "pass")
+    em:each(pass, i(0), i((n + blocks - 1) // blocks), 1, function()
+      local lo = mul(pass, i(blocks))
+      local hi = n % blocks == 0 and add(lo, i(blocks)) or E.imin(add(lo, i(blocks)), i(n))
+      each_task(function(maps)
+        X:forget()
+        local passes = {}
+        kept:store(k, maps, function(m)
+          local tile = E.idiv(m[rows.var], i(L))
+          passes[tile] = passes[tile] or new_pass(X, sum, tile, lo, hi, blocks)
+          X.pass = passes[tile]
+          X.pass.init = E.subst(kept.place[k], m)
+          return X:lower(E.subst(sum, m))
+        end)
+        X.pass = nil
+      end, function(nth)
+        local task = product.task
+        local more = E.cmp("ilt", add(task, i(1)), last)
+        ask(X, weights, rows, E.select(more, add(task, i(1)), run), E.select(more, lo, hi), blocks, block, nth, u)
+      end)
+    end)
+  end
   em:each(E.var("tok?" .. u, 2, "pass"), i(0), many, 1, function()
     em:each(at, tokens.lo, whole, most, function()
-      local to = E.imin(add(at, i(most)), whole)
-      em:each(run, arg.begin, arg.finish, tasks, function()
-        local last = E.imin(add(run, i(tasks)), arg.finish)
-        local function each_task(f, before) em:each(arg.task, run, last, 1, function() tiles(at, to, f, before) end) end
-        for k, sum in ipairs(list) do
-          each_task(function(maps) kept:store(k, maps, function() return E.f32(0) end) end)
-          local n, block, bytes = reduce.blocks(X, sum, arg.rows.var)
-          local weights = weights_of(X, sum)
-          local blocks = math.max(1, math.min(n, PANEL // bytes))
-          local pass = E.var("pass", (n + blocks - 1) // blocks, "pass")
-          em:each(pass, i(0), i((n + blocks - 1) // blocks), 1, function()
-            local lo = mul(pass, i(blocks))
-            local hi = n % blocks == 0 and add(lo, i(blocks)) or E.imin(add(lo, i(blocks)), i(n))
-            each_task(function(maps)
-              X:forget()
-              local passes = {}
-              kept:store(k, maps, function(m)
-                local tile = E.idiv(m[arg.rows.var], i(L))
-                passes[tile] = passes[tile] or new_pass(X, sum, tile, lo, hi, blocks)
-                X.pass = passes[tile]
-                X.pass.init = E.subst(kept.place[k], m)
-                return X:lower(E.subst(sum, m))
-              end)
-              X.pass = nil
-            end, function(nth)
-              local more = E.cmp("ilt", add(arg.task, i(1)), last)
-              ask(X, weights, arg.rows, E.select(more, add(arg.task, i(1)), run), E.select(more, lo, hi), blocks, block, nth, u)
-            end)
-          end)
-        end
-        local values = kept:values(arg.group)
-        each_task(function(maps) arg.store(maps, values) end)
-      end)
+      sums.in_runs(X, product, list, { tasks = tasks, vectors = most, index = add(tokens.var, at, -1), instances = instances }, in_passes)
     end)
   end)
   tokens.lo = add(tokens.lo, mul(many, add(whole, tokens.lo, -1)))

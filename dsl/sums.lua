@@ -1,5 +1,5 @@
 -- Sums over packed weights that lie in memory for a while, instead of being part of what a group of stores computes at once:
--- each is computed for a whole run of tasks, and the stores read what it came to.
+-- each is computed for a whole run of tasks, and the stores read what it came to (`M.in_runs`).
 --
 -- One token's launch reads its weights once, as fast as memory gives them. A task that needs rows of several matrices, such as
 -- gate and up, goes from one to the other every few KiB, and each time memory has to be asked anew. Sum by sum, a run of
@@ -28,18 +28,14 @@ function M.of(group, is)
   return list
 end
 
--- Room for `count` vectors of each sum of a list; index: which of them has the sum of a row (an expression of `rows`, the
--- axis across the lanes, and what else tells sums apart).
-function M.keep(X, list, rows, count, index)
-  local L = X.pack_lanes
-  local kept = setmetatable({ X = X, lanes = L, place = {} }, Kept)
-  for k, sum in ipairs(list) do
-    local base = X.em:scratch(count * 4 * L)
-    local ld = E.node("ld", "f32", { add(mul(index, i(4 * L)), mul(E.imod(rows.var, i(L)), i(4))) }, base)
-    ld.base, ld.storage = base, "f32"
-    kept.place[k], kept.place[sum] = ld, ld
-  end
-  return kept
+-- The packed weights that a sum reads, as loads.
+function M.weights_of(X, sum)
+  local list = {}
+  E.rewrite(sum, function(n)
+    local o = n.op == "load" and X:owner_of(n)
+    if o and o.packed then list[#list + 1] = { array = o, row = n.args[1] } end
+  end)
+  return list
 end
 
 -- Stores the k-th sum of each instance: value_of(its index substitutions).
@@ -51,49 +47,51 @@ function Kept:store(k, maps, value_of)
   self.X.em:stores(list)
 end
 
--- What a group stores, with its sums read from where they lie.
-function Kept:values(group)
-  local values = {}
-  for k, st in ipairs(group) do values[k] = E.rewrite(st.value, function(_, x) return self.place[x] end) end
-  return values
-end
-
--- The sums over packed weights of a group whose stores need several of them.
-local function several(X, group, rows)
-  local list = M.of(group, function(n)
-    if n.imm ~= "sum" or not n.deps[rows.var] then return false end
-    local packed = false
-    E.rewrite(n, function(x)
-      local o = x.op == "load" and X:owner_of(x)
-      packed = packed or o and o.packed
-    end)
-    return packed
-  end)
-  return #list > 1 and list or nil
-end
-
--- A product (store_tasks in dsl/lower.lua) with several sums, of one token. There are no tokens left then.
-function M.one_by_one(X, arg)
-  local em, rows, tokens = X.em, arg.rows, arg.tokens
-  local list = several(X, arg.group, rows)
-  if not list then return end
+-- The tasks of a product (store_tasks in dsl/lower.lua), `how.tasks` at a time: compute(kept, k, sum, each_task, run, last) has
+-- the k-th sum of `list` computed and stored for tasks run … last − 1, then the product's stores read all of them.
+-- each_task(f, …) calls how.instances(f, …) in each task, which calls f with index substitutions. how.vectors: of a sum, a tile
+-- of rows; how.index: which of them an instance has.
+function M.in_runs(X, product, list, how, compute)
+  local em, rows, L = X.em, product.rows, X.pack_lanes
   local run = E.var("run", nil, "sums")
-  local kept = M.keep(X, list, rows, RUN * rows.unroll, add(E.idiv(rows.var, i(X.pack_lanes)), mul(run, i(rows.unroll)), -1))
+  local tile = add(E.idiv(rows.var, i(L)), mul(run, i(rows.unroll)), -1)
+  local kept = setmetatable({ X = X, lanes = L, place = {} }, Kept)
+  for k, sum in ipairs(list) do
+    local base = em:scratch(how.tasks * rows.unroll * how.vectors * 4 * L)
+    local at = add(mul(tile, i(how.vectors)), how.index)
+    local ld = E.node("ld", "f32", { add(mul(at, i(4 * L)), mul(E.imod(rows.var, i(L)), i(4))) }, base)
+    ld.base, ld.storage = base, "f32"
+    kept.place[k], kept.place[sum] = ld, ld
+  end
+  local values = {}
+  for k, st in ipairs(product.group) do values[k] = E.rewrite(st.value, function(_, x) return kept.place[x] end) end
+  em:each(run, product.begin, product.finish, how.tasks, function()
+    local last = E.imin(add(run, i(how.tasks)), product.finish)
+    local function each_task(...)
+      local args = table.pack(...)
+      em:each(product.task, run, last, 1, function() how.instances(table.unpack(args, 1, args.n)) end)
+    end
+    for k, sum in ipairs(list) do compute(kept, k, sum, each_task, run, last) end
+    each_task(function(maps) product.store(maps, values) end)
+  end)
+end
+
+-- A product with several sums over packed weights, of one token. There are no tokens left then.
+function M.one_by_one(X, product)
+  local em, rows, tokens = X.em, product.rows, product.tokens
+  local list = M.of(product.group, function(n)
+    return n.imm == "sum" and n.deps[rows.var] and #M.weights_of(X, n) > 0
+  end)
+  if #list < 2 then return end
   local n = add(tokens.hi, tokens.lo, -1)
   local alone = E.cmp("ilt", n, i(2))
+  local function instances(f) product.each_row({ { [tokens.var] = tokens.lo } }, f) end
   em:each(E.var("alone", 2, "sums"), i(0), E.select(alone, n, i(0)), 1, function()
-    em:each(run, arg.begin, arg.finish, RUN, function()
-      local function each_task(f)
-        em:each(arg.task, run, E.imin(add(run, i(RUN)), arg.finish), 1, function() arg.each_row({ { [tokens.var] = tokens.lo } }, f) end)
-      end
-      for k, sum in ipairs(list) do
-        each_task(function(maps)
-          X:forget()
-          kept:store(k, maps, function(m) return X:lower(E.subst(sum, m)) end)
-        end)
-      end
-      local values = kept:values(arg.group)
-      each_task(function(maps) arg.store(maps, values) end)
+    M.in_runs(X, product, list, { tasks = RUN, vectors = 1, index = i(0), instances = instances }, function(kept, k, sum, each_task)
+      each_task(function(maps)
+        X:forget()
+        kept:store(k, maps, function(m) return X:lower(E.subst(sum, m)) end)
+      end)
     end)
   end)
   tokens.hi = E.select(alone, tokens.lo, tokens.hi)

@@ -286,8 +286,6 @@ local function fold(X, node, bounds, along)
   t.outside[tile_var] = true
   local base = mul(tile_var, i(TILE))
 
-  local imin = E.imin
-
   -- The state after one more tile; masked: some row does not see some of its keys.
   local function step(masked)
     local last = at_row(len, bounds.last)
@@ -307,7 +305,7 @@ local function fold(X, node, bounds, along)
       if v.op == "vec" then
         view[f] = setmetatable({ n = v.args[1] }, { __index = function(_, j)
           -- Keys behind the last weigh nothing, but what lies there may be no number: the last one's value is read instead.
-          if masked then j = E.imod(imin(j, imin(add(last, add(base, i(1)), -1), i(TILE - 1))), i(TILE)) end
+          if masked then j = E.imod(E.imin(j, E.imin(add(last, add(base, i(1)), -1), i(TILE - 1))), i(TILE)) end
           return setmetatable({}, { __index = function(_, idx)
             return E.subst(v.args[2], { [v.binds] = idx, [jvar] = add(base, j) })
           end })
@@ -345,14 +343,13 @@ local function fold(X, node, bounds, along)
   end
   -- Tiles that all rows see in full need no mask; those before and behind them do.
   local function tile_of(x) return E.idiv(x, i(TILE)) end
-  local imax = E.imax
   local all = tile_of(add(at_row(len, bounds.last), i(TILE - 1)))
   local begin, full = i(0), tile_of(at_row(len, bounds.first))
   local result = inits
   if E.int_const(from) ~= 0 then
     local window = tile_of(add(at_row(from, bounds.last), i(TILE - 1)))
-    begin = imin(window, all)
-    full = imax(begin, full)
+    begin = E.imin(window, all)
+    full = E.imax(begin, full)
     result = run(tile_of(at_row(from, bounds.first)), begin, true, result)
   end
   result = run(begin, full, false, result)
