@@ -168,7 +168,8 @@ for _, prod in ipairs { "f32", "f16", "bf16" } do
   }
 end
 
-local function queries(m, s) return m.team and math.max(1, 128 // s.hd) or 4 end -- fewer where a team shares the keys
+-- Fewer where a team shares the keys: each of its threads has all of them.
+local function queries(m, s) return m.team and math.max(1, 128 // math.max(64, s.hd)) or 4 end
 local function shared_heads(m, s)
   local n = queries(m, s)
   while s.nh // s.nkv % n ~= 0 do n = n - 1 end
@@ -384,6 +385,42 @@ kernel "top_pick" {
   end,
   map = schedules.select,
   bench = { { tok = 1, n = 49152, valid = 49152, groups = 256, k = 40, kept = 10240 } },
+}
+
+-- A token drawn from the k largest logits, which come largest first, with their ids: from those that top-p and min-p
+-- leave (of the likelihoods exp(v[j] − v[0])), by weights exp((v[j] − v[0]) / temp). how: temp, top-p, min-p, and a
+-- number in [0, 1), a multiple of 2^-23, that decides. runtime/sample.c draws the same token: weights are whole numbers
+-- of 2^-32, in two parts whose sums are exact in any order, for k <= 256.
+local function mass(k, upto, weight) -- Σ weight(j) over j < upto, in units of 2^-32
+  local function total(part)
+    return sum("j", k, function(j) return select(lt(j, upto), part(weight(j) * 0x1p16), 0) end)
+  end
+  return total(round) * 0x1p16 + total(function(w) return round((w - round(w)) * 0x1p16) end)
+end
+
+kernel "draw" {
+  sig = "v: f32[tok?,k], id: f32[tok?,k], how: f32[tok?,4] -> i: f32[tok?], most: f32[tok?]",
+  body = function(a)
+    for t in each("tok", a.tok) do
+      local v, temp, top_p, min_p, where = a.v[t], a.how[t][0], a.how[t][1], a.how[t][2], a.how[t][3]
+      local function count(holds)
+        return sum("c", a.k, function(j) return select(holds(j), 1, 0) end)
+      end
+      local function likelihood(j) return exp(v[j] - v[0]) end
+      local reached = top_p * mass(a.k, a.k, likelihood)
+      local of_mass = count(function(j)
+        return either(either(eq(j, 0), le(1, top_p)), lt(mass(a.k, j, likelihood), reached))
+      end)
+      local kept = min(of_mass, count(function(j) return le(min_p, likelihood(j)) end))
+      local function weight(j) return select(lt(float(j), kept), exp((v[j] - v[0]) / temp), 0) end
+      local drawn = where * mass(a.k, a.k, weight)
+      local chosen = count(function(j) return le(mass(a.k, j + 1, weight), drawn) end)
+      a.i[t] = sum("c", a.k, function(j) return select(eq(float(j), chosen), a.id[t][j], 0) end)
+      a.most[t] = v[0]
+    end
+  end,
+  map = schedules.rows,
+  bench = { { tok = 1, k = 40 } },
 }
 
 -- The likeliest token of many: a part of the logits is a task, for a GPU's blocks and a processor's threads.

@@ -68,6 +68,7 @@ local function matrix(fail, shapes)
     field("parts", function(n) return n == 1 or n == 8 end)
     field("rows", function(n) return n == 128 // s.parts end)
     field("tok", function(n) return n > 0 and n % 8 == 0 and n <= 64 // (s.parts == 1 and 1 or 2) end)
+    if s.parts == 1 then field("stages", function(n) return n >= 2 and n <= 8 end) end
     if shapes[k + 1] then field("upto", function(n) return n > upto end) end
     if not shapes[k + 1] and s.upto then fail("matrix[%d], the last, has an upto", k) end
     upto = s.upto

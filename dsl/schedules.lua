@@ -4,7 +4,8 @@
 -- rows_across: packed weights lie with their rows across the lanes. tile: how many instances of an axis go through a
 -- processor's tile registers together, where it has them. split: the run-time axis whose folds one token's tasks share.
 -- matrix: on a GPU's matrix unit, for calls of up to so many tokens (`upto`; the last: of any number), the rows and
--- tokens of a task, and in how many parts a block's warps split its sums; where they do not, each warp has 16 rows.
+-- tokens of a task, and in how many parts a block's warps split its sums; where they do not, each warp has 16 rows, and
+-- shared memory has the activations of `stages` trips along k, all but one of them on their way.
 -- tasks: where a matrix has fewer, a task has 8 rows. few: see `attend`. Many kernels share these maps (`shared`), so
 -- they may name axes that a kernel does not have; a map written in a kernel may not.
 
@@ -15,7 +16,7 @@ S.contract = { task = { "row" }, lane = "row", unroll = { tok = "toks", row = "r
                tile = { tok = 16 },
                matrix = { { upto = 8, rows = 16, tok = 8, parts = 8, tasks = 256 },
                           { upto = 256, rows = 16, tok = 32, parts = 8 },
-                          { rows = 128, tok = 64, parts = 1 } } }
+                          { rows = 128, tok = 64, parts = 1, stages = 4 } } }
 
 -- Token by token, elements across the lanes.
 S.rows = { task = { "tok" }, lane = "row", unroll = { row = 4 } }

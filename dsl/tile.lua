@@ -28,7 +28,7 @@ local function i(x) return E.int(x) end
 
 local LANES, ROWS, TOKENS, RUN = 32, 16, 8, 32
 local TRIP = 64 -- elements of a trip along k, where the format's chunks are no longer
-local STAGING, MOST_STAGES = 32 * 1024, 4 -- bytes for activations, and trips that they are for
+local STAGING = 32 * 1024 -- bytes for activations
 
 local function of_four() return E.lane_digit(LANES, 1, 4) end  -- l mod 4
 local function of_eight() return E.lane_digit(LANES, 4, 8) end -- l div 4
@@ -113,7 +113,7 @@ end
 local function staged_trips(X, record, n, trip, at, token)
   local tile = X.tile
   local bytes = tile.tokens * trip * 2
-  local stages = math.min(MOST_STAGES, STAGING // bytes)
+  local stages = math.min(tile.stages, STAGING // bytes)
   local s = { base = tile.staged, from = add(access.record_base(record, tile.t0), i(record.fields.x)), stride = record.stride,
               rows = tile.left, trips = n // trip, stages = stages, bytes = bytes, runs = trip // RUN,
               run_bytes = tile.tokens * RUN * 2, row_bytes = RUN * 2, tokens = tile.tokens }
@@ -383,7 +383,7 @@ end
 -- not alone in its function.
 local function tasks_of(X, group, joined)
   local given, n_sums, n = M.shape(group[1].map.matrix, X.upto or math.huge), sums_in(group), E.int_const(group[1].axes[2].len)
-  local shape = { rows = given.rows, tokens = given.tok, parts = given.parts, n = n, n_sums = n_sums }
+  local shape = { rows = given.rows, tokens = given.tok, parts = given.parts, stages = given.stages, n = n, n_sums = n_sums }
   -- Of eight rows the tiles' other eight are zeros.
   while (n + shape.rows - 1) // shape.rows < (given.tasks or 0) and shape.rows > 8 do shape.rows = shape.rows // 2 end
   shape.times = (n + shape.rows - 1) // shape.rows
@@ -414,7 +414,7 @@ local function part_of(X, groups, name)
       local first = mul(add(at, #groups > 1 and add(mine, i(-s.from)) or i(0)), i(s.rows))
       local function tasks()
         X:forget()
-        X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), tokens = tokens, rows = s.rows, parts = s.parts, staged = "staged",
+        X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), tokens = tokens, rows = s.rows, parts = s.parts, stages = s.stages, staged = "staged",
                    partial = "partial", places = {}, memo = {}, several = s.n_sums > 1, whole = s.n % s.rows == 0 }
         local make = s.parts > 1 and in_parts or in_rows
         make(X, group, { row = row, tok = tok }, s.n, first, s)

@@ -199,9 +199,10 @@ static void read_plan(struct model *m) {
     const json_t *hyper = json_object_get(m->plan, "hyper");
     m->n_vocab = integer(hyper, "vocab");
     const json_t *few = json_object_get(m->plan, "few");
-    m->n_few = json_array_size(few) < MODEL_FEW ? json_array_size(few) : MODEL_FEW;
-    for (size_t i = 0; i < m->n_few; i++) m->few[i] = json_integer_value(json_array_get(few, i));
-    if (!m->compiler.target.ptx) m->few[m->n_few++] = 1;
+    size_t n_few = json_array_size(few), own = !m->compiler.target.ptx; /* a processor has one of its own */
+    if (n_few + own > MODEL_FEW) bug("a plan with %zu bounds of tokens", n_few);
+    for (size_t i = 0; i < n_few; i++) m->few[m->n_few++] = json_integer_value(json_array_get(few, i));
+    if (own) m->few[m->n_few++] = 1;
     m->n_ctx_train = integer(hyper, "ctx");
 
     read_launches(m);
@@ -260,19 +261,20 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
     if (m->bundle && top_k != json_integer_value(json_object_get(bundle_about(m->bundle), "top_k"))) top_k = 0;
     m->n_rounds = m->compiler.target.ptx ? select_plan(m->n_vocab, top_k, m->rounds) : 0;
     m->top_k = m->n_rounds ? top_k : 0;
-    m->first_pack = n + 1 + 2 * m->n_rounds;
+    m->first_pack = n + 1 + 2 * m->n_rounds + (m->n_rounds > 0);
     m->n_kernels = m->first_pack + m->n_pack_fmts;
     m->kernels = mem_new(m->n_kernels * sizeof *m->kernels);
     const json_t **specs = mem_new(m->n_kernels * sizeof *specs);
     const char **packs = mem_new(m->n_kernels * sizeof *packs);
     for (size_t i = 0; i < n; i++) specs[i] = json_array_get(list, i);
-    json_t *own[1 + SELECT_KERNELS];
+    json_t *own[1 + SELECT_KERNELS + 1];
     own[0] = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
     for (size_t i = 0; i < m->n_rounds; i++) select_specs(&m->rounds[i], top_k, own + 1 + 2 * i);
+    own[1 + 2 * m->n_rounds] = json_pack("{s:s, s:{s:I}}", "kernel", "draw", "sizes", "k", (json_int_t)top_k);
     for (size_t i = n; i < m->first_pack; i++) specs[i] = own[i - n];
     for (size_t i = 0; i < m->n_pack_fmts; i++) packs[m->first_pack + i] = m->pack_fmts[i];
     bool ok = compile_kernels(&m->compiler, specs, packs, m->n_kernels, m->kernels, e);
-    for (size_t i = n; i < m->first_pack; i++) json_decref(own[i - n]);
+    for (size_t i = 0; i <= 1 + 2 * m->n_rounds; i++) json_decref(own[i]);
     mem_free(specs);
     mem_free(packs);
     if (!ok) return false;

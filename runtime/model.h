@@ -73,7 +73,7 @@ struct model {
     json_t *plan;
     struct tensor *tensors;
     size_t n_tensors;
-    struct kernel *kernels; /* the plan's, argmax, the rounds of a selection, and from first_pack on the packing
+    struct kernel *kernels; /* the plan's, argmax, the rounds of a selection and the draw from it, and from first_pack on the packing
                              * routines of pack_fmts */
     const char *pack_fmts[MODEL_MAX_FMTS];
     size_t n_pack_fmts;

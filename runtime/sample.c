@@ -6,23 +6,26 @@
 /* Everything here relies on the Makefile's -ffp-contract=off: a fused multiply-add rounds once where two operations
  * round twice, and tokens would depend on the machine. */
 
+/* e^x for x <= 0, as the kernels compute it (expand_exp in dsl/lower.lua), so that a GPU's `draw` chooses the same token.
+ * libm's differs between machines in the last bit. */
+static float exp_same(float x) {
+    static const float factors[] = {1.0F / 720, 1.0F / 120, 1.0F / 24, 1.0F / 6, 1.0F / 2, 1, 1};
+    if (!(x >= -87.33F)) return 0;
+    float n = rintf(x * 1.4426950408889634F), r = fmaf(n, -0.693145751953125F, x), p = 1.0F / 5040;
+    r = fmaf(n, -1.42860682030941723212e-6F, r);
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) p = fmaf(p, r, factors[i]);
+    return ldexpf(p, (int)n);
+}
+
+/* A weight of at most 1 as a whole number of 2^-32. Sums of such are exact, so that their order does not matter. */
+static int64_t whole(float weight) {
+    float high = rintf(weight * 0x1p16F);
+    return (int64_t)high * (1 << 16) + (int64_t)rintf((weight * 0x1p16F - high) * 0x1p16F);
+}
+
 /* ln 2 in two parts: multiples of the first by an integer under 2^21 are exact (Cody, Waite: Software Manual for the
  * Elementary Functions, 1980). */
-static const double LN2_HIGH = 0x1.62e42fee00000p-1, LN2_LOW = 0x1.a39ef35793c76p-33, LOG2_E = 0x1.71547652b82fep+0;
-
-/* e^x for x <= 0. libm's differs between machines in the last bit, which can move a draw to another token. */
-static double exp_same(double x) {
-    if (x < -745) return 0;
-    static const double inverse_factorial[] = {
-        1.0,        1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
-        1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800,
-    };
-    double n = rint(x * LOG2_E);
-    double r = (x - n * LN2_HIGH) - n * LN2_LOW; /* |r| <= ln 2 / 2: Taylor's remainder r^14/14! is under 2^-56 */
-    double sum = 0;
-    for (int i = 13; i >= 0; i--) sum = sum * r + inverse_factorial[i];
-    return ldexp(sum, (int)n);
-}
+static const double LN2_HIGH = 0x1.62e42fee00000p-1, LN2_LOW = 0x1.a39ef35793c76p-33;
 
 /* ln x for finite x > 0: with x = m * 2^e and s = (m-1)/(m+1), ln m = 2 (s + s^3/3 + s^5/5 + ...), |s| <= 0.172. */
 static double log_same(double x) {
@@ -37,9 +40,10 @@ static double log_same(double x) {
     return exponent * LN2_HIGH + (exponent * LN2_LOW + 2 * s * sum);
 }
 
-/* The n-th number of a seed, uniform in [0, 1): a hash of both (splitmix64's finalizer, Steele, Lea, Flood 2014), so
+/* The n-th number of a seed, uniform in [0, 1), a multiple of 2^-23 (so that its product with a sum, rounded to float, stays
+ * below that sum): a hash of both (splitmix64's finalizer, Steele, Lea, Flood 2014), so
  * that there is no state to lose. */
-static double uniform(uint64_t seed, uint64_t n) {
+static float uniform(uint64_t seed, uint64_t n) {
     uint64_t z = seed;
     for (int round = 0; round < 2; round++) {
         z += 0x9e3779b97f4a7c15u;
@@ -48,7 +52,7 @@ static double uniform(uint64_t seed, uint64_t n) {
         z ^= z >> 31;
         if (round == 0) z += n * 0x9e3779b97f4a7c15u;
     }
-    return (double)(z >> 11) * 0x1p-53;
+    return (float)(z >> 41) * 0x1p-23F;
 }
 
 struct sample_params sample_defaults(void) {
@@ -220,20 +224,26 @@ static size_t select_top_k(struct sampler *s, const float *logits) {
     return n;
 }
 
-/* Sets every weight to exp((logit - the largest) / temp); their sum. */
-static double weigh(struct sample_candidate *c, size_t n, double temp) {
-    double max = -INFINITY, total = 0;
+static float largest(const struct sample_candidate *c, size_t n) {
+    float max = -INFINITY;
     for (size_t i = 0; i < n; i++) max = c[i].logit > max ? c[i].logit : max;
-    for (size_t i = 0; i < n; i++) total += c[i].weight = exp_same((c[i].logit - max) / temp);
+    return max;
+}
+
+/* Sets every weight to exp((logit - the largest) / temp); their sum. */
+static int64_t weigh(struct sample_candidate *c, size_t n, float temp) {
+    float max = largest(c, n);
+    int64_t total = 0;
+    for (size_t i = 0; i < n; i++) total += c[i].weight = whole(exp_same((c[i].logit - max) / temp));
     return total;
 }
 
 /* Keeps the first candidates in rank order whose weights reach `mass`, at least one, and puts them in front in that
  * order; their number. Costs n + kept * log n. */
-static size_t keep_mass(struct sample_candidate *c, size_t n, double mass) {
+static size_t keep_mass(struct sample_candidate *c, size_t n, float mass) {
     heapify(c, n, false);
     size_t left = n;
-    for (double sum = 0; left > 0 && (left == n || sum < mass);) {
+    for (int64_t sum = 0; left > 0 && (left == n || (float)sum < mass);) {
         struct sample_candidate first = c[0];
         c[0] = c[--left];
         sift_down(c, left, 0, false);
@@ -250,42 +260,39 @@ static size_t keep_mass(struct sample_candidate *c, size_t n, double mass) {
 }
 
 /* Meister et al.: Locally Typical Sampling, 2022: order by the distance of -ln p from the entropy. */
-static size_t keep_typical(struct sample_candidate *c, size_t n, double p) {
-    double total = weigh(c, n, 1), max = -INFINITY, entropy = 0;
-    for (size_t i = 0; i < n; i++) max = c[i].logit > max ? c[i].logit : max;
-    double log_total = log_same(total);
-    for (size_t i = 0; i < n; i++) entropy += c[i].weight / total * (log_total - (c[i].logit - max));
+static size_t keep_typical(struct sample_candidate *c, size_t n, float p) {
+    int64_t total = weigh(c, n, 1);
+    double max = largest(c, n), entropy = 0, log_total = log_same((double)total * 0x1p-32);
+    for (size_t i = 0; i < n; i++) entropy += (double)c[i].weight / (double)total * (log_total - (c[i].logit - max));
     for (size_t i = 0; i < n; i++) c[i].rank = -fabs(log_total - (c[i].logit - max) - entropy);
-    return keep_mass(c, n, p * total);
+    return keep_mass(c, n, p * (float)total);
 }
 
 /* Holtzman et al.: The Curious Case of Neural Text Degeneration, 2020. */
-static size_t keep_top_p(struct sample_candidate *c, size_t n, double p) {
-    double total = weigh(c, n, 1);
+static size_t keep_top_p(struct sample_candidate *c, size_t n, float p) {
+    int64_t total = weigh(c, n, 1);
     for (size_t i = 0; i < n; i++) c[i].rank = c[i].logit;
-    return keep_mass(c, n, p * total);
+    return keep_mass(c, n, p * (float)total);
 }
 
 /* Nguyen et al.: Turning Up the Heat: Min-p Sampling, 2024. The likeliest token has weight 1. */
-static size_t keep_min_p(struct sample_candidate *c, size_t n, double p) {
+static size_t keep_min_p(struct sample_candidate *c, size_t n, float p) {
+    float max = largest(c, n);
     size_t kept = 0;
-    weigh(c, n, 1);
     for (size_t i = 0; i < n; i++)
-        if (c[i].weight >= p) c[kept++] = c[i];
+        if (exp_same(c[i].logit - max) >= p) c[kept++] = c[i];
     return kept;
 }
 
 static int32_t draw(struct sampler *s, size_t n) {
-    struct sample_candidate *c = s->candidates;
-    double rest = weigh(c, n, s->params.temp) * uniform(s->params.seed, s->n_drawn);
-    size_t chosen = 0;
+    const struct sample_candidate *c = s->candidates;
+    float drawn = uniform(s->params.seed, s->n_drawn) * (float)weigh(s->candidates, n, s->params.temp);
+    int64_t sum = 0;
     for (size_t i = 0; i < n; i++) {
-        if (c[i].weight == 0) continue;
-        chosen = i; /* the last possible one also takes what rounding left over */
-        rest -= c[i].weight;
-        if (rest < 0) break;
+        sum += c[i].weight;
+        if ((float)sum > drawn) return c[i].token;
     }
-    return c[chosen].token;
+    bug("a draw of %g past %zu candidates", (double)drawn, n);
 }
 
 static size_t argmax(const float *logits, size_t n) {
@@ -322,6 +329,18 @@ size_t sample_top_k(const struct sampler *s) {
     size_t k = sample_most_likely(&p);
     return k < s->n_vocab ? k : 0;
 }
+
+bool sample_is_plain(const struct sampler *s) {
+    const struct sample_params *p = &s->params;
+    return p->temp > 0 && p->typical_p == 1 && !s->bias && !s->counts;
+}
+
+struct sample_draw sample_draw(const struct sampler *s) {
+    const struct sample_params *p = &s->params;
+    return (struct sample_draw){p->temp, p->top_p, p->min_p, uniform(p->seed, s->n_drawn)};
+}
+
+void sample_drawn(struct sampler *s) { s->n_drawn++; }
 
 bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e) {
     struct sample_candidate *c = s->candidates;

@@ -5,8 +5,9 @@
  * draw At temperature 0 the token with the highest logit after bias and penalties is taken, the lowest id on a tie, and
  * the filters in between do not matter.
  *
- * Guarantees: the same logits, parameters, seed and history give the same token on every machine (the exponential is
- * our own and all arithmetic is plain IEEE double); nothing is allocated after sample_open; the vocabulary is never
+ * Guarantees: the same logits, parameters, seed and history give the same token on every machine, and on every GPU, which
+ * draws with the kernel `draw` (kernels.lua): the exponential is the kernels' own, and weights are whole numbers of 2^-32
+ * of the largest, whose sums do not depend on their order; nothing is allocated after sample_open; the vocabulary is never
  * fully sorted. Refuses: a logit that is NaN or +inf is an error naming position and token, never a silent choice. -inf
  * means "never".
  */
@@ -41,7 +42,7 @@ struct sample_params {
 struct sample_params sample_defaults(void);
 
 struct sample_candidate {
-    double weight; /* exp(logit - the largest), unnormalized */
+    int64_t weight; /* exp(logit - the largest) in units of 2^-32 */
     double rank;   /* what a stage orders by, highest first */
     float logit;
     int32_t token;
@@ -73,6 +74,18 @@ void sample_accept(struct sampler *s, int32_t token);
  * but the likeliest token as it is. sample_most_likely: the same before a sampler is open; it may exceed the vocabulary. */
 size_t sample_top_k(const struct sampler *s);
 size_t sample_most_likely(const struct sample_params *params);
+
+/* Whether a draw needs nothing but those and what sample_draw tells: no penalties, no bias, no typical-p. */
+bool sample_is_plain(const struct sampler *s);
+
+/* What the kernel `draw` is told for the next draw, in its order. */
+struct sample_draw {
+    float temp, top_p, min_p, where; /* where: in [0, 1), a multiple of 2^-23 */
+};
+struct sample_draw sample_draw(const struct sampler *s);
+
+/* That draw was made. */
+void sample_drawn(struct sampler *s);
 
 /* As sample_next, from the sample_top_k() largest logits and their tokens, in any order. */
 bool sample_among(struct sampler *s, const float *logits, const float *tokens, int32_t *token, struct err *e);

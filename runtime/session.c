@@ -348,15 +348,38 @@ bool session_argmax(struct session *s, int32_t *id, struct err *e) {
     return true;
 }
 
+static bool draw_on_gpu(struct session *s, struct sampler *sampler, int32_t *id, bool *done, struct err *e) {
+    struct sample_draw draw = sample_draw(sampler);
+    struct gpu_choice *c = &s->choice;
+    float largest;
+    if (c->known == CHOICE_DRAW && memcmp(&c->draw, &draw, sizeof draw) != 0) c->known = CHOICE_NONE;
+    c->draw = draw;
+    if (!session_gpu_draw(s, id, &largest, e)) return false;
+    *done = isfinite(largest);
+    if (*done) sample_drawn(sampler);
+    c->draw = sample_draw(sampler);
+    c->known = CHOICE_NONE;
+    return true;
+}
+
+/* From the k largest logits. *done: they are numbers. */
+static bool sample_on_gpu(struct session *s, struct sampler *sampler, int32_t *id, bool *done, struct err *e) {
+    const float *logits, *tokens;
+    s->choice.draws = sample_is_plain(sampler);
+    if (s->choice.draws) return draw_on_gpu(s, sampler, id, done, e);
+    if (!session_gpu_top_k(s, &logits, &tokens, e)) return false;
+    *done = isfinite(logits[0]) || logits[0] == -INFINITY;
+    return !*done || sample_among(sampler, logits, tokens, id, e);
+}
+
 bool session_sample(struct session *s, struct sampler *sampler, int32_t *id, struct err *e) {
     const float *logits;
     size_t k = sample_top_k(sampler);
+    bool done = false;
     s->sizes[RUN_TOK] = 1;
     /* Only the first row of logits lies where the kernels may read whole vectors. */
-    if (s->m->gpu && k && k == (size_t)s->m->top_k && s->logits_row == 0) {
-        if (!session_gpu_top_k(s, &logits, e)) return false;
-        /* Logits that are no numbers come first; the whole of them says which. */
-        if (isfinite(logits[0]) || logits[0] == -INFINITY) return sample_among(sampler, logits, logits + k, id, e);
-    }
-    return session_logits(s, &logits, e) && sample_next(sampler, logits, id, e);
+    bool there = s->m->gpu && k && k == (size_t)s->m->top_k && s->logits_row == 0;
+    if (there && !sample_on_gpu(s, sampler, id, &done, e)) return false;
+    /* Logits that are no numbers come first; the whole of them says which. */
+    return done || (session_logits(s, &logits, e) && sample_next(sampler, logits, id, e));
 }

@@ -34,7 +34,8 @@ bool session_eval(struct session *s, const int32_t *ids, size_t n, size_t n_out,
 bool session_argmax(struct session *s, int32_t *id, struct err *e);
 
 /* The token that sample_next would choose from the same logits. Where the model was opened on a GPU for as many as decide
- * (sample_top_k, model_options), the largest logits are found there and only those are copied. */
+ * (sample_top_k, model_options), the largest logits are found there; the token is drawn there too, from the second on as a part
+ * of its evaluation, unless a penalty, a bias or typical-p comes before that: then those logits are copied. */
 bool session_sample(struct session *s, struct sampler *sampler, int32_t *id, struct err *e);
 
 /* The logits behind either, [n_vocab]; on a GPU they are copied when first asked for. */

@@ -5,7 +5,11 @@
 
 #include "runtime/check.h"
 
-enum { MAX_CHOICE_ARGS = 5 };
+enum {
+    MAX_CHOICE_ARGS = 5,
+    ONE_BYTES = 8, /* a token and a logit */
+    ALIGN = 64,    /* of what kernels read */
+};
 
 /* Where kernel k (model.kernels) finds its sizes. */
 static uint64_t dims_at(size_t k) {
@@ -24,17 +28,25 @@ static uint64_t kept_bytes(const struct model *m) {
     return m->n_rounds > 1 ? (uint64_t)(m->rounds[0].groups * m->top_k) * sizeof(float) : 0;
 }
 
+/* Of the choices on the device: the k largest logits, their ids, and the one token chosen. */
+static uint64_t top_ids_at(const struct model *m) {
+    return ((uint64_t)m->top_k * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static uint64_t one_at(const struct model *m) {
+    return 2 * top_ids_at(m);
+}
+
 uint64_t session_gpu_bytes(const struct model *m, const struct session_need *need) {
-    uint64_t input = dims_at(m->first_pack) + (uint64_t)need->n_pages * 4 + (uint64_t)need->batch * 4 + 128;
-    return input + (m->top_k ? 2 * round_bytes(m) : 0) + 4 * kept_bytes(m) + (uint64_t)m->top_k * 8 + 64;
+    uint64_t input = dims_at(m->first_pack) + (uint64_t)need->n_pages * 4 + (uint64_t)need->batch * 4 + sizeof(struct sample_draw) + 3 * ALIGN;
+    return input + (m->top_k ? 2 * round_bytes(m) : 0) + 4 * kept_bytes(m) + one_at(m) + ONE_BYTES + ALIGN;
 }
 
 static bool open_choice(struct session *s, struct err *e) {
     const struct model *m = s->m;
     struct gpu_choice *c = &s->choice;
-    c->bytes = m->top_k ? (uint64_t)m->top_k * 2 * sizeof(float) : sizeof s->best + sizeof s->best_value;
-    c->host = mem_new(c->bytes);
-    if (!cuda_alloc(m->gpu, c->bytes, &c->device, e)) return false;
+    c->host = mem_new(one_at(m) + ONE_BYTES);
+    if (!cuda_alloc(m->gpu, one_at(m) + ONE_BYTES, &c->device, e)) return false;
     if (!m->top_k) return true;
     uint64_t n = (uint64_t)m->rounds[0].n;
     float *ids = mem_try(n, sizeof *ids);
@@ -51,7 +63,8 @@ static bool open_choice(struct session *s, struct err *e) {
 bool session_gpu_open(struct session *s, struct err *e) {
     const struct model *m = s->m;
     struct gpu_input *in = &s->input;
-    in->pages_at = dims_at(m->first_pack);
+    in->draw_at = (dims_at(m->first_pack) + ALIGN - 1) / ALIGN * ALIGN;
+    in->pages_at = in->draw_at + sizeof(struct sample_draw);
     in->ids_at = (in->pages_at + (uint64_t)s->n_pages * sizeof *s->pages + 63) / 64 * 64;
     uint64_t bytes = in->ids_at + (uint64_t)s->batch * sizeof *s->ids;
     in->host = mem_new(bytes);
@@ -110,6 +123,7 @@ static bool upload_input(struct session *s, struct err *e) {
     struct gpu_input *in = &s->input;
     uint64_t ids = (uint64_t)(s->sizes[RUN_KEY] - s->sizes[RUN_POS]) * sizeof *s->ids;
     for (size_t k = 0; k < m->first_pack; k++) cuda_dims(&m->kernels[k], s->sizes, (int64_t *)(in->host + dims_at(k)));
+    memcpy(in->host + in->draw_at, &s->choice.draw, sizeof s->choice.draw);
     memcpy(in->host + in->pages_at, s->pages, (size_t)s->n_pages * sizeof *s->pages);
     memcpy(in->host + in->ids_at, s->ids, ids);
     return cuda_upload(m->gpu, in->device, in->host, in->ids_at + ids, e);
@@ -124,9 +138,9 @@ bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e) {
 /* ---- the choice ---- */
 
 static bool launch_argmax(struct session *s, struct err *e) {
-    void *args[] = {(void *)session_logits_at(s), (void *)(uintptr_t)s->choice.device,
-                    (void *)(uintptr_t)(s->choice.device + sizeof s->best)};
-    return launch(s, s->m->n_plan_kernels, args, e);
+    cuda_addr to = s->choice.device + one_at(s->m);
+    cuda_addr args[] = {on_gpu(session_logits_at(s)), to, to + sizeof s->best};
+    return launch(s, s->m->n_plan_kernels, (void *const *)args, e);
 }
 
 static bool launch_top_k(struct session *s, struct err *e) {
@@ -138,7 +152,7 @@ static bool launch_top_k(struct session *s, struct err *e) {
         cuda_addr half = c->scratch + round_bytes(m) + (r % 2) * 2 * kept;
         bool last = r + 1 == m->n_rounds;
         cuda_addr to_v = last ? c->device : half;
-        cuda_addr to_id = last ? c->device + (uint64_t)m->top_k * sizeof(float) : half + kept;
+        cuda_addr to_id = last ? c->device + top_ids_at(m) : half + kept;
         cuda_addr args[MAX_CHOICE_ARGS] = {v, id, rank};
         if (!launch(s, m->n_plan_kernels + 1 + 2 * r, (void *const *)args, e)) return false;
         args[3] = to_v;
@@ -150,24 +164,43 @@ static bool launch_top_k(struct session *s, struct err *e) {
     return true;
 }
 
+static bool launch_draw(struct session *s, struct err *e) {
+    const struct model *m = s->m;
+    cuda_addr v = s->choice.device, to = v + one_at(m);
+    cuda_addr args[] = {v, v + top_ids_at(m), s->input.device + s->input.draw_at, to, to + sizeof(float)};
+    return launch_top_k(s, e) && launch(s, m->first_pack - 1, (void *const *)args, e);
+}
+
 static bool launch_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
-    return kind == CHOICE_TOP_K ? launch_top_k(s, e) : launch_argmax(s, e);
+    return (kind == CHOICE_ARGMAX ? launch_argmax : kind == CHOICE_TOP_K ? launch_top_k : launch_draw)(s, e);
 }
 
 static bool download_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
-    if (!cuda_download(s->m->gpu, s->choice.host, s->choice.device, s->choice.bytes, e)) return false;
-    s->choice.known = kind;
+    struct gpu_choice *c = &s->choice;
+    uint64_t at = kind == CHOICE_TOP_K ? 0 : one_at(s->m), end = kind == CHOICE_TOP_K ? one_at(s->m) : at + ONE_BYTES;
+    if (!cuda_download(s->m->gpu, c->host + at, c->device + at, end - at, e)) return false;
+    c->known = kind;
     return true;
 }
 
-/* The launches find sizes and addresses where the first token's did: nothing is recorded twice. */
+/* What will be asked for: what was last time. */
+static enum gpu_choice_kind likely_choice(const struct session *s) {
+    return !s->m->top_k ? CHOICE_ARGMAX : s->choice.draws ? CHOICE_DRAW : CHOICE_TOP_K;
+}
+
+/* The launches find sizes and addresses where the first token's did: nothing is recorded twice, unless another kind of choice
+ * is asked for. */
 bool session_gpu_step(struct session *s, struct err *e) {
     const struct model *m = s->m;
-    enum gpu_choice_kind kind = m->top_k ? CHOICE_TOP_K : CHOICE_ARGMAX;
+    enum gpu_choice_kind kind = likely_choice(s);
     s->sizes[RUN_TOK] = 1;
     s->logits_row = 0;
     s->choice.known = CHOICE_NONE;
     s->logits_here = false;
+    if (s->step && s->step_choice != kind) {
+        cuda_graph_free(m->gpu, s->step);
+        s->step = NULL;
+    }
     if (!s->step) {
         struct err why;
         struct cuda_graph *g;
@@ -179,6 +212,7 @@ bool session_gpu_step(struct session *s, struct err *e) {
             cuda_graph_free(m->gpu, g);
         if (!launched) *e = why;
         if (!s->step) return false;
+        s->step_choice = kind;
     }
     return upload_input(s, e) && cuda_graph_launch(m->gpu, s->step, e) && download_choice(s, kind, e);
 }
@@ -190,14 +224,25 @@ static bool choose(struct session *s, enum gpu_choice_kind kind, struct err *e) 
 
 bool session_gpu_argmax(struct session *s, struct err *e) {
     if (!choose(s, CHOICE_ARGMAX, e)) return false;
-    memcpy(&s->best, s->choice.host, sizeof s->best);
-    memcpy(&s->best_value, (uint8_t *)s->choice.host + sizeof s->best, sizeof s->best_value);
+    const uint8_t *one = s->choice.host + one_at(s->m);
+    memcpy(&s->best, one, sizeof s->best);
+    memcpy(&s->best_value, one + sizeof s->best, sizeof s->best_value);
     return true;
 }
 
-bool session_gpu_top_k(struct session *s, const float **out, struct err *e) {
-    *out = s->choice.host;
+bool session_gpu_top_k(struct session *s, const float **logits, const float **tokens, struct err *e) {
+    *logits = (const float *)(const void *)s->choice.host;
+    *tokens = (const float *)(const void *)(s->choice.host + top_ids_at(s->m));
     return choose(s, CHOICE_TOP_K, e);
+}
+
+bool session_gpu_draw(struct session *s, int32_t *token, float *largest, struct err *e) {
+    float drawn[2];
+    if (!choose(s, CHOICE_DRAW, e)) return false;
+    memcpy(drawn, s->choice.host + one_at(s->m), sizeof drawn);
+    *token = (int32_t)drawn[0];
+    *largest = drawn[1];
+    return true;
 }
 
 bool session_gpu_logits(struct session *s, struct err *e) {

@@ -17,24 +17,25 @@ struct region {
     uint64_t bytes;
 };
 
-/* What a GPU is told for an evaluation, in one copy: the sizes of every kernel (in the order it wants them), pages, and
- * last the token ids, of which only those in use are copied. */
+/* What a GPU is told for an evaluation, in one copy: the sizes of every kernel (in the order it wants them), how the next
+ * token is drawn, pages, and last the token ids, of which only those in use are copied. */
 struct gpu_input {
     uint8_t *host;
     cuda_addr device;
-    uint64_t pages_at, ids_at;
+    uint64_t draw_at, pages_at, ids_at;
 };
 
-/* The choice of the next token, and what is copied back of it in one piece: the likeliest token and its logit, or the
- * logits and ids (as float32) of the k likeliest. */
-enum gpu_choice_kind { CHOICE_NONE, CHOICE_ARGMAX, CHOICE_TOP_K };
+/* The choice of the next token, and what is copied back of it in one piece: the likeliest token and its logit; the logits
+ * and ids (as float32) of the k likeliest; or of those the one drawn (its id as float32) and the largest logit. */
+enum gpu_choice_kind { CHOICE_NONE, CHOICE_ARGMAX, CHOICE_TOP_K, CHOICE_DRAW };
 struct gpu_choice {
-    cuda_addr device;
+    cuda_addr device; /* the k likeliest, then the one chosen */
     cuda_addr scratch; /* of the rounds (runtime/select.h): ranks, and the values and ids kept by every second one */
     cuda_addr ids;     /* 0, 1, 2, … as float32 [n_vocab] */
-    uint64_t bytes;
-    void *host;
+    uint8_t *host;
     enum gpu_choice_kind known; /* what host holds of the last logits */
+    bool draws;                 /* the last token was drawn, as the next one will be: */
+    struct sample_draw draw;
 };
 
 struct session {
@@ -68,6 +69,7 @@ struct session {
     float *logits;           /* the host's copy [HEAD_BATCH][n_vocab], made when first needed */
     bool logits_here;        /* it is that of the last evaluation */
     struct cuda_graph *step; /* all launches for one token and the choice of the next, recorded at the first */
+    enum gpu_choice_kind step_choice;
 };
 
 /* Launch i ran since `start`. */
@@ -107,9 +109,10 @@ bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e);
 bool session_gpu_step(struct session *s, struct err *e);
 
 /* The results, computed and copied where that has not been done: best and best_value, the k largest logits and their
- * ids, all logits. */
+ * ids, the token drawn as choice.draw says and the largest logit, all logits. */
 bool session_gpu_argmax(struct session *s, struct err *e);
-bool session_gpu_top_k(struct session *s, const float **out, struct err *e);
+bool session_gpu_draw(struct session *s, int32_t *token, float *largest, struct err *e);
+bool session_gpu_top_k(struct session *s, const float **logits, const float **tokens, struct err *e);
 bool session_gpu_logits(struct session *s, struct err *e);
 
 #endif

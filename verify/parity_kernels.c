@@ -1,8 +1,10 @@
 /* parity_kernels: for each kernel, the shapes it is checked at, and what it must compute. Tolerances are error bounds
  * of a float32 evaluation in any order, built up from the bounds in parity_data.h. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "runtime/sample.h"
 #include "verify/parity_attention.h"
 #include "verify/parity_data.h"
 
@@ -555,6 +557,63 @@ static void top_pick_build(const struct parity_shape *s, int run, struct ref_rng
     put_exact(c, "i", picked, n_tok, kept);
 }
 
+/* ---- draw: from d logits; what runtime/sample.c chooses from the same ---- */
+
+static int falling(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static size_t draw_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    static const int widths[] = {40, 1, 7, 64, 256, 33};
+    size_t n = 0;
+    for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, widths[i], 1));
+    return n;
+}
+
+static json_t *draw_spec(const struct parity_shape *s) {
+    return json_pack("{s:s, s:{s:i}}", "kernel", "draw", "sizes", "k", s->d);
+}
+
+static void draw_build(const struct parity_shape *s, int run, struct ref_rng *rng, struct parity_case *c) {
+    size_t n_tok = (size_t)s->runs[run].tok, k = (size_t)s->d;
+    static const float temps[] = {1, 0.8F, 0.1F, 2.5F, 1e-42F, 1e30F}, parts[] = {0.95F, 1, 0.5F, 0, 0.999F}, least[] = {0, 0.05F, 1};
+    float *v = random_floats(&c->arena, rng, n_tok * k, 3), *id = arena_new(&c->arena, n_tok * k * sizeof *id);
+    float *chosen = arena_new(&c->arena, n_tok * sizeof *chosen), *most = arena_new(&c->arena, n_tok * sizeof *most);
+    struct sample_draw *how = arena_new(&c->arena, n_tok * sizeof *how);
+    for (size_t t = 0; t < n_tok; t++) {
+        float *row = v + t * k, *ids = id + t * k;
+        for (size_t i = 0; i < k; i++) ids[i] = (float)(i + 9 * (i + 1) / k); /* of equal logits the lower id comes first */
+        for (size_t i = 0; i < k; i++) {
+            if (t % 3 == 1) row[i] = (float)(int)ref_rng_below(rng, 4);
+            if (i && t % 4 == 2 && ref_rng_below(rng, 3) == 0) row[i] = -INFINITY;
+        }
+        qsort(row, k, sizeof *row, falling);
+        struct sample_params p = {.temp = temps[ref_rng_below(rng, 6)],
+                                  .top_k = (int32_t)k,
+                                  .typical_p = 1,
+                                  .top_p = parts[ref_rng_below(rng, 5)],
+                                  .min_p = least[ref_rng_below(rng, 3)],
+                                  .repeat = 1,
+                                  .seed = ref_rng_u64(rng)};
+        struct sampler sampler;
+        struct err e;
+        int32_t token;
+        if (!sample_open(&sampler, &p, k + 9, &e)) bug("%s", e.msg);
+        how[t] = sample_draw(&sampler);
+        if (!sample_among(&sampler, row, ids, &token, &e)) bug("%s", e.msg);
+        sample_close(&sampler);
+        chosen[t] = (float)token;
+        most[t] = row[0];
+    }
+    put_in(c, "v", v, n_tok * k * 4, k * 4);
+    put_in(c, "id", id, n_tok * k * 4, k * 4);
+    put_in(c, "how", how, n_tok * sizeof *how, sizeof *how);
+    put_exact(c, "i", chosen, n_tok, 1);
+    put_exact(c, "most", most, n_tok, 1);
+}
+
 const struct parity_kernel parity_kernels[] = {
     {"embed", 1, false, false, embed_shapes, embed_spec, embed_build},
     {"rmsnorm", 0, false, false, width_shapes, rmsnorm_spec, rmsnorm_build},
@@ -575,6 +634,7 @@ const struct parity_kernel parity_kernels[] = {
     {"largest_in_its_part", 0, false, false, argmax_shapes, in_part_spec, in_part_build},
     {"top_rank", 0, false, false, top_shapes, top_rank_spec, top_rank_build},
     {"top_pick", 0, false, false, top_shapes, top_pick_spec, top_pick_build},
+    {"draw", 0, false, false, draw_shapes, draw_spec, draw_build},
     {"norm_qkv", 3, false, true, norm_qkv_shapes, norm_qkv_spec, norm_qkv_build},
     {"swiglu_ffn", 3, false, true, swiglu_shapes, swiglu_spec, swiglu_build},
     {0},

@@ -74,8 +74,8 @@ static int32_t likeliest(const struct logits *l) {
 
 /* ---- sampling ---- */
 
-/* Every stage behind top-k, alone and together: what is chosen from the k logits found on the device is what sample.c
- * chooses from all of them, draw by draw. */
+/* Every stage behind top-k, alone and together: what is drawn on the device, and what is chosen here from the k logits found
+ * there, is what sample.c chooses from all of them, draw by draw. */
 static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) {
     static const struct sample_bias banned = {7, -INFINITY};
     static const struct sample_params params[] = {
@@ -94,6 +94,7 @@ static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) 
         int32_t want, got;
         OK(sample_open(&here, &params[i], (size_t)n_vocab, e) && sample_open(&there, &params[i], (size_t)n_vocab, e));
         assert_int_equal(sample_top_k(&there), TOP_K);
+        s->choice.draws = false;
         OK(session_logits(s, &logits, e));
         for (int draw = 0; draw < 50; draw++) {
             OK(sample_next(&here, logits, &want, e) && session_sample(s, &there, &got, e));
@@ -101,7 +102,10 @@ static void sampling_there_is_sampling_here(struct session *s, int64_t n_vocab) 
             sample_accept(&here, got);
             sample_accept(&there, got);
         }
-        assert_int_equal(s->choice.known == CHOICE_TOP_K, s->logits_row == 0);
+        bool there_at_all = s->logits_row == 0, plain = sample_is_plain(&there);
+        assert_int_equal(plain, i < 3);
+        assert_int_equal(s->choice.draws, there_at_all && plain);
+        assert_int_equal(s->choice.known == CHOICE_TOP_K, there_at_all && !plain);
         sample_close(&here);
         sample_close(&there);
     }

@@ -91,9 +91,10 @@ costs() { # costs NAME FLAGS…: of 8 tokens more
     [ $out = $((8 * bytes)) ]; ok "${name}_copies_out_what_was_chosen"
 }
 bytes=8 costs greedy
-bytes=$((40 * 8)) costs sampled --temp 1 --seed 1
-bytes=$(((40 + 10) * 8)) costs penalized --temp 1 --seed 1 --repeat-penalty 1.2 --presence-penalty 0.1 --penalty-window 10
-bytes=$(((1 + 10) * 8)) costs penalized_greedy --frequency-penalty 0.2 --penalty-window 10
+bytes=8 costs sampled --temp 1 --seed 1
+top() { echo $((2 * ($1 * 4 + 63) / 64 * 64)); } # bytes of the $1 largest logits and their ids
+bytes=$(top 50) costs penalized --temp 1 --seed 1 --repeat-penalty 1.2 --presence-penalty 0.1 --penalty-window 10
+bytes=$(top 11) costs penalized_greedy --frequency-penalty 0.2 --penalty-window 10
 python3 - "$tmp/few.json" "$tmp/many.json" <<'P'
 import json, sys
 few, many = ({k["name"]: k["launches"] for k in json.load(open(f))["kernels"]} for f in sys.argv[1:])

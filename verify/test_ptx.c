@@ -526,8 +526,8 @@ static void what_a_warp_cannot_do_is_refused(void **state) {
     buf_free(&out);
 }
 
-/* ---- the budget: a line of "KERNEL.FORMAT[.many|.few8|.few256|.tilesWIDTH|.windowWIDTH] ARCH registers spilled shared" for sm_80 and sm_90 ----
- * Other architectures assemble and spill no more than sm_90. */
+/* ---- the budget: a line of "KERNEL.FORMAT[.many|.few8|.few256|.tilesWIDTH|.windowWIDTH|.headsWIDTH] ARCH
+ * registers spilled shared" for sm_80 and sm_90. Other architectures assemble and spill no more than sm_90. */
 
 /* ptxas may take a few registers more from one release to the next; spills and shared memory may not grow. */
 static void hold_to(const char *budget, const char *name, const struct usage *u, bool other, struct buf *over) {
@@ -594,7 +594,10 @@ static void kernels_stay_within_their_budget(void **state) {
                                            {"tok=512,prod=f16,hd=64,window=100", ".window64"},
                                            {"tok=512,prod=f16,hd=80,window=100", ".window80"},
                                            {"tok=512,prod=f16,hd=128,window=512", ".window128"},
-                                           {"tok=512,prod=f16,hd=256,window=512,nh=4,nkv=1", ".window256"}};
+                                           {"tok=512,prod=f16,hd=256,window=512,nh=4,nkv=1", ".window256"},
+                                           {"tok=512,prod=f32,hd=16", ".heads16"},
+                                           {"tok=512,prod=f32,hd=24", ".heads24"},
+                                           {"tok=512,prod=f32,hd=32", ".heads32"}};
     if (!have_ptxas()) return;
     json_t *kernels = NULL, *k, *f;
     struct err e;
