@@ -92,7 +92,7 @@ costs() { # costs NAME FLAGS…: of 8 tokens more
 }
 bytes=8 costs greedy
 bytes=8 costs sampled --temp 1 --seed 1
-top() { echo $((2 * ($1 * 4 + 63) / 64 * 64)); } # bytes of the $1 largest logits and their ids
+top() { echo $((($1 * 4 + 63) / 64 * 128)); } # bytes of the $1 largest logits and their ids
 bytes=$(top 50) costs penalized --temp 1 --seed 1 --repeat-penalty 1.2 --presence-penalty 0.1 --penalty-window 10
 bytes=$(top 11) costs penalized_greedy --frequency-penalty 0.2 --penalty-window 10
 python3 - "$tmp/few.json" "$tmp/many.json" <<'P'
