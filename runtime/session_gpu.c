@@ -129,12 +129,6 @@ static bool upload_input(struct session *s, struct err *e) {
     return cuda_upload(m->gpu, in->device, in->host, in->ids_at + ids, e);
 }
 
-bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e) {
-    s->choice.known = CHOICE_NONE;
-    s->logits_here = false;
-    return upload_input(s, e) && launch_range(s, from, to, e);
-}
-
 /* ---- the choice ---- */
 
 static bool launch_argmax(struct session *s, struct err *e) {
@@ -168,11 +162,14 @@ static bool launch_draw(struct session *s, struct err *e) {
     const struct model *m = s->m;
     cuda_addr v = s->choice.device, to = v + one_at(m);
     cuda_addr args[] = {v, v + top_ids_at(m), s->input.device + s->input.draw_at, to, to + sizeof(float)};
-    return launch_top_k(s, e) && launch(s, m->first_pack - 1, (void *const *)args, e);
+    return launch(s, m->first_pack - 1, (void *const *)args, e);
 }
 
 static bool launch_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
-    return (kind == CHOICE_ARGMAX ? launch_argmax : kind == CHOICE_TOP_K ? launch_top_k : launch_draw)(s, e);
+    struct gpu_choice *c = &s->choice;
+    if (kind == CHOICE_ARGMAX) return launch_argmax(s, e);
+    c->selected = c->selected || launch_top_k(s, e);
+    return c->selected && (kind == CHOICE_TOP_K || launch_draw(s, e));
 }
 
 static bool download_choice(struct session *s, enum gpu_choice_kind kind, struct err *e) {
@@ -183,38 +180,52 @@ static bool download_choice(struct session *s, enum gpu_choice_kind kind, struct
     return true;
 }
 
+/* Other logits than the last. */
+static void forget_choice(struct session *s) {
+    s->choice.known = CHOICE_NONE;
+    s->choice.selected = false;
+    s->logits_here = false;
+}
+
+bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e) {
+    forget_choice(s);
+    return upload_input(s, e) && launch_range(s, from, to, e);
+}
+
 /* What will be asked for: what was last time. */
 static enum gpu_choice_kind likely_choice(const struct session *s) {
     return !s->m->top_k ? CHOICE_ARGMAX : s->choice.draws ? CHOICE_DRAW : CHOICE_TOP_K;
 }
 
+static bool record_step(struct session *s, enum gpu_choice_kind kind, struct err *e) {
+    const struct model *m = s->m;
+    struct err why;
+    struct cuda_graph *g;
+    cuda_graph_free(m->gpu, s->step);
+    s->step = NULL;
+    forget_choice(s);
+    if (!cuda_capture_begin(m->gpu, e)) return false;
+    bool launched = launch_range(s, m->n_launches, m->n_all_launches, &why) && launch_choice(s, kind, &why);
+    if (cuda_capture_end(m->gpu, &g, e) && launched)
+        s->step = g;
+    else
+        cuda_graph_free(m->gpu, g);
+    if (!launched) *e = why;
+    s->step_choice = kind;
+    return s->step != NULL;
+}
+
 /* The launches find sizes and addresses where the first token's did: nothing is recorded twice, unless another kind of choice
  * is asked for. */
 bool session_gpu_step(struct session *s, struct err *e) {
-    const struct model *m = s->m;
     enum gpu_choice_kind kind = likely_choice(s);
     s->sizes[RUN_TOK] = 1;
     s->logits_row = 0;
-    s->choice.known = CHOICE_NONE;
-    s->logits_here = false;
-    if (s->step && s->step_choice != kind) {
-        cuda_graph_free(m->gpu, s->step);
-        s->step = NULL;
-    }
-    if (!s->step) {
-        struct err why;
-        struct cuda_graph *g;
-        if (!cuda_capture_begin(m->gpu, e)) return false;
-        bool launched = launch_range(s, m->n_launches, m->n_all_launches, &why) && launch_choice(s, kind, &why);
-        if (cuda_capture_end(m->gpu, &g, e) && launched)
-            s->step = g;
-        else
-            cuda_graph_free(m->gpu, g);
-        if (!launched) *e = why;
-        if (!s->step) return false;
-        s->step_choice = kind;
-    }
-    return upload_input(s, e) && cuda_graph_launch(m->gpu, s->step, e) && download_choice(s, kind, e);
+    if (!(s->step && s->step_choice == kind) && !record_step(s, kind, e)) return false;
+    forget_choice(s);
+    if (!upload_input(s, e) || !cuda_graph_launch(s->m->gpu, s->step, e)) return false;
+    s->choice.selected = kind != CHOICE_ARGMAX;
+    return download_choice(s, kind, e);
 }
 
 /* Of the logits evaluated last. */

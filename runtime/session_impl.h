@@ -34,6 +34,7 @@ struct gpu_choice {
     cuda_addr ids;     /* 0, 1, 2, … as float32 [n_vocab] */
     uint8_t *host;
     enum gpu_choice_kind known; /* what host holds of the last logits */
+    bool selected;              /* the k likeliest of them lie on the device */
     bool draws;                 /* the last token was drawn, as the next one will be: */
     struct sample_draw draw;
 };

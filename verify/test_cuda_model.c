@@ -134,7 +134,7 @@ static void sampling_of_any_logits(void **state) {
         if (kind == 4) logits[130] = INFINITY;
         OK(cuda_upload(m->gpu, on_gpu(session_logits_at(s)), logits, (size_t)m->n_vocab * sizeof *logits, e));
         s->choice.known = CHOICE_NONE;
-        s->logits_here = false;
+        s->choice.selected = s->logits_here = false;
         if (kind < 3) {
             sampling_there_is_sampling_here(s, m->n_vocab);
             continue;
