@@ -501,7 +501,7 @@ function X:store_tasks(group, max_lanes, from, begin, finish)
       ax.static = ax.unroll
     else
       if k ~= 1 then error({ kernel_error = ("the run-time axis '%s' must be the first task axis"):format(ax.var.axis) }) end
-      tasks.per, tasks.dim = ax.unroll * (ax.var.per or 1), ax.var.dim or ax.var.axis
+      tasks.per, tasks.dim, tasks.uneven = ax.unroll * (ax.var.per or 1), ax.var.dim or ax.var.axis, ax.var.uneven
       ax.lo = mul(left, i(ax.unroll))
       ax.hi = E.imin(add(ax.lo, i(ax.unroll)), ax.hi)
     end

@@ -121,7 +121,7 @@ function M.lower(arg)
     phases[p] = {}
     for k, part in ipairs(parts) do
       phases[p][k] = { fn = part.fn, times = part.tasks.times, per = part.tasks.per or 0, dim = part.tasks.dim or "",
-                       team = part.team or false, constants = constants[part.fn] }
+                       uneven = part.tasks.uneven or false, team = part.team or false, constants = constants[part.fn] }
     end
   end
   return { name = r.name, ir = r.ir, phases = phases, args = r.args, dims = r.dims, ws = r.ws, ws_page = r.ws_page }

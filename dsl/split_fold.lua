@@ -38,6 +38,7 @@ local function split(X, st, n_states)
   local PAGE = i(access.PAGE)
   local page = E.var("page", nil, "split")
   page.len, page.dim, page.per = E.idivup(X.dim(axis), access.PAGE), axis, access.PAGE
+  for _, f in ipairs(folds) do page.uneven = page.uneven or E.int_const(f.args[3]) ~= 0 end -- of a window the first pages are nothing
   local map = { task = { "page", table.unpack(st.map.task) }, lane = st.map.lane, unroll = st.map.unroll, shared = true }
   local fields = 0
   for _, f in ipairs(folds) do fields = fields + #f.fields end

@@ -39,7 +39,7 @@ bool part_has_rows(const struct part *p) {
 
 /* With so many tokens, tasks differ in work (causal attention), and all threads take runs of them from one deal. With
  * fewer a thread has its share, which starts where the last phase's would; who is done early helps its neighbours, if
- * their shares are long enough for that to pay. */
+ * their shares are long enough for that to pay, or one of them may have all the work. */
 enum { DEALT_TOKENS = 16, HELPED_TASKS = 8, NEIGHBOURS = 4 };
 
 /* The shortest runs are this part of a thread's share: as short as can be, but neighbouring tokens write to the same
@@ -58,7 +58,7 @@ void kernel_run(const struct kernel *k, struct pool *pool, int thread, void *con
                 const struct part *p = &k->phases[i].parts[j];
                 int64_t n = part_tasks(p, sizes);
                 bool dealt = sizes[RUN_TOK] >= DEALT_TOKENS && j < POOL_DEALS;
-                if (!dealt && n >= HELPED_TASKS * n_threads && n <= POOL_SHARED && j < POOL_DEALS) {
+                if (!dealt && n >= (p->uneven ? 2 : HELPED_TASKS * n_threads) && n <= POOL_SHARED && j < POOL_DEALS) {
                     bool more = true;
                     while (more && pool_take_share(pool, thread, owner, (int)j, n, &begin, &end, &more))
                         p->fn(args, dims, begin, end, ws);
@@ -131,6 +131,7 @@ static bool describe(struct kernel *k, const json_t *meta, struct err *e) {
             struct part *part = &ph->parts[ph->n_parts++];
             part->times = json_integer_value(json_object_get(p, "times"));
             part->per = json_integer_value(json_object_get(p, "per"));
+            part->uneven = json_is_true(json_object_get(p, "uneven"));
             part->team = json_is_true(json_object_get(p, "team"));
             const json_t *constants = json_object_get(p, "constants");
             part->constants = mem_new((json_array_size(constants) + 1) * sizeof *part->constants);

@@ -22,6 +22,7 @@ struct part {
     char *name;
     int64_t times, per;
     enum run_dim dim;
+    bool uneven; /* tasks differ much in work, and the first are the least */
     bool team; /* of a GPU: a block does a task, not a warp */
     size_t *constants; /* arguments that it reads and no launch writes, weights among them */
     size_t n_constants;

@@ -537,6 +537,29 @@ static void a_split_launch_is_tuned_as_the_whole_one(void **state) {
     dsl_close(m.dsl);
 }
 
+/* Pages outside a window are nothing to do, so that threads must share the others page by page. */
+static void pages_of_a_window_are_uneven_work(void **state) {
+    (void)state;
+    struct machine m;
+    open_machine(&m);
+    for (int window = 0; window <= 512; window += 512) {
+        char shape[80];
+        snprintf(shape, sizeof shape, "tok=1,nh=4,nkv=1,hd=64,KV=f16,prod=f32,window=%d", window);
+        json_t *made = make(&m, "attention", shape), *one = compile_split(json_object_get(made, "spec"));
+        const json_t *spec = one ? one : json_object_get(made, "spec");
+        struct kernel k;
+        struct err e;
+        if (!compile_kernels(&m.c, &spec, NULL, 1, &k, &e)) fail_msg("%s", e.msg);
+        assert_int_equal(k.n_phases, 2);
+        assert_int_equal(k.phases[0].parts[0].uneven, window > 0);
+        assert_false(k.phases[1].parts[0].uneven);
+        kernel_free(&k);
+        json_decref(one);
+        json_decref(made);
+    }
+    dsl_close(m.dsl);
+}
+
 /* Odd numbers of tokens, so that whole tiles and rests are both there. */
 static void no_candidate_changes_a_bit(void **state) {
     (void)state;
@@ -619,6 +642,7 @@ int main(void) {
         TEST(tuned_choice_is_compiled_and_gives_the_same_bits),
         TEST(uses_have_kernels_of_their_own),
         TEST(a_split_launch_is_tuned_as_the_whole_one),
+        TEST(pages_of_a_window_are_uneven_work),
         TEST(no_candidate_changes_a_bit),
         TEST(tunables_out_of_range_are_refused),
     };
