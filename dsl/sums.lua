@@ -49,7 +49,7 @@ end
 
 -- The tasks of a product (store_tasks in dsl/lower.lua), `how.tasks` at a time: compute(kept, k, sum, each_task, run, last) has
 -- the k-th sum of `list` computed and stored for tasks run … last − 1, then the product's stores read all of them.
--- each_task(f, …) calls how.instances(f, …) in each task, which calls f with index substitutions. how.vectors: of a sum, a tile
+-- each_task(f, before) calls how.instances(f, before) in each task, which calls f with index substitutions. how.vectors: of a sum, a tile
 -- of rows; how.index: which of them an instance has.
 function M.in_runs(X, product, list, how, compute)
   local em, rows, L = X.em, product.rows, X.pack_lanes
@@ -67,10 +67,7 @@ function M.in_runs(X, product, list, how, compute)
   for k, st in ipairs(product.group) do values[k] = E.rewrite(st.value, function(_, x) return kept.place[x] end) end
   em:each(run, product.begin, product.finish, how.tasks, function()
     local last = E.imin(add(run, i(how.tasks)), product.finish)
-    local function each_task(...)
-      local args = table.pack(...)
-      em:each(product.task, run, last, 1, function() how.instances(table.unpack(args, 1, args.n)) end)
-    end
+    local function each_task(f, before) em:each(product.task, run, last, 1, function() how.instances(f, before) end) end
     for k, sum in ipairs(list) do compute(kept, k, sum, each_task, run, last) end
     each_task(function(maps) product.store(maps, values) end)
   end)

@@ -414,8 +414,8 @@ local function part_of(X, groups, name)
       local first = mul(add(at, #groups > 1 and add(mine, i(-s.from)) or i(0)), i(s.rows))
       local function tasks()
         X:forget()
-        X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), tokens = tokens, rows = s.rows, parts = s.parts, stages = s.stages, staged = "staged",
-                   partial = "partial", places = {}, memo = {}, several = s.n_sums > 1, whole = s.n % s.rows == 0 }
+        X.tile = { t0 = t0, left = add(X:lower(tok.len), t0, -1), tokens = tokens, rows = s.rows, parts = s.parts, stages = s.stages,
+                   staged = "staged", partial = "partial", places = {}, memo = {}, several = s.n_sums > 1, whole = s.n % s.rows == 0 }
         local make = s.parts > 1 and in_parts or in_rows
         make(X, group, { row = row, tok = tok }, s.n, first, s)
       end

@@ -270,11 +270,12 @@ static bool compile(struct model *m, int64_t top_k, struct err *e) {
     json_t *own[1 + SELECT_KERNELS + 1];
     own[0] = json_pack("{s:s, s:{s:I}}", "kernel", "argmax", "sizes", "n", (json_int_t)m->n_vocab);
     for (size_t i = 0; i < m->n_rounds; i++) select_specs(&m->rounds[i], top_k, own + 1 + 2 * i);
-    own[1 + 2 * m->n_rounds] = json_pack("{s:s, s:{s:I}}", "kernel", "draw", "sizes", "k", (json_int_t)top_k);
+    if (m->n_rounds)
+        own[1 + 2 * m->n_rounds] = json_pack("{s:s, s:{s:I}}", "kernel", "draw", "sizes", "k", (json_int_t)top_k);
     for (size_t i = n; i < m->first_pack; i++) specs[i] = own[i - n];
     for (size_t i = 0; i < m->n_pack_fmts; i++) packs[m->first_pack + i] = m->pack_fmts[i];
     bool ok = compile_kernels(&m->compiler, specs, packs, m->n_kernels, m->kernels, e);
-    for (size_t i = 0; i <= 1 + 2 * m->n_rounds; i++) json_decref(own[i]);
+    for (size_t i = n; i < m->first_pack; i++) json_decref(own[i - n]);
     mem_free(specs);
     mem_free(packs);
     if (!ok) return false;

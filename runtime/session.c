@@ -349,16 +349,13 @@ bool session_argmax(struct session *s, int32_t *id, struct err *e) {
 }
 
 static bool draw_on_gpu(struct session *s, struct sampler *sampler, int32_t *id, bool *done, struct err *e) {
-    struct sample_draw draw = sample_draw(sampler);
-    struct gpu_choice *c = &s->choice;
+    struct sample_draw how = sample_draw(sampler);
     float largest;
-    if (c->known == CHOICE_DRAW && memcmp(&c->draw, &draw, sizeof draw) != 0) c->known = CHOICE_NONE;
-    c->draw = draw;
-    if (!session_gpu_draw(s, id, &largest, e)) return false;
+    if (!session_gpu_draw(s, &how, id, &largest, e)) return false;
     *done = isfinite(largest);
     if (*done) sample_drawn(sampler);
-    c->draw = sample_draw(sampler);
-    c->known = CHOICE_NONE;
+    how = sample_draw(sampler);
+    session_gpu_next_draw(s, &how);
     return true;
 }
 

@@ -28,9 +28,13 @@ static uint64_t kept_bytes(const struct model *m) {
     return m->n_rounds > 1 ? (uint64_t)(m->rounds[0].groups * m->top_k) * sizeof(float) : 0;
 }
 
+static uint64_t aligned(uint64_t bytes) {
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
 /* Of the choices on the device: the k largest logits, their ids, and the one token chosen. */
 static uint64_t top_ids_at(const struct model *m) {
-    return ((uint64_t)m->top_k * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+    return aligned((uint64_t)m->top_k * sizeof(float));
 }
 
 static uint64_t one_at(const struct model *m) {
@@ -63,9 +67,9 @@ static bool open_choice(struct session *s, struct err *e) {
 bool session_gpu_open(struct session *s, struct err *e) {
     const struct model *m = s->m;
     struct gpu_input *in = &s->input;
-    in->draw_at = (dims_at(m->first_pack) + ALIGN - 1) / ALIGN * ALIGN;
+    in->draw_at = aligned(dims_at(m->first_pack));
     in->pages_at = in->draw_at + sizeof(struct sample_draw);
-    in->ids_at = (in->pages_at + (uint64_t)s->n_pages * sizeof *s->pages + 63) / 64 * 64;
+    in->ids_at = aligned(in->pages_at + (uint64_t)s->n_pages * sizeof *s->pages);
     uint64_t bytes = in->ids_at + (uint64_t)s->batch * sizeof *s->ids;
     in->host = mem_new(bytes);
     /* Keys past the last are masked, but multiplied by zero: they must be numbers. */
@@ -247,13 +251,21 @@ bool session_gpu_top_k(struct session *s, const float **logits, const float **to
     return choose(s, CHOICE_TOP_K, e);
 }
 
-bool session_gpu_draw(struct session *s, int32_t *token, float *largest, struct err *e) {
+bool session_gpu_draw(struct session *s, const struct sample_draw *how, int32_t *token, float *largest, struct err *e) {
+    struct gpu_choice *c = &s->choice;
     float drawn[2];
+    if (c->known == CHOICE_DRAW && memcmp(&c->draw, how, sizeof *how) != 0) c->known = CHOICE_NONE;
+    c->draw = *how;
     if (!choose(s, CHOICE_DRAW, e)) return false;
-    memcpy(drawn, s->choice.host + one_at(s->m), sizeof drawn);
+    memcpy(drawn, c->host + one_at(s->m), sizeof drawn);
     *token = (int32_t)drawn[0];
     *largest = drawn[1];
     return true;
+}
+
+void session_gpu_next_draw(struct session *s, const struct sample_draw *how) {
+    s->choice.draw = *how;
+    s->choice.known = CHOICE_NONE;
 }
 
 bool session_gpu_logits(struct session *s, struct err *e) {

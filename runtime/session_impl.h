@@ -110,10 +110,13 @@ bool session_gpu_run(struct session *s, size_t from, size_t to, struct err *e);
 bool session_gpu_step(struct session *s, struct err *e);
 
 /* The results, computed and copied where that has not been done: best and best_value, the k largest logits and their
- * ids, the token drawn as choice.draw says and the largest logit, all logits. */
+ * ids, the token drawn as `how` says and the largest logit, all logits. */
 bool session_gpu_argmax(struct session *s, struct err *e);
-bool session_gpu_draw(struct session *s, int32_t *token, float *largest, struct err *e);
+bool session_gpu_draw(struct session *s, const struct sample_draw *how, int32_t *token, float *largest, struct err *e);
 bool session_gpu_top_k(struct session *s, const float **logits, const float **tokens, struct err *e);
 bool session_gpu_logits(struct session *s, struct err *e);
+
+/* How the token after the next evaluation will be drawn. */
+void session_gpu_next_draw(struct session *s, const struct sample_draw *how);
 
 #endif

@@ -76,12 +76,15 @@ static size_t matrix_shapes(const struct parity_shape *base, unsigned block, boo
     return n;
 }
 
-static size_t width_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
-    (void)block;
-    static const int widths[] = {33, 1, 7, 32, 100, 576};
+static size_t add_widths(const struct parity_shape *base, const int widths[6], bool quick, struct parity_shape *list) {
     size_t n = 0;
     for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, widths[i], 0));
     return n;
+}
+
+static size_t width_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
+    (void)block;
+    return add_widths(base, (const int[]){33, 1, 7, 32, 100, 576}, quick, list);
 }
 
 static json_t *sizes_dn(const struct parity_shape *s) {
@@ -566,10 +569,7 @@ static int falling(const void *a, const void *b) {
 
 static size_t draw_shapes(const struct parity_shape *base, unsigned block, bool quick, struct parity_shape *list) {
     (void)block;
-    static const int widths[] = {40, 1, 7, 64, 256, 33};
-    size_t n = 0;
-    for (size_t i = 0; i < (quick ? 3 : 6); i++) n = add_shape(list, n, with(base, widths[i], 1));
-    return n;
+    return add_widths(base, (const int[]){40, 1, 7, 64, 256, 33}, quick, list);
 }
 
 static json_t *draw_spec(const struct parity_shape *s) {
